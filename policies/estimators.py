@@ -1,0 +1,56 @@
+"""How long will this pause still last? Estimators learn only from pauses that have ended, in order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from policies.contract import DurationEstimator, Paused
+
+
+class Elapsed(DurationEstimator):
+    """As long again as it has lasted: the estimate of InferCept (arXiv 2402.01869, section 4.4), t_now - t_call.
+
+    Keeping a context until the elapsed time has cost as much as a recompute is the break-even rule of renting skis: at
+    most twice the waste of the better of the two fixed choices.
+    """
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        return now - paused.paused_at
+
+
+class ToolMean(DurationEstimator):
+    """The mean of the tool's past pauses, less what has elapsed; the mean over all tools for a new tool.
+
+    Args:
+        default: seconds expected before any pause has ended.
+    """
+
+    def __init__(self, default: float = 0.0) -> None:
+        if default < 0:
+            raise ValueError("default is in seconds, >= 0")
+        self.default = default
+        self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        for name in (_tool(paused), ""):
+            total, count = self._sums[name]
+            self._sums[name] = total + duration, count + 1
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        total, count = self._sums.get(_tool(paused)) or self._sums.get("") or (self.default, 1)
+        return max(0.0, total / count - (now - paused.paused_at))
+
+
+def _tool(paused: Paused) -> str:
+    """What pauses are told apart by: who is waited for and, where known, the tool."""
+    return f"{paused.waits_for}/{paused.tool}"
+
+
+class Oracle(DurationEstimator):
+    """The truth. No server has it; results that used it say so."""
+
+    needs_truth = True
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        assert self.truth is not None, "the engine hands an oracle the truth before the run"
+        return max(0.0, self.truth(paused) - now)

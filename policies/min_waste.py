@@ -1,0 +1,57 @@
+"""InferCept's min-waste rule as the paper states it (arXiv 2402.01869, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from policies.contract import Change, Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Swap
+from policies.waste import chunked_discard_waste, preserve_waste
+
+
+class MinWaste(InterceptPolicy):
+    """Every iteration, rank paused contexts by the waste that they cannot avoid: min(preserve, chunked discard), eq. 5.
+
+    From the most wasteful down, contexts leave for the host until the iteration's swap budget is spent. Of the rest,
+    those are discarded that waste less recomputed in chunks (eq. 4) than kept for the rest of the pause (eq. 2).
+
+    Args:
+        estimator: how long a pause still lasts; the paper takes the time that it has lasted so far.
+        swaps: whether contexts may be swapped at all.
+    """
+
+    def __init__(self, estimator: DurationEstimator, swaps: bool = True) -> None:
+        self.estimator = estimator
+        self.swaps = swaps
+
+    def revise(self, view: EngineView) -> Iterable[Change]:
+        budget = view.swap_budget if self.swaps else 0.0
+        for _, paused, keep, recompute in self._ranked(view):
+            because = {"preserve": keep, "recompute": recompute}
+            if budget >= view.block_size and view.free_host_blocks:
+                stays = max(0, paused.resident_tokens - budget)
+                budget -= paused.resident_tokens - stays
+                yield paused, Swap(keep=int(stays), because=because)
+            elif recompute < keep:
+                yield paused, Discard(because=because)
+
+    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+        """The same order: the context whose stay wastes most leaves first."""
+        for _, paused, keep, recompute in self._ranked(view):
+            because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
+            yield paused, Swap(because=because) if self.swaps else Discard(because=because)
+
+    def _ranked(self, view: EngineView) -> list[tuple[float, Paused, float, float]]:
+        """Contexts with what they waste at least, preserved and discarded (token-seconds), most wasteful first."""
+        assert self.estimator is not None
+        others = view.running_context_tokens
+        chunk = max(view.costs.saturation_tokens - view.running_query_tokens, 1)
+        ranked = []
+        for paused in view.paused:
+            if paused.moving or paused.resumed:
+                continue
+            tokens = paused.resident_tokens
+            keep = preserve_waste(self.estimator.remaining(paused, view.now), tokens)
+            recompute = chunked_discard_waste(view.costs, tokens, others, chunk)
+            ranked.append((min(keep, recompute), paused, keep, recompute))
+        ranked.sort(key=lambda entry: -entry[0])
+        return ranked

@@ -1,0 +1,12 @@
+"""Queue orders: who is served first."""
+
+from __future__ import annotations
+
+from policies.contract import EngineView, Queued, QueueOrder
+
+
+class FirstCome(QueueOrder):
+    """First come, first served; the engine's ``reentry`` says whether a resumed session keeps its arrival."""
+
+    def key(self, queued: Queued, view: EngineView) -> float:
+        return queued.entered

@@ -1,0 +1,162 @@
+"""Where the tokens of every context are, and the blocks that they hold: the only place where either changes.
+
+A context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the host, then ``missing`` ones. When
+part of it is offloaded, the resident part ends at a block boundary, because copies move whole blocks.
+"""
+
+from __future__ import annotations
+
+from sim.live import LiveSession
+from sim.memory import BlockPool, blocks_for
+from sim.plan import Copy, Direction
+
+
+class Contexts:
+    """The GPU and the host pool, and the moves of contexts between them.
+
+    Attributes:
+        gpu, host: the two pools.
+        claimed: GPU blocks taken for the tokens that the iteration under way computes.
+        flying: copies under way beside the batch, in the order in which they began.
+        idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
+        copying_blocks: GPU blocks that a copy is reading or filling.
+    """
+
+    def __init__(self, gpu_blocks: int, host_blocks: int, block_size: int) -> None:
+        self.gpu = BlockPool(gpu_blocks)
+        self.host = BlockPool(host_blocks)
+        self.block_size = block_size
+        self.claimed = 0
+        self.flying: dict[Copy, None] = {}
+        self.idle_blocks = 0
+        self.copying_blocks = 0
+
+    def blocks(self, tokens: int) -> int:
+        """Blocks that hold ``tokens`` tokens of one context."""
+        return blocks_for(tokens, self.block_size)
+
+    def growth(self, live: LiveSession, tokens: int) -> int:
+        """GPU blocks that ``tokens`` more resident tokens would take."""
+        return self.blocks(live.resident + tokens) - self.blocks(live.resident)
+
+    def claim(self, blocks: int) -> None:
+        """Take GPU blocks for tokens that the planned iteration computes."""
+        self.gpu.take(blocks)
+        self.claimed += blocks
+
+    def coming_blocks(self) -> int:
+        """GPU blocks that copies under way will free."""
+        return sum(copy.blocks for copy in self.flying if copy.direction is Direction.OUT)
+
+    def set_idle(self, live: LiveSession, idle: bool) -> None:
+        """Note that a context begins or ceases to hold memory without computing. It is not being copied."""
+        assert live.copy is None, live
+        if idle != live.idle:
+            live.idle = idle
+            held = self.blocks(live.resident)
+            self.idle_blocks += held if idle else -held
+
+    def keep_only(self, live: LiveSession, tokens: int) -> None:
+        """Forget all but the first ``tokens`` tokens of what is resident or offloaded; the rest goes missing.
+
+        Of a resident part whole blocks are kept, so up to a block less one token more than ``tokens`` may stay.
+        """
+        assert live.copy is None and live.group is None, live
+        resident = live.resident
+        live.peak = max(live.peak, resident + live.offloaded)
+        if tokens < resident + live.offloaded and live.offloaded:
+            kept = max(0, tokens - resident)
+            self.host.give(self.blocks(live.offloaded) - self.blocks(kept))
+            live.missing += live.offloaded - kept
+            live.offloaded = kept
+        kept = min(resident, self.blocks(tokens) * self.block_size)
+        if kept < resident:
+            freed = self.blocks(resident) - self.blocks(kept)
+            self.gpu.give(freed)
+            self.idle_blocks -= freed if live.idle else 0
+            live.missing += resident - kept
+            live.resident = kept
+
+    def cut(self, live: LiveSession, tokens: int) -> None:
+        """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV."""
+        if tokens >= live.context:
+            return
+        self.keep_only(live, tokens)
+        live.resident = min(live.resident, tokens)  # inside the same block
+        live.missing = tokens - live.resident - live.offloaded
+        live.peak = min(live.peak, tokens)
+
+    def begin_out(self, live: LiveSession, keep: int, most_blocks: float, blocking: bool) -> Copy | None:
+        """Begin to copy the resident tail beyond ``keep`` tokens to the host: as many whole blocks as ``most_blocks``
+        and the host's free blocks allow. None if that is none."""
+        assert live.copy is None and live.group is None, live
+        held = self.blocks(live.resident)
+        blocks = int(min(held - self.blocks(min(keep, live.resident)), most_blocks, self.host.free))
+        if blocks <= 0:
+            return None
+        tokens = live.resident - (held - blocks) * self.block_size
+        copy = Copy(live, Direction.OUT, blocks, tokens, blocking)
+        self.host.take(blocks)
+        self._begin(copy)
+        return copy
+
+    def begin_in(self, live: LiveSession, most_blocks: float, blocking: bool) -> Copy | None:
+        """Begin to copy the leading offloaded blocks back: as many as ``most_blocks`` and the GPU's free ones allow."""
+        assert live.copy is None and live.group is None, live
+        blocks = int(min(self.blocks(live.offloaded), most_blocks, self.gpu.free))
+        if blocks <= 0:
+            return None
+        copy = Copy(live, Direction.IN, blocks, min(live.offloaded, blocks * self.block_size), blocking)
+        self.gpu.take(blocks)
+        self._begin(copy)
+        return copy
+
+    def _begin(self, copy: Copy) -> None:
+        copy.live.copy = copy
+        self.flying[copy] = None
+        self.copying_blocks += copy.blocks
+        if copy.direction is Direction.OUT and copy.live.idle:
+            self.idle_blocks -= copy.blocks
+
+    def finish(self, copy: Copy) -> None:
+        """A copy has ended: its tokens have moved, and the blocks that they left are free."""
+        live = copy.live
+        del self.flying[copy]
+        live.copy = None
+        self.copying_blocks -= copy.blocks
+        if copy.direction is Direction.OUT:
+            self.gpu.give(copy.blocks)
+            live.peak = max(live.peak, live.resident + live.offloaded)
+            live.resident -= copy.tokens
+            live.offloaded += copy.tokens
+            live.swapped_out += copy.tokens
+        else:
+            self.host.give(copy.blocks)
+            live.offloaded -= copy.tokens
+            live.resident += copy.tokens
+            live.swapped_in += copy.tokens
+            self.idle_blocks += copy.blocks if live.idle else 0
+
+    def release(self, live: LiveSession) -> None:
+        """The session has left: free all it holds."""
+        self.keep_only(live, 0)
+        assert live.resident == 0 and live.offloaded == 0
+
+    def check(self, inside: list[LiveSession]) -> None:
+        """INV-2, recounted from scratch: blocks in use are the sum over contexts and copies under way.
+
+        Raises:
+            AssertionError: a count is off.
+        """
+        resident = sum(self.blocks(live.resident) for live in inside)
+        offloaded = sum(self.blocks(live.offloaded) for live in inside)
+        inwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.IN)
+        outwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.OUT)
+        assert self.gpu.used == resident + inwards + self.claimed, (self.gpu.used, resident, inwards, self.claimed)
+        assert self.host.used == offloaded + outwards, (self.host.used, offloaded, outwards)
+        assert 0 <= self.gpu.used <= self.gpu.capacity and 0 <= self.host.used <= self.host.capacity
+        idle = sum(self.blocks(live.resident) for live in inside if live.idle)
+        assert self.idle_blocks == idle - outwards, (self.idle_blocks, idle, outwards)
+        assert self.copying_blocks == inwards + outwards
+        for live in inside:
+            assert live.offloaded == 0 or live.resident % self.block_size == 0, live

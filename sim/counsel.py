@@ -1,0 +1,136 @@
+"""Asks the policy, checks what it answers, and keeps the log of its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from policies.contract import NEVER, Discard, InterceptPolicy, Paused, Preserve, QueueOrder, Swap, Verdict
+from sim.errors import PolicyError
+from sim.live import LiveSession, SessionView, State
+
+if TYPE_CHECKING:
+    from sim.view import View
+
+
+class Counsel:
+    """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
+
+    def __init__(self, policy: InterceptPolicy, order: QueueOrder, view: View, log: bool = False) -> None:
+        self.policy = policy
+        self.order = order
+        self.view = view
+        self.decisions: list[dict[str, Any]] = []
+        self._log = log
+        self._revises = type(policy).revise is not InterceptPolicy.revise
+        estimator = policy.estimator
+        self.uses_oracle = estimator is not None and estimator.needs_truth
+        if estimator is not None and estimator.needs_truth:
+            estimator.truth = _true_end
+
+    def key(self, live: LiveSession) -> tuple[float, int]:
+        """Where a session that has become ready stands in the queue; smaller is earlier."""
+        with self._guard("order", live.session.id):
+            key = self.order.key(live.view, self.view)
+            if key != key:
+                raise ValueError("the order answered NaN")
+            return key, live.serial
+
+    def pause(self, live: LiveSession) -> Verdict:
+        """This session just paused: what becomes of its context?"""
+        with self._guard("on_pause", live.session.id):
+            verdict = self.policy.on_pause(live.view, self.view)
+            self._check(live.view, verdict)
+        self._note(live, verdict, "pause")
+        return verdict
+
+    def answer(self, live: LiveSession, duration: float) -> None:
+        """A pause has ended after ``duration`` seconds; policies may learn from it."""
+        with self._guard("on_resume", live.session.id):
+            if self.policy.estimator is not None:
+                self.policy.estimator.pause_ended(live.view, duration)
+            self.policy.on_resume(live.view, duration, self.view)
+
+    def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
+        """``blocks`` GPU blocks are needed: who gives way?"""
+        yield from self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
+
+    def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
+        """Changes of mind, if the policy wants to be asked now."""
+        if self._revises and self.next_review() <= self.view.now:
+            yield from self._changes("revise", lambda: self.policy.revise(self.view))
+
+    def next_review(self) -> float:
+        """Time at which the policy wants to be asked again; minus infinity for every iteration."""
+        if not self._revises:
+            return NEVER
+        with self._guard("review_at", "-"):
+            return self.policy.review_at(self.view)
+
+    def applied(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
+        """Log a change that the engine carried out."""
+        self._note(live, verdict, asked)
+
+    def _changes(self, question: str, ask: Any) -> Iterator[tuple[LiveSession, Verdict]]:
+        with self._guard(question, "-"):
+            answers = iter(ask())
+        while True:
+            with self._guard(question, "-"):
+                answer = next(answers, None)
+                if answer is None:
+                    return
+                paused, verdict = answer
+            with self._guard(question, getattr(paused, "id", "?")):
+                self._check(paused, verdict)
+                assert isinstance(paused, SessionView)
+                live = paused._live
+                if live.state not in (State.PAUSED, State.WAITING):
+                    raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
+            yield live, verdict
+
+    def _check(self, paused: Paused, verdict: object) -> None:
+        if not isinstance(paused, SessionView):
+            raise TypeError(f"expected a paused context from view.paused, got {paused!r}")
+        if not isinstance(verdict, Preserve | Swap | Discard):
+            raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
+        if not isinstance(verdict, Preserve) and not (
+            isinstance(verdict.keep, int) and 0 <= verdict.keep <= paused.context_tokens
+        ):
+            raise ValueError(f"keep is {verdict.keep!r}; the context has {paused.context_tokens} tokens")
+
+    def _note(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
+        if self._log:
+            self.decisions.append(
+                {
+                    "time": self.view.now,
+                    "session": live.session.id,
+                    "call": live.call_index,
+                    "asked": asked,
+                    "verdict": type(verdict).__name__.lower(),
+                    "keep": getattr(verdict, "keep", live.context),
+                    "context": live.context,
+                    "because": dict(verdict.because),
+                }
+            )
+
+    @contextmanager
+    def _guard(self, question: str, session: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            policy = self.order if question == "order" else self.policy
+            name = f"{type(policy).__module__}:{type(policy).__qualname__}"
+            raise PolicyError(
+                f"policy {name} failed in {question} for session {session} at {self.view.now:.6f} s: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _true_end(paused: Paused) -> float:
+    """When the pause under way really ends, s. Handed to oracles only."""
+    assert isinstance(paused, SessionView)
+    live = paused._live
+    pause = live.call.pause
+    assert pause is not None
+    return live.paused_at + pause.duration

@@ -1,0 +1,413 @@
+"""The engine: the rules of one serving replica. It holds no clock and draws no random number; it is told the time.
+
+    live = engine.submit(session, now)     # a session arrives
+    engine.resume(live, now)               # a tool's answer came back
+    plan = engine.plan(now)                # decides one iteration and claims the memory for it
+    outcome = engine.commit(plan, now)     # the iteration is over: who emitted, who paused, who finished
+    engine.copied(copy, now)               # a copy that ran beside the batch has ended
+
+Calls come between iterations: a driver holds back what happens during one. Invariants, held by the tests against random
+workloads, policies and settings:
+
+    INV-1  every session submitted is finished, rejected, failed or inside, in exactly one place
+    INV-2  GPU and host blocks in use equal the sum over contexts and copies under way, and never exceed capacity
+    INV-3  a token is emitted only when its whole context is resident
+    INV-4  an iteration computes at most the token budget; with chunking off, one whole context may exceed it
+    INV-5  if work waits and nothing runs, something is under way that can change that
+    INV-6  no policy changes which tokens are generated, only when
+"""
+
+from __future__ import annotations
+
+import math
+
+from policies.contract import InterceptPolicy, QueueOrder
+from sim.contexts import Contexts
+from sim.costs import CostModel
+from sim.counsel import Counsel
+from sim.errors import StalledEngine
+from sim.live import LiveSession, State
+from sim.plan import Chunk, Copy, Outcome, Plan
+from sim.queues import Queues, by_key
+from sim.room import Room
+from sim.settings import EngineSettings
+from sim.shapes import require_supported
+from sim.view import View
+from traces.session import Session
+
+
+class Engine:
+    """One replica's rules.
+
+    Args:
+        settings: the rules in which systems differ.
+        costs: seconds for work; the swap budget and the policies ask it.
+        policy, order: who decides about paused contexts and about the queue.
+        gpu_blocks, host_blocks: sizes of the two pools.
+        log_decisions: keep every decision of the policy with the numbers it was made from.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        costs: CostModel,
+        policy: InterceptPolicy,
+        order: QueueOrder,
+        gpu_blocks: int,
+        host_blocks: int,
+        log_decisions: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.costs = costs
+        self.now = 0.0
+        budget = settings.token_budget
+        self.token_budget = costs.saturation_tokens if budget == "saturation" else budget
+        self.max_running = min(settings.max_running, self.token_budget)  # so that every decoder fits the budget
+        self.emitted_tokens = 0
+        self.spared: LiveSession | None = None  # the session that room is being made for
+        self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size)
+        self.queues = Queues(self.contexts)
+        self.counsel = Counsel(policy, order, View(self), log_decisions)
+        self.room = Room(settings, self.contexts, self.queues, self.counsel)
+        self._next_serial = 0
+
+    # ---- what happens to the engine
+
+    def submit(self, session: Session, now: float) -> LiveSession:
+        """A session arrives. It is queued, or rejected with a reason if it could never be served.
+
+        Raises:
+            UnsupportedSession: the session has a shape that this engine cannot serve.
+        """
+        self.now = now
+        require_supported(session)
+        live = LiveSession(session, self._next_serial, now)
+        self._next_serial += 1
+        need = self.contexts.blocks(session.max_context) + self.room.watermark_blocks
+        if need > self.contexts.gpu.capacity:
+            live.state = State.REJECTED
+            live.reason = (
+                f"its context grows to {session.max_context} tokens, {need} blocks with the watermark; "
+                f"the GPU pool has {self.contexts.gpu.capacity}"
+            )
+        else:
+            self._enqueue(live)
+        return live
+
+    def resume(self, live: LiveSession, now: float) -> bool:
+        """The answer came: its tokens join the context and the session queues. True if nothing follows and it is over.
+
+        While the context is being copied the answer is taken up when the copy ends.
+        """
+        assert live.state is State.PAUSED, live
+        self.now = now
+        live.ready_at = live.waits_since = now
+        self.counsel.answer(live, now - live.paused_at)
+        if live.copy is not None:
+            live.answered = True
+            return False
+        return self._take_answer(live)
+
+    def _take_answer(self, live: LiveSession) -> bool:
+        self.room.forget_wish(live)
+        self.queues.unpause(live)
+        live.answered = False
+        if live.last_call:
+            self.queues.leave(live)
+            return True
+        pause = live.call.pause
+        assert pause is not None
+        if pause.keeps is not None:
+            self.contexts.cut(live, pause.keeps)
+        live.missing += pause.returned
+        live.call_index += 1
+        live.emitted = 0
+        live.scheduled_at = math.nan
+        live.entered = live.ready_at if self.settings.reentry == "tail" else live.session.arrival
+        live.resumed = True
+        self._enqueue(live, at_once=self.settings.resume_resident == "running")
+        return False
+
+    def copied(self, copy: Copy, now: float) -> LiveSession | None:
+        """A copy has ended: its blocks change hands. Returns its session if that has ended with it."""
+        self.now = now
+        self.contexts.finish(copy)
+        live = copy.live
+        if live.answered:
+            return live if self._take_answer(live) else None
+        if live.state is State.SWAPPED and live.offloaded == 0:
+            del self.queues.swapped[live]
+            self._enqueue(live, at_once=True)
+        return None
+
+    def _enqueue(self, live: LiveSession, at_once: bool = False) -> None:
+        """A session is ready: it waits for its copy, runs at once, or waits to be admitted."""
+        live.key = self.counsel.key(live)
+        whole = live.resident >= live.peak > 0  # nothing to compute that was computed before
+        if live.offloaded:
+            self.queues.wait_for_copy(live)
+        elif whole and at_once and self.queues.running < self.max_running:
+            self.queues.start(live)
+        else:
+            self.queues.wait(live)
+
+    # ---- one iteration
+
+    def plan(self, now: float) -> Plan:
+        """Decide one iteration and claim the blocks it needs.
+
+        Order of service: running sessions, then those that wait for their copy from the host, then the queue. Running
+        sessions may preempt later ones; the others take only what is free or what paused contexts give way.
+
+        Raises:
+            PolicyError: the policy raised, or answered something impossible.
+            StalledEngine: a rule of the engine is broken.
+        """
+        self.now = now
+        plan = self._plan_once(now)
+        while plan.empty and self._stalled():
+            self._break_stall()
+            plan = self._plan_once(now)
+        return plan
+
+    def _plan_once(self, now: float) -> Plan:
+        plan = Plan(now)
+        self.room.swap_budget = math.inf
+        if self.settings.mixed_batches:
+            self._serve_decoding(plan)
+            self._serve_prefilling(plan)
+            self.room.settle_budget(self._hidden_tokens(plan))
+            self._swap_in(plan)
+            self._admit(plan)
+        else:
+            if not (self.settings.swapped_first and self.queues.swapped):
+                self._serve_prefilling(plan)
+                self._admit(plan)
+            if not plan.chunks:
+                self._serve_decoding(plan)
+                self.room.settle_budget(self._hidden_tokens(plan))
+                self._swap_in(plan)
+            if not plan.computes:
+                self._serve_prefilling(plan)
+        self.room.settle_budget(self._hidden_tokens(plan))
+        self.room.serve_wishes()
+        self.room.revise()
+        self.room.keep_reserve()
+        plan.copies, self.room.copies = self.room.copies, []
+        return plan
+
+    def _hidden_tokens(self, plan: Plan) -> float:
+        """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass."""
+        if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited" or not plan.computes:
+            return math.inf
+        return self.costs.tokens_within(self.costs.iteration_time(plan.batch))
+
+    def _serve_decoding(self, plan: Plan) -> None:
+        """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
+        decoding = self.queues.decoding
+        while decoding and not self.room.make(decoding.blocks_needed(), urgent=True):
+            self._preempt(self.queues.latest_running())
+        if decoding:
+            self.contexts.claim(decoding.blocks_needed())
+            plan.decoding = True
+            plan.batch.decode_sessions = len(decoding)
+            plan.batch.decode_context = decoding.resident_tokens + len(decoding)
+
+    def _serve_prefilling(self, plan: Plan) -> None:
+        """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""
+        planned = {chunk.live for chunk in plan.chunks}
+        prefilling = self.queues.prefilling
+        for live in sorted(prefilling, key=by_key):
+            if live not in prefilling or live in planned:
+                continue
+            tokens = self._chunk_tokens(live, plan)
+            if tokens == 0:
+                return
+            if self._room_for_chunk(live, tokens, planned):
+                self._compute(live, tokens, plan)
+                planned.add(live)
+
+    def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession]) -> bool:
+        while not self.room.make(self.contexts.growth(live, tokens), urgent=True):
+            last = max(self.queues.prefilling.keys() - planned, key=by_key)
+            if last is live:
+                return False
+            self._preempt(last)
+        return True
+
+    def _admit(self, plan: Plan) -> None:
+        """Sessions at the head of the queue begin, while tokens, sessions and blocks for their whole context allow."""
+        queues = self.queues
+        if not queues.waiting or queues.running >= self.max_running:
+            return
+        promised = self._promised_blocks(plan)
+        while queues.waiting and queues.running < self.max_running:
+            live = queues.waiting[0][1]
+            tokens = self._chunk_tokens(live, plan)
+            if tokens == 0:
+                return
+            whole = self.contexts.growth(live, live.missing)
+            self.spared = live
+            fits = self.room.make(whole + promised + self.room.watermark_blocks, urgent=False)
+            self.spared = None
+            if not fits:
+                return
+            queues.admit()
+            promised += whole - self.contexts.growth(live, tokens)
+            self._compute(live, tokens, plan)
+
+    def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
+        """Missing tokens that this iteration may compute for ``live``; 0 for none."""
+        left = self.token_budget - plan.batch.query_tokens
+        if self.settings.chunked_prefill:
+            return min(live.missing, max(left, 0))
+        return live.missing if live.missing <= left or not plan.chunks else 0
+
+    def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
+        start = live.resident
+        self.contexts.claim(self.contexts.growth(live, tokens))
+        plan.chunks.append(Chunk(live, start, tokens, max(0, min(start + tokens, live.peak) - start)))
+        plan.batch.add_chunk(start, tokens)
+        if math.isnan(live.scheduled_at):
+            live.scheduled_at = self.now
+        if not math.isnan(live.waits_since):
+            live.queued_s += self.now - live.waits_since
+            live.waits_since = math.nan
+
+    def _promised_blocks(self, plan: Plan) -> int:
+        """GPU blocks that sessions under way will still take, beyond what this plan has claimed for them."""
+        contexts, planned = self.contexts, {chunk.live: chunk.tokens for chunk in plan.chunks}
+        promised = 0
+        for live in self.queues.prefilling:
+            promised += contexts.growth(live, live.missing) - contexts.growth(live, planned.get(live, 0))
+        for live in self.queues.swapped:
+            if live.resident or live.copy is not None:
+                arriving = live.copy.blocks if live.copy is not None else 0
+                promised += contexts.blocks(live.context) - contexts.blocks(live.resident) - arriving
+        return promised
+
+    def _preempt(self, live: LiveSession) -> None:
+        """A running session gives way: its context is swapped out or forgotten, and it queues again."""
+        self.queues.stop(live)
+        live.preemptions += 1
+        live.waits_since = self.now
+        if self.settings.preemption == "swap" and self.room.swap_out_running(live):
+            self.queues.wait_for_copy(live)
+        else:
+            self.contexts.keep_only(live, 0)
+            self.queues.wait(live)
+
+    def _swap_in(self, plan: Plan) -> None:
+        """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""
+        queues = self.queues
+        if not queues.swapped:
+            return
+        if self.settings.recompute_swapped_when_idle and not queues.waiting:
+            self._recompute_first_swapped()
+        arriving = sum(1 for live in queues.swapped if live.copy is not None)
+        for live in sorted(queues.swapped, key=by_key):
+            if live.copy is not None:
+                continue
+            need = self.contexts.blocks(live.context) - self.contexts.blocks(live.resident)
+            if queues.running + arriving >= self.max_running or not self.room.make(need, urgent=False):
+                return
+            copy = self.room.begin_in(live)
+            if copy is None:
+                return
+            if copy.blocking:
+                self._arrive(copy, plan)
+            else:
+                arriving += 1
+
+    def _arrive(self, copy: Copy, plan: Plan) -> None:
+        """A blocking copy in is done before the batch computes: its session computes in the same iteration."""
+        self.copied(copy, self.now)
+        live = copy.live
+        if live.state is State.PREFILLING and self.settings.mixed_batches:
+            tokens = self._chunk_tokens(live, plan)
+            if tokens and self.contexts.growth(live, tokens) <= self.contexts.gpu.free:
+                self._compute(live, tokens, plan)
+
+    def _recompute_first_swapped(self) -> None:
+        """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
+        live = min(self.queues.swapped, key=by_key)
+        if live.copy is None:
+            del self.queues.swapped[live]
+            self.contexts.keep_only(live, live.resident)
+            self._enqueue(live)
+
+    # ---- the end of an iteration
+
+    def commit(self, plan: Plan, now: float) -> Outcome:
+        """The iteration is over. Sessions emit; calls that end pause or finish, and the policy hears of each pause.
+
+        Raises:
+            PolicyError: the policy raised, or answered something impossible.
+        """
+        self.now = now
+        self.contexts.claimed = 0
+        outcome = Outcome()
+        if plan.decoding:
+            self.emitted_tokens += len(self.queues.decoding)
+            outcome.ended.extend(self.queues.decoding.advance())
+        for chunk in plan.chunks:
+            live = chunk.live
+            live.resident += chunk.tokens
+            live.missing -= chunk.tokens
+            live.recomputed += chunk.recomputed
+            if live.missing == 0:
+                self._emit_first(live, outcome)
+        for live in outcome.ended:
+            self._end_call(live, outcome)
+        return outcome
+
+    def _emit_first(self, live: LiveSession, outcome: Outcome) -> None:
+        """The last missing token was computed: its logits give the next token, which is now the missing one."""
+        assert live.offloaded == 0, live  # INV-3
+        live.missing = 1
+        live.emitted += 1
+        self.emitted_tokens += 1
+        del self.queues.prefilling[live]
+        if live.emitted == 1:
+            outcome.first_tokens.append(live)
+        left = live.call.output - live.emitted
+        if left == 0:
+            outcome.ended.append(live)
+        else:
+            live.state = State.DECODING
+            self.queues.decoding.join(live, left)
+
+    def _end_call(self, live: LiveSession, outcome: Outcome) -> None:
+        live.emitted_total += live.emitted
+        live.peak = max(live.peak, live.resident)
+        if live.call.pause is None:
+            self.queues.leave(live)
+            outcome.finished.append(live)
+            return
+        live.paused_at = self.now
+        live.resumed = False
+        self.queues.pause(live)
+        outcome.paused.append(live)
+        self.room.pause(live)
+
+    # ---- when nothing moves
+
+    def _stalled(self) -> bool:
+        """Whether sessions are ready and nothing under way will ever free memory for them."""
+        return bool(self.queues.ready()) and not self.contexts.flying and not self.queues.pauses_hold_memory()
+
+    def _break_stall(self) -> None:
+        """Ready sessions hold the memory that they wait for: the last in the queue's order forgets its context."""
+        ready = self.queues.ready()
+        holding = [live for live in ready if live.resident or live.offloaded]
+        if len(ready) < 2 or not holding:
+            raise StalledEngine(f"at {self.now:.6f} s {len(ready)} sessions wait, nothing runs, nothing can change it")
+        last = max(holding, key=by_key)
+        if last.state is State.WAITING:
+            self.queues.withdraw(last)
+        elif last.state is State.SWAPPED:
+            del self.queues.swapped[last]
+        else:
+            self.queues.stop(last)
+        self.contexts.keep_only(last, 0)
+        self.queues.wait(last)

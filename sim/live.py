@@ -1,0 +1,220 @@
+"""A session inside an engine: where it is, and where the tokens of its context are."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from traces.session import Call, Session
+
+if TYPE_CHECKING:
+    from sim.decoding import DecodeGroup
+    from sim.plan import Copy
+
+
+class State(Enum):
+    """Where a session is. Exactly one at a time; the last four are inside, the last three final."""
+
+    WAITING = "waiting"
+    """Ready; part of its context must be computed before it can decode."""
+    SWAPPED = "swapped"
+    """Ready; part of its context must be copied back from the host first."""
+    PREFILLING = "prefilling"
+    """Admitted: computes missing tokens, iteration by iteration."""
+    DECODING = "decoding"
+    """Emits one token an iteration."""
+    PAUSED = "paused"
+    """Waits for a tool, a service or a person."""
+    FINISHED = "finished"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class LiveSession:
+    """State of one session. Its context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the
+    host, then ``missing`` tokens to compute.
+
+    While the session decodes, its lengths follow from the decode group's counter and nothing is written here.
+    """
+
+    __slots__ = (
+        "_emitted",
+        "_resident",
+        "answered",
+        "call_index",
+        "copy",
+        "emitted_total",
+        "entered",
+        "group",
+        "idle",
+        "joined",
+        "key",
+        "missing",
+        "offloaded",
+        "paused_at",
+        "peak",
+        "preemptions",
+        "queued_s",
+        "ready_at",
+        "reason",
+        "recomputed",
+        "resumed",
+        "scheduled_at",
+        "serial",
+        "session",
+        "state",
+        "swapped_in",
+        "swapped_out",
+        "view",
+        "waits_since",
+    )
+
+    def __init__(self, session: Session, serial: int, now: float) -> None:
+        self.session = session
+        self.serial = serial
+        self.state = State.WAITING
+        self.call_index = 0
+        self.missing = session.prompt
+        self.offloaded = 0
+        self._resident = 0
+        self._emitted = 0
+        self.emitted_total = 0
+        self.group: DecodeGroup | None = None
+        self.joined = 0
+        self.copy: Copy | None = None
+        self.idle = True  # holds memory without computing
+        self.answered = False  # the answer came while a copy of the context was under way
+        self.peak = 0  # context tokens that were computed before: computing them again is recomputation
+        self.key: tuple[float, int] = (now, serial)
+        self.ready_at = now
+        self.scheduled_at = math.nan  # first iteration that computed for the current call
+        self.entered = now
+        self.paused_at = math.nan
+        self.waits_since = now
+        self.resumed = False
+        self.reason = ""
+        self.recomputed = 0
+        self.swapped_out = 0
+        self.swapped_in = 0
+        self.preemptions = 0
+        self.queued_s = 0.0
+        self.view = SessionView(self)
+
+    @property
+    def resident(self) -> int:
+        """Leading context tokens whose KV is on the GPU."""
+        group = self.group
+        return self._resident if group is None else self._resident + group.tick - self.joined
+
+    @resident.setter
+    def resident(self, tokens: int) -> None:
+        assert self.group is None, "a decoding session's length follows from its group"
+        self._resident = tokens
+
+    @property
+    def emitted(self) -> int:
+        """Tokens emitted in the current call."""
+        group = self.group
+        return self._emitted if group is None else self._emitted + group.tick - self.joined
+
+    @emitted.setter
+    def emitted(self, tokens: int) -> None:
+        assert self.group is None, "a decoding session's length follows from its group"
+        self._emitted = tokens
+
+    def settle(self) -> None:
+        """Write down the lengths that the decode group's counter implies, and leave the group."""
+        self._resident, self._emitted = self.resident, self.emitted
+        self.group = None
+
+    @property
+    def call(self) -> Call:
+        """The call being generated, or the one whose pause is under way."""
+        return self.session.calls[self.call_index]
+
+    @property
+    def context(self) -> int:
+        """All context tokens."""
+        return self.resident + self.offloaded + self.missing
+
+    @property
+    def last_call(self) -> bool:
+        """Whether nothing is generated after the current call."""
+        return self.call_index + 1 == len(self.session.calls)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.session.id} {self.state.value} call {self.call_index}: "
+            f"{self.resident}+{self.offloaded}+{self.missing}>"
+        )
+
+
+class SessionView:
+    """A session as policies see it, without its future. Implements ``policies.contract.Paused`` and ``Queued``."""
+
+    __slots__ = ("_live", "arrival", "id", "kind")
+
+    def __init__(self, live: LiveSession) -> None:
+        self._live = live
+        self.id = live.session.id
+        self.kind = live.session.kind
+        self.arrival = live.session.arrival
+
+    @property
+    def tool(self) -> str:
+        """Name of the tool waited for, if known; else who is waited for."""
+        pause = self._live.call.pause
+        return (pause.tool or pause.waits_for) if pause is not None else ""
+
+    @property
+    def waits_for(self) -> str:
+        """Who is waited for: ``tool``, ``user``, ..."""
+        pause = self._live.call.pause
+        return pause.waits_for if pause is not None else ""
+
+    @property
+    def paused_at(self) -> float:
+        """When the pause began, s."""
+        return self._live.paused_at
+
+    @property
+    def ready_at(self) -> float:
+        """When the session arrived or its answer came, s."""
+        return self._live.ready_at
+
+    @property
+    def entered(self) -> float:
+        """The time by which the session queues: its arrival or its return, as the engine's ``reentry`` says."""
+        return self._live.entered
+
+    @property
+    def calls_done(self) -> int:
+        """Calls generated to their end."""
+        live = self._live
+        return live.call_index + (1 if live.state is State.PAUSED else 0)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the answer has come and the session only waits to be served."""
+        return self._live.resumed
+
+    @property
+    def context_tokens(self) -> int:
+        """All context tokens so far."""
+        return self._live.context
+
+    @property
+    def resident_tokens(self) -> int:
+        """Context tokens on the GPU."""
+        return self._live.resident
+
+    @property
+    def offloaded_tokens(self) -> int:
+        """Context tokens on the host."""
+        return self._live.offloaded
+
+    @property
+    def moving(self) -> bool:
+        """Whether a copy of this context is under way."""
+        return self._live.copy is not None

@@ -1,0 +1,118 @@
+"""What one iteration does, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sim.live import LiveSession
+
+
+class Direction(Enum):
+    """Which way a copy goes."""
+
+    OUT = "out"
+    """From the GPU to the host."""
+    IN = "in"
+    """From the host to the GPU."""
+
+
+@dataclass(eq=False, slots=True)
+class Copy:
+    """A move of whole blocks between GPU and host.
+
+    Attributes:
+        live: whose context.
+        direction: out or in.
+        blocks: whole blocks moved.
+        tokens: context tokens in them.
+        blocking: the batch waits for it; else it runs beside the batch and its blocks change hands at its end.
+    """
+
+    live: LiveSession
+    direction: Direction
+    blocks: int
+    tokens: int
+    blocking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Missing tokens of one context computed in an iteration.
+
+    Attributes:
+        live: whose context.
+        start: resident tokens before.
+        tokens: tokens computed.
+        recomputed: how many of them had been computed before.
+    """
+
+    live: LiveSession
+    start: int
+    tokens: int
+    recomputed: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention."""
+
+    decode_sessions: int = 0
+    decode_context: int = 0
+    prefill_sessions: int = 0
+    prefill_tokens: int = 0
+    prefill_context: int = 0
+    prefill_pairs: int = 0
+
+    @property
+    def query_tokens(self) -> int:
+        """Tokens computed."""
+        return self.decode_sessions + self.prefill_tokens
+
+    def add_chunk(self, start: int, tokens: int) -> None:
+        """Add ``tokens`` computed after ``start`` resident ones."""
+        self.prefill_sessions += 1
+        self.prefill_tokens += tokens
+        self.prefill_context += start + tokens
+        self.prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one iteration does. ``copies`` hold both directions; blocking ones come before the forward pass."""
+
+    now: float
+    batch: Batch = field(default_factory=Batch)
+    decoding: bool = False
+    chunks: list[Chunk] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+
+    @property
+    def computes(self) -> bool:
+        """Whether there is a forward pass."""
+        return self.decoding or bool(self.chunks)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be done."""
+        return not (self.computes or self.copies)
+
+    def batch_without_recompute(self) -> Batch:
+        """The batch, had nobody recomputed anything."""
+        if not any(chunk.recomputed for chunk in self.chunks):
+            return self.batch
+        rest = Batch(self.batch.decode_sessions, self.batch.decode_context)
+        for chunk in self.chunks:
+            if chunk.tokens > chunk.recomputed:
+                rest.add_chunk(chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)
+        return rest
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an iteration brought: sessions whose call began to emit, ended, and so paused or finished."""
+
+    first_tokens: list[LiveSession] = field(default_factory=list)
+    ended: list[LiveSession] = field(default_factory=list)
+    paused: list[LiveSession] = field(default_factory=list)
+    finished: list[LiveSession] = field(default_factory=list)

@@ -1,0 +1,81 @@
+"""A profile: the costs of one model on one GPU, and where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LinearForward(_Facts):
+    """T(x) = fixed_s + per_token_s * x for x query tokens; no term for the context (InferCept's offline profile)."""
+
+    kind: Literal["linear"] = "linear"
+    fixed_s: float = Field(ge=0)
+    per_token_s: float = Field(gt=0)
+
+
+class PhysicalForward(_Facts):
+    """A sum of what a forward pass really spends its time on, for x query tokens of n sessions:
+
+    overhead_s + per_session_s * n + ((weights_s)^p + (per_token_s * x)^p)^(1/p)
+        + decode_read_s * (context tokens of decoding sessions)
+        + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks)
+
+    The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
+    """
+
+    kind: Literal["physical"] = "physical"
+    overhead_s: float = Field(ge=0)
+    weights_s: float = Field(ge=0)
+    per_token_s: float = Field(gt=0)
+    knee: float = Field(default=4.0, ge=1, description="the exponent p: how sharp the knee is")
+    per_session_s: float = Field(default=0.0, ge=0)
+    decode_read_s: float = Field(ge=0)
+    prefill_read_s: float = Field(default=0.0, ge=0)
+    pair_s: float = Field(ge=0)
+
+
+class SwapCost(_Facts):
+    """One-way copy costs. A copy takes latency_s + bytes / bandwidth; beside compute it slows the forward pass."""
+
+    out_bytes_per_s: float = Field(gt=0)
+    in_bytes_per_s: float = Field(gt=0)
+    latency_s: float = Field(default=0.0, ge=0)
+    slowdown_out: float = Field(default=0.0, ge=0, description="share by which a copy out lengthens compute beside it")
+    slowdown_in: float = Field(default=0.0, ge=0, description="share by which a copy in lengthens compute beside it")
+
+
+class Profile(_Facts):
+    """Costs and sizes of one model on one GPU. Bytes, tokens, seconds."""
+
+    name: str
+    model: str
+    gpu: str
+    origin: Literal["measured", "published", "estimate"]
+    source: str
+    kv_bytes_per_token: int = Field(gt=0)
+    kv_capacity_tokens: int = Field(gt=0)
+    host_capacity_tokens: int = Field(ge=0)
+    saturation_tokens: int = Field(gt=0)
+    max_context: int | None = Field(default=None, gt=0)
+    forward: Annotated[LinearForward | PhysicalForward, Field(discriminator="kind")]
+    swap: SwapCost
+
+
+def load_profile(path: Path) -> Profile:
+    """Read ``profile.yaml``, or a folder that holds one.
+
+    Raises:
+        OSError: the file cannot be read.
+        yaml.YAMLError: it is not YAML.
+        pydantic.ValidationError: a value is missing, unknown or out of range.
+    """
+    file = path / "profile.yaml" if path.is_dir() else path
+    return Profile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))

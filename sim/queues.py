@@ -1,0 +1,116 @@
+"""Where every session inside an engine stands, and the moves between the places."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from sim.contexts import Contexts
+from sim.decoding import DecodeGroup
+from sim.live import LiveSession, State
+
+
+class Queues:
+    """The places of an engine. A session is in exactly one; ``held`` is an index over places, for policies.
+
+    Attributes:
+        waiting: heap of ready sessions that must be admitted.
+        swapped: ready sessions whose context must come back from the host.
+        prefilling: admitted sessions that compute missing tokens.
+        decoding: sessions that emit a token an iteration.
+        held: contexts that policies decide about, the longest unused first: every paused session, and those that came
+            back with tokens on the GPU and wait.
+        paused: how many sessions are paused.
+    """
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        self.waiting: list[tuple[tuple[float, int], LiveSession]] = []
+        self.swapped: dict[LiveSession, None] = {}
+        self.prefilling: dict[LiveSession, None] = {}
+        self.decoding = DecodeGroup(contexts.block_size)
+        self.held: dict[LiveSession, None] = {}
+        self.paused = 0
+
+    @property
+    def running(self) -> int:
+        """Sessions that decode or compute missing tokens."""
+        return len(self.decoding) + len(self.prefilling)
+
+    def pause(self, live: LiveSession) -> None:
+        """A call has ended; its session is in no place at present."""
+        live.state = State.PAUSED
+        self._contexts.set_idle(live, True)
+        self.held[live] = None
+        self.paused += 1
+
+    def unpause(self, live: LiveSession) -> None:
+        """The answer came. The session is in no place until it is queued or has left; its place in ``held`` stays."""
+        assert live.state is State.PAUSED, live
+        self.paused -= 1
+
+    def leave(self, live: LiveSession) -> None:
+        """A session in no place has ended: its memory is free."""
+        self.held.pop(live, None)
+        self._contexts.release(live)
+        live.state = State.FINISHED
+
+    def wait(self, live: LiveSession) -> None:
+        """Queue a session that is in no place; what it has on the GPU policies may decide about."""
+        live.state = State.WAITING
+        if live.resident:
+            self.held.setdefault(live)
+        else:
+            self.held.pop(live, None)
+        heappush(self.waiting, (live.key, live))
+
+    def wait_for_copy(self, live: LiveSession) -> None:
+        """Queue a session that is in no place and has offloaded tokens."""
+        live.state = State.SWAPPED
+        self.held.pop(live, None)
+        self.swapped[live] = None
+
+    def start(self, live: LiveSession) -> None:
+        """A session that is in no place begins to compute missing tokens."""
+        live.state = State.PREFILLING
+        self.held.pop(live, None)
+        self._contexts.set_idle(live, False)
+        self.prefilling[live] = None
+
+    def admit(self) -> None:
+        """The head of the queue begins to compute."""
+        self.start(heappop(self.waiting)[1])
+
+    def stop(self, live: LiveSession) -> None:
+        """A running session stops, and is in no place."""
+        if live.group is not None:
+            self.decoding.leave(live)
+        else:
+            del self.prefilling[live]
+        self._contexts.set_idle(live, True)
+
+    def withdraw(self, live: LiveSession) -> None:
+        """Take a session out of the queue; it is in no place."""
+        self.waiting.remove((live.key, live))
+        self.waiting.sort()  # a sorted list is a heap
+
+    def latest_running(self) -> LiveSession:
+        """The running session that comes last in the queue's order."""
+        running: list[LiveSession] = [*self.decoding, *self.prefilling]
+        return max(running, key=by_key)
+
+    def ready(self) -> list[LiveSession]:
+        """Ready sessions that do not decode."""
+        return [*self.swapped, *self.prefilling, *(live for _, live in self.waiting)]
+
+    def inside(self) -> list[LiveSession]:
+        """Every session that is inside, each once. For checks: it walks over all of them."""
+        return [*self.decoding, *self.ready(), *(live for live in self.held if live.state is State.PAUSED)]
+
+    def pauses_hold_memory(self) -> bool:
+        """Whether the end of some pause could free or move memory."""
+        return any(live.state is State.PAUSED and live.resident for live in self.held)
+
+
+def by_key(live: LiveSession) -> tuple[float, int]:
+    """Sort key: the queue's order."""
+    return live.key

@@ -1,0 +1,46 @@
+"""The engine settings in which published serving systems differ."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EngineSettings(BaseModel):
+    """Rules of one engine. Tokens and blocks are KV-cache tokens and blocks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    token_budget: int | Literal["saturation"] = Field(
+        default="saturation", description="query tokens an iteration may compute; 'saturation' takes the profile's S"
+    )
+    max_running: int = Field(default=256, ge=1, description="sessions that may compute in one iteration")
+    chunked_prefill: bool = Field(default=True, description="split a prompt or a recompute over iterations")
+    mixed_batches: bool = Field(default=True, description="let prefill and decode share an iteration")
+    block_size: int = Field(default=16, ge=1, description="tokens per KV block")
+    watermark: float = Field(default=0.01, ge=0, lt=1, description="share of GPU blocks that admissions leave free")
+    swap: Literal["blocking", "overlapped"] = Field(
+        default="overlapped", description="whether the batch waits for copies, or they run beside it"
+    )
+    swap_budget: Literal["hidden", "unlimited"] = Field(
+        default="hidden", description="'hidden' copies in an iteration only what its forward pass hides"
+    )
+    host_full: Literal["discard", "preserve"] = Field(
+        default="preserve", description="what becomes of a context to be swapped out when the host pool is full"
+    )
+    preemption: Literal["recompute", "swap"] = Field(
+        default="recompute", description="how a running session gives way when GPU blocks run out"
+    )
+    reentry: Literal["arrival", "tail"] = Field(
+        default="arrival", description="where a resumed session queues: by its original arrival, or at the tail"
+    )
+    resume_resident: Literal["running", "queue"] = Field(
+        default="running", description="a session resumed with its context on the GPU runs at once, or queues"
+    )
+    swapped_first: bool = Field(
+        default=False, description="admit nobody new while a resumed session waits to be swapped in"
+    )
+    recompute_swapped_when_idle: bool = Field(
+        default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
+    )

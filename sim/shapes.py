@@ -1,0 +1,25 @@
+"""Which shapes of session the engine serves."""
+
+from __future__ import annotations
+
+from sim.errors import UnsupportedSession
+from traces.session import Session
+
+
+def require_supported(session: Session) -> None:
+    """Refuse a session whose shape the engine cannot serve.
+
+    Raises:
+        UnsupportedSession: names the session and the field.
+    """
+    unsupported = {
+        "samples": session.samples > 1,
+        "stream": bool(session.stream),
+        "prefix": session.prefix is not None,
+        "block_hashes": bool(session.block_hashes),
+        "pause.tools": any(pause.tools for pause in session.pauses),
+        "pause.session": any(pause.session for pause in session.pauses),
+    }
+    for name, used in unsupported.items():
+        if used:
+            raise UnsupportedSession(f"session {session.id} uses {name!r}, which the engine does not serve yet")

@@ -1,0 +1,72 @@
+"""The engine as policies see it: read-only, and without a future. Implements ``policies.contract.EngineView``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sim.live import SessionView
+
+if TYPE_CHECKING:
+    from sim.costs import CostModel
+    from sim.engine import Engine
+
+
+class View:
+    """Properties mirror the engine's state at the moment of asking."""
+
+    __slots__ = ("_engine", "block_size", "costs", "gpu_blocks", "token_budget")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.costs: CostModel = engine.costs
+        self.block_size = engine.contexts.block_size
+        self.token_budget = engine.token_budget
+        self.gpu_blocks = engine.contexts.gpu.capacity
+
+    @property
+    def now(self) -> float:
+        """The time, s."""
+        return self._engine.now
+
+    @property
+    def free_gpu_blocks(self) -> int:
+        """GPU blocks nobody holds."""
+        return self._engine.contexts.gpu.free
+
+    @property
+    def free_host_blocks(self) -> int:
+        """Host blocks nobody holds."""
+        return self._engine.contexts.host.free
+
+    @property
+    def running_sessions(self) -> int:
+        """Sessions that decode or compute missing tokens."""
+        return self._engine.queues.running
+
+    @property
+    def running_context_tokens(self) -> int:
+        """Resident tokens of the running sessions: C_other of the waste equations."""
+        queues = self._engine.queues
+        return queues.decoding.resident_tokens + sum(live.resident for live in queues.prefilling)
+
+    @property
+    def running_query_tokens(self) -> int:
+        """Query tokens of the decoding sessions: one each."""
+        return len(self._engine.queues.decoding)
+
+    @property
+    def waiting_sessions(self) -> int:
+        """Sessions that are ready and not yet admitted, those waiting for a copy included."""
+        return len(self._engine.queues.waiting) + len(self._engine.queues.swapped)
+
+    @property
+    def swap_budget(self) -> float:
+        """Tokens that may still be copied in this iteration; infinite when nothing limits it."""
+        return self._engine.room.swap_budget
+
+    @property
+    def paused(self) -> Iterator[SessionView]:
+        """Contexts with resident tokens that compute nothing, the longest unused first."""
+        engine = self._engine
+        return (live.view for live in engine.queues.held if live is not engine.spared and live.resident)

@@ -1,0 +1,55 @@
+"""What users send: sessions, the files they come from, when they arrive, and what they are made of.
+
+    import traces
+
+    mix = traces.shipped.load("infercept-mix")              # 397 sessions of the InferCept paper's workload
+    mix = traces.fit(mix, max_context=2048).sessions        # cut what a model could not hold
+    workload = traces.draw_workload(mix, traces.Poisson(rate=2.0), duration=600.0, seed=0)
+    traces.describe(workload)                               # a DataFrame, one row a kind
+    traces.write_own("workload.jsonl", workload)
+
+Times are in seconds, lengths in tokens. This package knows nothing of engines and policies.
+"""
+
+from __future__ import annotations
+
+from traces import shipped
+from traces.arrivals import ArrivalProcess, Gamma, Poisson, Replay, draw_workload, replay_workload
+from traces.errors import TraceError
+from traces.generate import AUGMENTATIONS, MIX_WEIGHTS, generate
+from traces.limits import Limited, TooLong, cut, fit
+from traces.readers import READERS, read_own, read_session_files, read_sessions, write_own
+from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
+from traces.statistics import contexts, describe
+
+__all__ = [
+    "AUGMENTATIONS",
+    "MIX_WEIGHTS",
+    "READERS",
+    "ArrivalProcess",
+    "Call",
+    "Gamma",
+    "InvalidSession",
+    "Limited",
+    "Pause",
+    "Poisson",
+    "PromptPart",
+    "Replay",
+    "Session",
+    "SharedPrefix",
+    "TooLong",
+    "ToolRun",
+    "TraceError",
+    "contexts",
+    "cut",
+    "describe",
+    "draw_workload",
+    "fit",
+    "generate",
+    "read_own",
+    "read_session_files",
+    "read_sessions",
+    "replay_workload",
+    "shipped",
+    "write_own",
+]

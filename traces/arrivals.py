@@ -1,0 +1,225 @@
+"""When sessions arrive: arrival processes, and workloads drawn with them.
+
+A process gives times in seconds since the workload's begin, ascending. `draw_workload` uses common random numbers: with
+one seed the k-th session is the same whatever the process and its rate, and the gaps of `Poisson` (and of `Gamma` at
+one burstiness) are the same unit gaps divided by the rate. Comparisons over load are thus paired.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.errors import TraceError
+from traces.session import Session
+
+Times = npt.NDArray[np.float64]
+
+LEAST_BURSTINESS = 0.001
+MOST_ARRIVALS = 100_000_000
+
+
+class ArrivalProcess(Protocol):
+    """Where arrival times come from. The same generator state gives the same times."""
+
+    def first(self, count: int, rng: np.random.Generator) -> Times:
+        """The first ``count`` arrival times."""
+
+    def times(self, duration: float, rng: np.random.Generator) -> Times:
+        """Every arrival time below ``duration`` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Independent arrivals, ``rate`` sessions a second on average; the first after one exponential gap."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _require_rate(self.rate)
+
+    def first(self, count: int, rng: np.random.Generator) -> Times:
+        """The first ``count`` arrival times."""
+        return _times(rng.standard_exponential(count), self.rate)
+
+    def times(self, duration: float, rng: np.random.Generator) -> Times:
+        """Every arrival time below ``duration`` seconds."""
+        return _times_below(duration, rng.standard_exponential, self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma:
+    """Arrivals with gamma-distributed gaps, ``rate`` sessions a second on average.
+
+    ``burstiness`` is the gaps' shape parameter, as in ``vllm bench serve``: 1 is Poisson, smaller is burstier, larger
+    more regular. The coefficient of variation of the gaps is ``burstiness ** -0.5``.
+    """
+
+    rate: float
+    burstiness: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_rate(self.rate)
+        if not (math.isfinite(self.burstiness) and self.burstiness >= LEAST_BURSTINESS):
+            raise ValueError(f"burstiness is {self.burstiness!r}; it must be finite and >= {LEAST_BURSTINESS}")
+
+    def first(self, count: int, rng: np.random.Generator) -> Times:
+        """The first ``count`` arrival times."""
+        return _times(self._unit_gaps(rng)(count), self.rate)
+
+    def times(self, duration: float, rng: np.random.Generator) -> Times:
+        """Every arrival time below ``duration`` seconds."""
+        return _times_below(duration, self._unit_gaps(rng), self.rate)
+
+    def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
+        return lambda count: rng.standard_gamma(self.burstiness, count) / self.burstiness
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Recorded arrival times, in seconds, ascending. The generator is not used."""
+
+    recorded: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        before = 0.0
+        for index, time in enumerate(self.recorded):
+            if not (math.isfinite(time) and time >= before):
+                raise ValueError(f"recorded[{index}] is {time!r}; times must be finite, >= 0 and ascending")
+            before = time
+
+    @classmethod
+    def of(cls, sessions: Iterable[Session]) -> Replay:
+        """The arrivals of another workload."""
+        return cls(tuple(sorted(session.arrival for session in sessions)))
+
+    @classmethod
+    def from_csv(cls, path: str | Path, column: str, unit: float = 1.0) -> Replay:
+        """The arrivals in one column of a CSV file with a header, counted from its earliest.
+
+        Args:
+            path: the file.
+            column: its column of numbers, or of ISO dates with times (without a zone: UTC).
+            unit: seconds that a number stands for (0.001 for milliseconds); dates ignore it.
+
+        Raises:
+            TraceError: no such file or column, or a value that is no time.
+        """
+        times = sorted(_csv_times(Path(path), column, unit))
+        return cls(tuple(time - times[0] for time in times))
+
+    def first(self, count: int, rng: np.random.Generator | None = None) -> Times:
+        """The first ``count`` arrival times; raises `ValueError` when there are fewer."""
+        if count > len(self.recorded):
+            raise ValueError(f"{count} arrivals wanted, but only {len(self.recorded)} are recorded")
+        return np.array(self.recorded[:count], dtype=np.float64)
+
+    def times(self, duration: float, rng: np.random.Generator | None = None) -> Times:
+        """Every arrival time below ``duration`` seconds."""
+        recorded = np.array(self.recorded, dtype=np.float64)
+        return recorded[recorded < duration]
+
+
+def draw_workload(sessions: Sequence[Session], arrivals: ArrivalProcess, duration: float, seed: int) -> list[Session]:
+    """Draw a workload as InferCept's benchmark does: sessions uniformly, with replacement, at the process's times.
+
+    Args:
+        sessions: what to draw from; their own arrivals are ignored.
+        arrivals: when the drawn sessions arrive.
+        duration: seconds of arrivals; every arrival is below it.
+        seed: fixes both the order of the draws and the gaps, by separate streams.
+
+    Returns:
+        The drawn sessions by arrival; the k-th of them (from 0) has the id ``<its own id>#<k>``.
+
+    Raises:
+        ValueError: nothing to draw from, a duration that is not positive and finite, or sessions that wait for others.
+    """
+    if not sessions:
+        raise ValueError("there are no sessions to draw from")
+    if not (math.isfinite(duration) and duration > 0):
+        raise ValueError(f"duration is {duration!r}; it must be finite and > 0 seconds")
+    for session in sessions:
+        if any(pause.session for pause in session.pauses):
+            raise ValueError(
+                f"session {session.id!r} waits for another session: replay such a workload, do not draw it"
+            )
+    choice_stream, gap_stream = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2))
+    times = arrivals.times(duration, gap_stream)
+    choices = choice_stream.integers(len(sessions), size=len(times))
+    drawn = (sessions[choice] for choice in choices.tolist())
+    return [
+        replace(session, id=f"{session.id}#{k}", arrival=time)
+        for k, (session, time) in enumerate(zip(drawn, times.tolist(), strict=True))
+    ]
+
+
+def replay_workload(sessions: Iterable[Session], duration: float = math.inf) -> list[Session]:
+    """The sessions themselves, each once, at their own arrivals below ``duration``; ties keep their order."""
+    return sorted((s for s in sessions if s.arrival < duration), key=lambda session: session.arrival)
+
+
+def _times(unit_gaps: Times, rate: float) -> Times:
+    times: Times = np.cumsum(unit_gaps) / rate
+    return times
+
+
+def _times_below(duration: float, draw_unit_gaps: Callable[[int], Times], rate: float) -> Times:
+    """Draw gaps until they reach past ``duration``. How many are drawn at once does not change them."""
+    expected = rate * duration
+    if not 0 <= expected <= MOST_ARRIVALS:
+        raise ValueError(f"{rate!r} sessions/s over {duration!r} s: expected arrivals must be 0 to {MOST_ARRIVALS}")
+    gaps = draw_unit_gaps(int(1.1 * expected) + 16)
+    times = _times(gaps, rate)
+    while times[-1] < duration:
+        gaps = np.concatenate([gaps, draw_unit_gaps(len(gaps))])
+        times = _times(gaps, rate)
+    return times[times < duration]
+
+
+def _require_rate(rate: float) -> None:
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"rate is {rate!r}; it must be finite and > 0 sessions a second")
+
+
+def _csv_times(path: Path, column: str, unit: float) -> list[float]:
+    expected = f"a CSV file with a header and a column {column!r}"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if column not in (rows.fieldnames or ()):
+                found = f"the columns {', '.join(rows.fieldnames or ()) or '(none)'}"
+                raise TraceError(str(path), found, expected, "name one of these columns", 1)
+            times = [_csv_time(path, rows.line_num, column, row[column], unit) for row in rows]
+    except OSError as error:
+        raise TraceError(str(path), f"no readable file ({error.strerror})", expected, "check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TraceError(str(path), f"no CSV text ({error})", expected, "save it as CSV in UTF-8") from None
+    if not times:
+        raise TraceError(str(path), "a header only", "at least one arrival", "name a file that holds arrivals")
+    return times
+
+
+def _csv_time(path: Path, line: int, column: str, value: str | None, unit: float) -> float:
+    text = (value or "").strip()
+    time = math.nan
+    try:
+        time = float(text) * unit
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+            time = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+        except ValueError:
+            pass
+    if not math.isfinite(time):
+        expected = "a finite number, or a date with a time such as 2023-11-16 18:15:46.68"
+        raise TraceError(str(path), repr(text), expected, "correct the value, or remove the line", line, column)
+    return time

@@ -1,0 +1,174 @@
+"""Caesura's own session files: every field of a session, one JSON object a line, read back exactly as written.
+
+The keys are the field names of `traces.session`, in a fixed order; a field that has its default is left out. Times are
+in seconds, lengths in tokens::
+
+    {"id": "a", "kind": "chat", "arrival": 0.5, "prompt": 90, "calls": [{"output": 10, "pause": {"duration": 3.0,
+     "returned": 20, "waits_for": "user"}}, {"output": 5}]}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from traces.errors import TraceError
+from traces.readers.records import Record, read_each, shown
+from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
+
+SESSION = ("id", "kind", "arrival", "prompt", "calls", "samples", "stream", "prefix", "block_hashes", "hash_block")
+CALL = ("output", "pause")
+PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session")
+TOOL_RUN = ("tool", "duration", "returned")
+PROMPT_PART = ("tokens", "at")
+PREFIX = ("name", "tokens")
+
+Json = dict[str, object]
+
+
+def read_own(path: str | Path) -> list[Session]:
+    """Read the sessions of a file in Caesura's own format, in the order of its lines.
+
+    Raises:
+        TraceError: the file or one of its lines is not as the format says.
+    """
+    return read_each(path, session_from)
+
+
+def write_own(path: str | Path, sessions: Iterable[Session]) -> None:
+    """Write sessions as Caesura's own JSONL. The file appears whole or not at all.
+
+    Raises:
+        TraceError: no session at all, an id that occurs twice, a value that could not be read back, or a place that
+            cannot be written.
+    """
+    path = Path(path)
+    lines = list(_lines(path, sessions))
+    if not lines:
+        raise TraceError(str(path), "no session to write", "at least one session", "write a workload that has sessions")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text("".join(lines), encoding="ascii")
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        found = f"a place that cannot be written ({error.strerror})"
+        raise TraceError(str(path), found, "a file name in a folder that is writable", "name another place") from None
+
+
+def session_from(record: Record) -> Session:
+    """The session that one line describes; raises `TraceError` when it describes none."""
+    record.only(SESSION)
+    calls = record.some_records("calls")
+    prefix = record.record("prefix")
+    try:
+        return Session(
+            id=record.text("id"),
+            kind=record.text("kind", ""),
+            arrival=record.seconds("arrival"),
+            prompt=record.whole("prompt", least=1),
+            calls=tuple(_call(call, last=call is calls[-1]) for call in calls),
+            samples=record.whole("samples", 1, least=1),
+            stream=tuple(_prompt_part(part) for part in record.records("stream")),
+            prefix=None if prefix is None else _prefix(prefix),
+            block_hashes=record.wholes("block_hashes"),
+            hash_block=record.whole("hash_block", 0),
+        )
+    except InvalidSession as error:
+        raise record.wrong("", str(error), "a session that can be served", "correct the line, or remove it") from None
+
+
+def session_to_json(session: Session) -> Json:
+    """A session as a JSON object in the fixed key order, without the fields that have their defaults."""
+    prefix = session.prefix
+    return {
+        "id": session.id,
+        **_given(kind=session.kind),
+        "arrival": session.arrival,
+        "prompt": session.prompt,
+        "calls": [_call_to_json(call) for call in session.calls],
+        **({"samples": session.samples} if session.samples != 1 else {}),
+        **_given(stream=[{"tokens": part.tokens, "at": part.at} for part in session.stream]),
+        **({"prefix": {"name": prefix.name, "tokens": prefix.tokens}} if prefix is not None else {}),
+        **_given(block_hashes=list(session.block_hashes), hash_block=session.hash_block),
+    }
+
+
+def _call(record: Record, last: bool) -> Call:
+    record.only(CALL)
+    pause = record.record("pause")
+    if pause is None and not last:
+        fix = 'add it, with "duration": 0 where the next call follows at once'
+        raise record.wrong("pause", "no pause", "a pause: another call follows", fix)
+    return Call(record.whole("output", least=1), None if pause is None else _pause(pause))
+
+
+def _pause(record: Record) -> Pause:
+    record.only(PAUSE)
+    return Pause(
+        duration=record.seconds("duration"),
+        returned=record.whole("returned", 0),
+        waits_for=record.text("waits_for", "tool"),
+        tool=record.text("tool", ""),
+        keeps=record.optional_whole("keeps"),
+        tools=tuple(_tool_run(run) for run in record.records("tools")),
+        session=record.text("session", ""),
+    )
+
+
+def _tool_run(record: Record) -> ToolRun:
+    record.only(TOOL_RUN)
+    return ToolRun(record.text("tool"), record.seconds("duration"), record.whole("returned", 0))
+
+
+def _prompt_part(record: Record) -> PromptPart:
+    record.only(PROMPT_PART)
+    return PromptPart(record.whole("tokens"), record.seconds("at"))
+
+
+def _prefix(record: Record) -> SharedPrefix:
+    record.only(PREFIX)
+    return SharedPrefix(record.text("name"), record.whole("tokens"))
+
+
+def _call_to_json(call: Call) -> Json:
+    return (
+        {"output": call.output} if call.pause is None else {"output": call.output, "pause": _pause_to_json(call.pause)}
+    )
+
+
+def _pause_to_json(pause: Pause) -> Json:
+    return {
+        "duration": pause.duration,
+        **_given(returned=pause.returned),
+        **({"waits_for": pause.waits_for} if pause.waits_for != "tool" else {}),
+        **_given(tool=pause.tool),
+        **({"keeps": pause.keeps} if pause.keeps is not None else {}),
+        **_given(tools=[_tool_run_to_json(run) for run in pause.tools], session=pause.session),
+    }
+
+
+def _tool_run_to_json(run: ToolRun) -> Json:
+    return {"tool": run.tool, "duration": run.duration, **_given(returned=run.returned)}
+
+
+def _given(**fields: object) -> Json:
+    """The fields that differ from the empty text, the empty list and zero."""
+    return {name: value for name, value in fields.items() if value}
+
+
+def _lines(path: Path, sessions: Iterable[Session]) -> Iterator[str]:
+    """Text lines of the sessions, each read back once so that nothing is written that could not be read."""
+    ids: set[str] = set()
+    for number, session in enumerate(sessions, start=1):
+        if session.id in ids:
+            found = f"{shown(session.id)} a second time"
+            raise TraceError(str(path), found, "ids that differ", "give every session its own id", number, "id")
+        ids.add(session.id)
+        values = session_to_json(session)
+        session_from(Record(values, str(path), number))
+        yield json.dumps(values, allow_nan=False) + "\n"

@@ -1,0 +1,159 @@
+"""What users send: sessions made of calls, separated by pauses.
+
+These are facts of a workload, frozen and free of any policy or engine. Lengths are in tokens, times in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+class InvalidSession(ValueError):
+    """A session that no engine could serve, with the field and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """One of several tools that a pause waits for at once.
+
+    Attributes:
+        tool: the tool's name.
+        duration: seconds from the pause's begin to this tool's answer.
+        returned: tokens that this answer appends to the context.
+    """
+
+    tool: str
+    duration: float
+    returned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The gap between the end of one call and the moment the next can begin.
+
+    Attributes:
+        duration: seconds until the answer is there. The truth of the trace: no policy may see it.
+        returned: tokens that the answer appends to the context.
+        waits_for: who is waited for: ``tool``, ``user``, ``image``, ``tts``, ...
+        tool: the tool's name, where it is known.
+        keeps: leading context tokens that survive the pause when the client rewrote the context; None keeps all.
+        tools: the runs of a pause that waits for several tools at once; the slowest one ends it.
+        session: the sub-session that this pause waits for, by id.
+    """
+
+    duration: float
+    returned: int = 0
+    waits_for: str = "tool"
+    tool: str = ""
+    keeps: int | None = None
+    tools: tuple[ToolRun, ...] = ()
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.duration) and self.duration >= 0, "pause.duration", self.duration, "finite, >= 0")
+        _require(self.returned >= 0, "pause.returned", self.returned, ">= 0")
+        _require(self.keeps is None or self.keeps >= 0, "pause.keeps", self.keeps, ">= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One stretch of generation.
+
+    Attributes:
+        output: tokens generated, at least 1.
+        pause: what follows; None at the end of the session. A last call may have a pause after which nothing follows.
+    """
+
+    output: int
+    pause: Pause | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.output >= 1, "call.output", self.output, ">= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """Leading tokens that sessions of the same ``name`` have in common (a system prompt, tool definitions)."""
+
+    name: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """A part of a prompt that streams in: ``tokens`` more of it are there ``at`` seconds after the arrival."""
+
+    tokens: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One augmented request from its arrival to its last token.
+
+    Attributes:
+        id: unique in a workload.
+        arrival: seconds since the workload's begin.
+        prompt: tokens of the first prompt, at least 1.
+        calls: at least one; every call but the last has a pause.
+        kind: the workload class (``math``, ``chat``, ...), free text.
+        samples: independent continuations decoded from the one prompt.
+        stream: how the prompt streams in; empty when it is there at once.
+        prefix: a named prefix shared with other sessions.
+        block_hashes: content hashes of the prompt's blocks, where a trace has them.
+        hash_block: tokens that each of ``block_hashes`` stands for; 0 without hashes.
+    """
+
+    id: str
+    arrival: float
+    prompt: int
+    calls: tuple[Call, ...]
+    kind: str = ""
+    samples: int = 1
+    stream: tuple[PromptPart, ...] = ()
+    prefix: SharedPrefix | None = None
+    block_hashes: tuple[int, ...] = field(default=(), repr=False)
+    hash_block: int = 0
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.arrival) and self.arrival >= 0, "arrival", self.arrival, "finite, >= 0")
+        _require(self.prompt >= 1, "prompt", self.prompt, ">= 1")
+        _require(len(self.calls) >= 1, "calls", self.calls, "at least one call")
+        for index, call in enumerate(self.calls[:-1]):
+            _require(call.pause is not None, f"calls[{index}].pause", None, "present: another call follows")
+        _require(self.samples >= 1, "samples", self.samples, ">= 1")
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens generated over all calls."""
+        return sum(call.output for call in self.calls)
+
+    @property
+    def pauses(self) -> tuple[Pause, ...]:
+        """Every pause in order, a trailing one included."""
+        return tuple(call.pause for call in self.calls if call.pause is not None)
+
+    @property
+    def pause_seconds(self) -> float:
+        """Sum of all pause durations."""
+        return sum(pause.duration for pause in self.pauses)
+
+    @property
+    def max_context(self) -> int:
+        """Largest number of context tokens this session ever has, answers of tools included."""
+        context, largest = self.prompt, self.prompt
+        for index, call in enumerate(self.calls):
+            context += call.output
+            largest = max(largest, context)
+            if call.pause is not None and index + 1 < len(self.calls):
+                if call.pause.keeps is not None:
+                    context = min(context, call.pause.keeps)
+                context += call.pause.returned
+                largest = max(largest, context)
+        return largest
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise InvalidSession(f"{name} is {value!r}; it must be {rule}")
