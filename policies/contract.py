@@ -140,13 +140,15 @@ class InterceptPolicy:
         return ()
 
     def revise(self, view: EngineView) -> Iterable[Change]:
-        """Time has passed: which paused contexts fare differently now? Default: none."""
+        """An iteration has been planned: which paused contexts fare differently from now on? Default: none."""
         return ()
 
     def review_at(self, view: EngineView) -> float:
-        """Earliest time at which ``revise`` could answer differently: ``NEVER``, a time, or ``EVERY_ITERATION``.
+        """Until when ``revise`` would answer nothing while nobody joins, leaves, pauses or comes back.
 
-        A policy that overrides ``revise`` and not this is asked every iteration.
+        ``NEVER``, a time, or ``EVERY_ITERATION``. The engine asks ``revise`` whenever it plans an iteration; this says
+        how far time may leap between two of them, and when to ask while nothing runs. A policy that overrides
+        ``revise`` and not this is asked every iteration.
         """
         return NEVER if type(self).revise is InterceptPolicy.revise else EVERY_ITERATION
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from policies.contract import Change, Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Swap
+from policies.contract import (
+    EVERY_ITERATION,
+    NEVER,
+    Change,
+    Discard,
+    DurationEstimator,
+    EngineView,
+    InterceptPolicy,
+    Paused,
+    Swap,
+)
 from policies.waste import chunked_discard_waste, preserve_waste
 
 
@@ -34,6 +44,10 @@ class MinWaste(InterceptPolicy):
             elif recompute < keep:
                 yield paused, Discard(because=because)
 
+    def review_at(self, view: EngineView) -> float:
+        """Every iteration has a new budget and new wastes, as long as some context is still to be decided about."""
+        return EVERY_ITERATION if any(True for _ in _undecided(view)) else NEVER
+
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         """The same order: the context whose stay wastes most leaves first."""
         for _, paused, keep, recompute in self._ranked(view):
@@ -46,12 +60,15 @@ class MinWaste(InterceptPolicy):
         others = view.running_context_tokens
         chunk = max(view.costs.saturation_tokens - view.running_query_tokens, 1)
         ranked = []
-        for paused in view.paused:
-            if paused.moving or paused.resumed:
-                continue
+        for paused in _undecided(view):
             tokens = paused.resident_tokens
             keep = preserve_waste(self.estimator.remaining(paused, view.now), tokens)
             recompute = chunked_discard_waste(view.costs, tokens, others, chunk)
             ranked.append((min(keep, recompute), paused, keep, recompute))
         ranked.sort(key=lambda entry: -entry[0])
         return ranked
+
+
+def _undecided(view: EngineView) -> Iterator[Paused]:
+    """Contexts with tokens on the GPU that wait for an answer and are not being copied."""
+    return (paused for paused in view.paused if not (paused.moving or paused.resumed))

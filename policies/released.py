@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from policies.contract import Change, Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Swap
 
+Candidate = tuple[float, float, Paused]
+
 
 class Released(InterceptPolicy):
     """Letter V of the released code.
@@ -24,41 +26,42 @@ class Released(InterceptPolicy):
         self.estimator = estimator
         self.per_token = per_token
         self.fixed = fixed
-        self._victims: list[Paused] = []
 
     def revise(self, view: EngineView) -> Iterable[Change]:
-        """Discard every candidate but those with the largest recompute waste; these become victims of lazy swaps."""
-        assert self.estimator is not None
-        candidates = []
-        for paused in view.paused:
-            if paused.moving or paused.resumed:
-                continue
-            context = -(-paused.resident_tokens // view.block_size) * view.block_size
-            keep = self.estimator.remaining(paused, view.now) * context
-            recompute = released_discard_waste(view, context)
-            if recompute < keep:
-                candidates.append((recompute, paused, keep))
+        """Discard every candidate but those with the largest recompute waste."""
+        candidates = self._candidates(view)
         dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
-        self._victims = [paused for recompute, paused, _ in candidates if recompute >= dearest]
-        for recompute, paused, keep in candidates:
+        for recompute, keep, paused in candidates:
             if recompute < dearest:
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
-        """Victims lose their last blocks to the host, within the release's own budget for copies out."""
+        """Candidates that recompute dearest lose their last blocks to the host, within the release's budget."""
         free = view.free_gpu_blocks * view.block_size
-        saturation = view.costs.saturation_tokens
-        budget = (1 + self.per_token) * saturation + self.fixed - free / 2
+        budget = (1 + self.per_token) * view.costs.saturation_tokens + self.fixed - free / 2
         left = min(blocks, max(0, int(budget // view.block_size)))
-        for paused in self._victims:
-            if left == 0:
-                return
-            if paused.resumed or paused.moving or not paused.resident_tokens:
-                continue
-            held = -(-paused.resident_tokens // view.block_size)
-            leaving = min(held, left)
-            left -= leaving
-            yield paused, Swap(keep=(held - leaving) * view.block_size, because={"blocks_needed": blocks})
+        candidates = self._candidates(view)
+        dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
+        for recompute, keep, paused in candidates:
+            if left > 0 and recompute >= dearest:
+                held = -(-paused.resident_tokens // view.block_size)
+                leaving = min(held, left)
+                left -= leaving
+                because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
+                yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
+
+    def _candidates(self, view: EngineView) -> list[Candidate]:
+        """Paused contexts that waste less recomputed than kept: (recompute waste, preserve waste, context)."""
+        assert self.estimator is not None
+        found = []
+        for paused in view.paused:
+            if not (paused.moving or paused.resumed):
+                context = -(-paused.resident_tokens // view.block_size) * view.block_size
+                keep = self.estimator.remaining(paused, view.now) * context
+                recompute = released_discard_waste(view, context)
+                if recompute < keep:
+                    found.append((recompute, keep, paused))
+        return found
 
 
 def released_discard_waste(view: EngineView, context: int) -> float:

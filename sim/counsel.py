@@ -58,7 +58,7 @@ class Counsel:
 
     def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
         """Changes of mind, if the policy wants to be asked now."""
-        if self._revises and self.next_review() <= self.view.now:
+        if self._revises:
             yield from self._changes("revise", lambda: self.policy.revise(self.view))
 
     def next_review(self) -> float:

@@ -1,0 +1,144 @@
+"""A profile from datasheets, for hardware that nobody has measured. An estimate, and marked as one.
+
+    python -m sim.analytic configs/models/llama-3.1-8b.yaml configs/gpus/h200.yaml
+
+prints a ``profile.yaml``. The derivation is a roofline: weights and KV are read at a share of the memory bandwidth,
+matrix products run at a share of the peak rate. The shares and the host overhead are assumptions about a well-built
+engine on large batches; a measured profile replaces them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from sim.profile import PhysicalForward, Profile, SwapCost
+
+
+class ModelShape(BaseModel):
+    """The sizes of a Llama-family decoder that its costs follow from. A model file's other keys are not needed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    intermediate: int = Field(gt=0)
+    vocab: int = Field(gt=0)
+    max_context: int = Field(gt=0)
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of all layers' matrices."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def head_parameters(self) -> int:
+        """Weights of the output matrix, used once for each emitted token."""
+        return self.vocab * self.hidden
+
+    def kv_bytes_per_token(self, element_bytes: int) -> int:
+        """Bytes of keys and values of one token over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+
+
+class Datasheet(BaseModel):
+    """What a vendor prints about a GPU: bytes, bytes per second, floating-point operations per second."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    memory_bytes: float = Field(gt=0)
+    memory_bytes_per_s: float = Field(gt=0)
+    bf16_flops: float = Field(gt=0)
+    host_link_bytes_per_s: float = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Shares of the datasheet's rates that a good engine reaches, and what no datasheet says.
+
+    Attributes:
+        memory_share, compute_share, link_share: achieved over printed rates.
+        overhead_s: host work of an iteration that compute does not hide.
+        memory_fraction: share of the GPU's memory that the engine may take.
+        activation_bytes: memory for activations, graphs and the context of the driver.
+        host_bytes: pinned host memory for offloaded contexts.
+    """
+
+    memory_share: float = 0.80
+    compute_share: float = 0.70
+    link_share: float = 0.85
+    overhead_s: float = 0.001
+    memory_fraction: float = 0.90
+    activation_bytes: float = 4e9
+    host_bytes: float = 256e9
+    element_bytes: int = 2
+
+
+def derive(model: ModelShape, gpu: Datasheet, assume: Assumptions | None = None) -> Profile:
+    """The profile that the datasheets suggest.
+
+    Raises:
+        ValueError: the weights leave no memory for KV.
+    """
+    assume = assume or Assumptions()
+    bandwidth = gpu.memory_bytes_per_s * assume.memory_share
+    flops = gpu.bf16_flops * assume.compute_share
+    weights = (model.layer_parameters + model.head_parameters) * assume.element_bytes
+    kv = model.kv_bytes_per_token(assume.element_bytes)
+    embedding = model.head_parameters * assume.element_bytes
+    pool = gpu.memory_bytes * assume.memory_fraction - weights - embedding - assume.activation_bytes
+    if pool <= kv:
+        raise ValueError(f"{model.name} needs {(weights + embedding) / 1e9:.1f} GB; {gpu.name} leaves no room for KV")
+    weights_s, per_token_s = weights / bandwidth, 2 * model.layer_parameters / flops
+    link = gpu.host_link_bytes_per_s * assume.link_share
+    return Profile(
+        name=f"analytic/{model.name} on {gpu.name}",
+        model=model.name,
+        gpu=gpu.name,
+        origin="estimate",
+        source=(
+            f"Datasheet of the {gpu.name} and the shape of {model.name}; assumed: {assume.memory_share:.0%} of the "
+            f"memory bandwidth, {assume.compute_share:.0%} of the matrix rate, {assume.link_share:.0%} of the host "
+            f"link, {assume.overhead_s * 1e3:g} ms of host work an iteration. Nobody has measured this."
+        ),
+        kv_bytes_per_token=kv,
+        kv_capacity_tokens=int(pool / kv),
+        host_capacity_tokens=int(assume.host_bytes / kv),
+        saturation_tokens=round(weights_s / per_token_s),
+        max_context=model.max_context,
+        forward=PhysicalForward(
+            overhead_s=assume.overhead_s,
+            weights_s=weights_s,
+            per_token_s=per_token_s,
+            per_session_s=2 * model.head_parameters / flops,
+            decode_read_s=kv / bandwidth,
+            prefill_read_s=kv / bandwidth,
+            pair_s=4 * model.layers * model.heads * model.head_dim / flops,
+        ),
+        swap=SwapCost(out_bytes_per_s=link, in_bytes_per_s=link, latency_s=20e-6),
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Print the profile of a model file on a GPU file."""
+    if len(arguments) != 2:
+        print("usage: python -m sim.analytic MODEL.yaml GPU.yaml", file=sys.stderr)
+        return 2
+    model, gpu = (yaml.safe_load(Path(name).read_text(encoding="utf-8")) for name in arguments)
+    profile = derive(ModelShape.model_validate(model), Datasheet.model_validate(gpu))
+    print(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, width=110), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
