@@ -16,6 +16,7 @@ class Contexts:
 
     Attributes:
         gpu, host: the two pools.
+        held: idle contexts with tokens on the GPU, the longest unused first.
         claimed: GPU blocks taken for the tokens that the iteration under way computes.
         flying: copies under way beside the batch, in the order in which they began.
         idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
@@ -26,6 +27,7 @@ class Contexts:
         self.gpu = BlockPool(gpu_blocks)
         self.host = BlockPool(host_blocks)
         self.block_size = block_size
+        self.held: dict[LiveSession, None] = {}
         self.claimed = 0
         self.flying: dict[Copy, None] = {}
         self.idle_blocks = 0
@@ -53,8 +55,16 @@ class Contexts:
         assert live.copy is None, live
         if idle != live.idle:
             live.idle = idle
-            held = self.blocks(live.resident)
-            self.idle_blocks += held if idle else -held
+            blocks = self.blocks(live.resident)
+            self.idle_blocks += blocks if idle else -blocks
+            self._index(live)
+
+    def _index(self, live: LiveSession) -> None:
+        """Keep ``held`` what it says."""
+        if live.idle and live.resident:
+            self.held.setdefault(live)
+        else:
+            self.held.pop(live, None)
 
     def keep_only(self, live: LiveSession, tokens: int) -> None:
         """Forget all but the first ``tokens`` tokens of what is resident or offloaded; the rest goes missing.
@@ -76,6 +86,7 @@ class Contexts:
             self.idle_blocks -= freed if live.idle else 0
             live.missing += resident - kept
             live.resident = kept
+            self._index(live)
 
     def cut(self, live: LiveSession, tokens: int) -> None:
         """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV."""
@@ -83,6 +94,7 @@ class Contexts:
             return
         self.keep_only(live, tokens)
         live.resident = min(live.resident, tokens)  # inside the same block
+        self._index(live)
         live.missing = tokens - live.resident - live.offloaded
         live.peak = min(live.peak, tokens)
 
@@ -136,6 +148,7 @@ class Contexts:
             live.resident += copy.tokens
             live.swapped_in += copy.tokens
             self.idle_blocks += copy.blocks if live.idle else 0
+        self._index(live)
 
     def release(self, live: LiveSession) -> None:
         """The session has left: free all it holds."""
@@ -158,5 +171,6 @@ class Contexts:
         idle = sum(self.blocks(live.resident) for live in inside if live.idle)
         assert self.idle_blocks == idle - outwards, (self.idle_blocks, idle, outwards)
         assert self.copying_blocks == inwards + outwards
+        assert set(self.held) == {live for live in inside if live.idle and live.resident}
         for live in inside:
             assert live.offloaded == 0 or live.resident % self.block_size == 0, live

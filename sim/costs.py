@@ -15,6 +15,7 @@ class CostModel:
         forward = profile.forward
         self._linear = forward if isinstance(forward, LinearForward) else None
         self._physical = forward if isinstance(forward, PhysicalForward) else None
+        self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
         self._per_token = {
             Direction.OUT: size / swap.out_bytes_per_s,
@@ -24,9 +25,26 @@ class CostModel:
 
     def iteration_time(self, batch: Batch) -> float:
         """Seconds of one forward pass over ``batch``; 0 for an empty one."""
-        tokens = batch.query_tokens
-        if tokens == 0:
+        if batch.query_tokens == 0:
             return 0.0
+        return self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
+
+    def decode_ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
+        """Times at which iterations of the decoding ``batch`` end, each with every context one token longer, s.
+
+        Bit for bit the times that ``iteration_time`` gives when it is asked for one iteration after the other.
+        """
+        base, slope, context = self._without_decode_context(batch), self._decode_read_s, batch.decode_context
+        ends, now = [], begin
+        for _ in range(iterations):
+            now += base + slope * context
+            context += batch.decode_sessions
+            ends.append(now)
+        return ends
+
+    def _without_decode_context(self, batch: Batch) -> float:
+        """Seconds of a forward pass, less what grows with the contexts of decoding sessions."""
+        tokens = batch.query_tokens
         if self._linear is not None:
             return self._linear.fixed_s + self._linear.per_token_s * tokens
         cost = self._physical
@@ -35,7 +53,6 @@ class CostModel:
             cost.overhead_s
             + cost.per_session_s * (batch.decode_sessions + batch.prefill_sessions)
             + _norm(cost.weights_s, cost.per_token_s * tokens, cost.knee)
-            + cost.decode_read_s * batch.decode_context
             + cost.prefill_read_s * batch.prefill_context
             + cost.pair_s * batch.prefill_pairs
         )

@@ -57,9 +57,35 @@ class DecodeGroup:
         """GPU blocks that the next iteration adds: one for each member whose last block is full."""
         return self._at_edge[-self.tick % self.block_size]
 
-    def advance(self) -> list[LiveSession]:
-        """One iteration has passed. Removes and returns the members whose call has ended, in order of submission."""
-        self.tick += 1
+    def growth(self, most: int, blocks: int) -> list[int]:
+        """For each of the next iterations, the blocks that contexts have grown by since the first of them.
+
+        It ends before ``most`` iterations when one would need more than ``blocks``, or when a call ends.
+        """
+        self._forget_left()
+        most = min(most, self._ends[0][0] - self.tick)
+        grown = [0]
+        edges, size, tick, total = self._at_edge, self.block_size, self.tick, 0
+        for ahead in range(1, most):
+            total += edges[-(tick + ahead) % size]
+            if total > blocks:
+                break
+            grown.append(total)
+        return grown
+
+    def _forget_left(self) -> None:
+        """Drop heap entries of sessions that left before their end."""
+        while (
+            self._members.get(self._ends[0][1]) is not self._ends[0][3] or self._ends[0][3].joined != self._ends[0][2]
+        ):
+            heappop(self._ends)
+
+    def advance(self, iterations: int = 1) -> list[LiveSession]:
+        """Iterations have passed, no call having ended before the last of them.
+
+        Removes and returns the members whose call has ended, in order of submission.
+        """
+        self.tick += iterations
         ended = []
         while self._ends and self._ends[0][0] <= self.tick:
             _, serial, joined, live = heappop(self._ends)

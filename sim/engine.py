@@ -35,6 +35,9 @@ from sim.shapes import require_supported
 from sim.view import View
 from traces.session import Session
 
+LONGEST_LEAP = 1024
+"""Iterations in one event: what a leap costs grows with them, if slowly."""
+
 
 class Engine:
     """One replica's rules.
@@ -45,6 +48,7 @@ class Engine:
         policy, order: who decides about paused contexts and about the queue.
         gpu_blocks, host_blocks: sizes of the two pools.
         log_decisions: keep every decision of the policy with the numbers it was made from.
+        leap: let a plan stand for all the iterations that will be like it.
     """
 
     def __init__(
@@ -56,8 +60,10 @@ class Engine:
         gpu_blocks: int,
         host_blocks: int,
         log_decisions: bool = False,
+        leap: bool = False,
     ) -> None:
         self.settings = settings
+        self.leap = leap
         self.costs = costs
         self.now = 0.0
         budget = settings.token_budget
@@ -172,11 +178,10 @@ class Engine:
 
     def _plan_once(self, now: float) -> Plan:
         plan = Plan(now)
-        self.room.swap_budget = math.inf
+        self.room.open_budget(lambda: self._hidden_tokens(plan))
         if self.settings.mixed_batches:
             self._serve_decoding(plan)
             self._serve_prefilling(plan)
-            self.room.settle_budget(self._hidden_tokens(plan))
             self._swap_in(plan)
             self._admit(plan)
         else:
@@ -185,16 +190,36 @@ class Engine:
                 self._admit(plan)
             if not plan.chunks:
                 self._serve_decoding(plan)
-                self.room.settle_budget(self._hidden_tokens(plan))
                 self._swap_in(plan)
             if not plan.computes:
                 self._serve_prefilling(plan)
-        self.room.settle_budget(self._hidden_tokens(plan))
-        self.room.serve_wishes()
-        self.room.revise()
-        self.room.keep_reserve()
+        if self.contexts.held:
+            self.room.settle_budget()
+            self.room.serve_wishes()
+            self.room.revise()
+            self.room.keep_reserve()
         plan.copies, self.room.copies = self.room.copies, []
+        if self.leap and plan.decoding:
+            self._find_alike(plan)
         return plan
+
+    def _find_alike(self, plan: Plan) -> None:
+        """How many iterations, this one included, will do the same if nothing reaches the engine before.
+
+        They end before the first in which a call ends, blocks run out, paused contexts are asked to make room, or the
+        policy wants to be asked. Sessions that could not be admitted now cannot be while contexts only grow.
+        """
+        settings, queues, contexts = self.settings, self.queues, self.contexts
+        if plan.chunks or plan.copies or contexts.flying or queues.prefilling or self.room.unsettled:
+            return
+        if queues.swapped and (settings.recompute_swapped_when_idle or self.room.swap_budget < contexts.block_size):
+            return
+        if contexts.held:
+            plan.review_at = self.counsel.next_review()
+            if plan.review_at <= self.now:
+                return
+        plan.growth = queues.decoding.growth(LONGEST_LEAP, contexts.gpu.free - self.room.untouched_blocks())
+        plan.iterations = len(plan.growth)
 
     def _hidden_tokens(self, plan: Plan) -> float:
         """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass."""
@@ -302,6 +327,7 @@ class Engine:
         queues = self.queues
         if not queues.swapped:
             return
+        self.room.settle_budget()
         if self.settings.recompute_swapped_when_idle and not queues.waiting:
             self._recompute_first_swapped()
         arriving = sum(1 for live in queues.swapped if live.copy is not None)
@@ -348,8 +374,9 @@ class Engine:
         self.contexts.claimed = 0
         outcome = Outcome()
         if plan.decoding:
-            self.emitted_tokens += len(self.queues.decoding)
-            outcome.ended.extend(self.queues.decoding.advance())
+            self.contexts.gpu.take(plan.growth[plan.iterations - 1])
+            self.emitted_tokens += len(self.queues.decoding) * plan.iterations
+            outcome.ended.extend(self.queues.decoding.advance(plan.iterations))
         for chunk in plan.chunks:
             live = chunk.live
             live.resident += chunk.tokens

@@ -8,16 +8,20 @@ the blocks that a copy is reading or filling; and *unused* blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.plan import Plan
 
-USES = ("useful", "preserved", "recomputing", "copying", "free")
-STATES = ("running", "waiting", "swapped", "paused")
+USES = ("useful", "preserve", "recompute_own", "recompute_others", "swap", "unused")
+OTHERS = ("host_used", "running", "waiting", "swapped", "paused", "forward", "recompute_forward", "swap_stall")
+COLUMNS = (*USES, *OTHERS)
+_USEFUL, _UNUSED = USES.index("useful"), USES.index("unused")
 
 
 class Ledger:
-    """Accumulates blocks x seconds by use, in total and by steps of time.
+    """Accumulates blocks x seconds by use, session x seconds by state, and seconds of work, by steps of time.
 
     Args:
         costs: gives the time that an iteration would have taken without its recomputation.
@@ -33,102 +37,133 @@ class Ledger:
         self._step = step
         self._steps: list[list[float]] = []
         self.iterations = 0
+        self.events = 0
         self.computed_tokens = 0
-        self.forward_s = self.recompute_s = self.stall_s = self.idle_s = 0.0
-        self.useful = self.preserved = self.recompute_own = self.recompute_others = self.swap = self.unused = 0.0
 
-    def iteration(self, engine: Engine, plan: Plan, begin: float, stall: float, forward: float) -> None:
-        """An iteration of ``stall`` seconds of waiting for copies and ``forward`` seconds of compute."""
-        self.iterations += 1
-        self.computed_tokens += plan.batch.query_tokens
-        self.forward_s += forward
-        self.stall_s += stall
+    def work(self, engine: Engine, plan: Plan, begin: float, stall: float, ends: Sequence[float]) -> None:
+        """Iterations that end at ``ends``, of which the first waits ``stall`` seconds for copies before it computes."""
+        self.events += 1
+        self.iterations += len(ends)
+        self.computed_tokens += plan.batch.query_tokens * len(ends)
+        seconds = ends[-1] - begin
         contexts = engine.contexts
-        seconds = stall + forward
         idle, copying, free = contexts.idle_blocks, contexts.copying_blocks, contexts.gpu.free
         running = contexts.gpu.used - idle - copying
-        own = extra = 0.0
+        waits = stall / seconds  # shares of the time: waiting for copies, recomputing, computing anything new
+        recomputes = own = 0.0
         rest = plan.batch_without_recompute()
         if rest is not plan.batch:
             whole = self._costs.iteration_time(plan.batch)
-            extra = forward * (1.0 - self._costs.iteration_time(rest) / whole)
+            recomputes = (1.0 - waits) * (1.0 - self._costs.iteration_time(rest) / whole)
             own = sum(
                 contexts.blocks(chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens for chunk in plan.chunks
             )
-        self.recompute_s += extra
-        self.preserved += idle * seconds
-        self.unused += free * seconds
-        self.swap += running * stall + copying * seconds
-        self.recompute_own += own * forward
-        self.recompute_others += (running - own) * extra
-        self.useful += (running - own) * (forward - extra)
-        self._add(engine, begin, seconds, (running - own, idle, own, copying, free))
-
-    def idle(self, engine: Engine, begin: float, seconds: float) -> None:
-        """Nothing was computed for ``seconds`` seconds."""
-        if seconds <= 0:
-            return
-        contexts = engine.contexts
-        copying, free = contexts.copying_blocks, contexts.gpu.free
-        held = contexts.gpu.used - copying  # admitted sessions that wait for memory hold it idly too
-        self.idle_s += seconds
-        self.preserved += held * seconds
-        self.unused += free * seconds
-        self.swap += copying * seconds
-        self._add(engine, begin, seconds, (0.0, held, 0.0, copying, free))
-
-    def _add(self, engine: Engine, begin: float, seconds: float, blocks: tuple[float, ...]) -> None:
-        row = (
-            *blocks,
-            engine.contexts.host.used,
-            engine.queues.running,
-            len(engine.queues.waiting),
-            len(engine.queues.swapped),
-            engine.queues.paused,
+        computes = 1.0 - waits
+        uses = (
+            (running - own) * (computes - recomputes),
+            idle,
+            own * computes,
+            (running - own) * recomputes,
+            running * waits + copying,
+            free,
         )
-        at, end = begin, begin + seconds
-        while True:
-            index = int(at / self._step)
-            edge = (index + 1) * self._step
-            while len(self._steps) <= index:
-                self._steps.append([0.0] * len(row))
-            upto = min(edge, end)
-            into = self._steps[index]
-            for place, value in enumerate(row):
-                into[place] += value * (upto - at)
-            if end <= edge:
-                return
-            at = edge
+        self._spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
+        if len(ends) > 1:
+            self._grow(ends, plan.growth)
+
+    def idle(self, engine: Engine, begin: float, end: float) -> None:
+        """Nothing was computed from ``begin`` to ``end``. Admitted sessions that wait for memory hold it idly too."""
+        if end > begin:
+            contexts = engine.contexts
+            copying = contexts.copying_blocks
+            uses = (0.0, contexts.gpu.used - copying, 0.0, 0.0, copying, contexts.gpu.free)
+            self._spread(begin, end, (*uses, *self._counts(engine), 0.0, 0.0, 0.0))
+
+    @staticmethod
+    def _counts(engine: Engine) -> tuple[int, ...]:
+        queues = engine.queues
+        return (
+            engine.contexts.host.used,
+            queues.running,
+            len(queues.waiting),
+            len(queues.swapped),
+            len(queues.paused),
+        )
+
+    def _spread(self, begin: float, end: float, densities: Sequence[float]) -> None:
+        """Add what holds from ``begin`` to ``end`` to every step that this touches."""
+        for row, seconds in self._touched(begin, end):
+            for place, density in enumerate(densities):
+                row[place] += density * seconds
+
+    def _grow(self, ends: Sequence[float], growth: Sequence[int]) -> None:
+        """Blocks counted as unused were useful: in iteration i of a leap contexts had grown by ``growth[i]`` blocks."""
+        begin = ends[0]
+        index = int(begin / self._step)
+        edge, grown = (index + 1) * self._step, 0.0
+        for end, blocks in zip(ends[1:], growth[1:], strict=False):
+            while end > edge:
+                self._shift(index, grown + blocks * (edge - begin))
+                begin, grown = edge, 0.0
+                index, edge = index + 1, (index + 2) * self._step
+            grown += blocks * (end - begin)
+            begin = end
+        self._shift(index, grown)
+
+    def _shift(self, index: int, block_seconds: float) -> None:
+        self._steps[index][_USEFUL] += block_seconds
+        self._steps[index][_UNUSED] -= block_seconds
+
+    def _touched(self, begin: float, end: float) -> list[tuple[list[float], float]]:
+        """The steps from ``begin`` to ``end``, each with the seconds of it."""
+        step, steps = self._step, self._steps
+        first, last = int(begin / step), int(end / step)
+        if first == last < len(steps):
+            return [(steps[first], end - begin)]
+        while len(steps) <= last:
+            steps.append([0.0] * len(COLUMNS))
+        if first == last:
+            return [(steps[first], end - begin)]
+        edges = [begin, *(index * step for index in range(first + 1, last + 1)), end]
+        return [(steps[first + index], edges[index + 1] - edges[index]) for index in range(last - first + 1)]
 
     def totals(self, end: float) -> dict[str, float]:
         """Sums over the run, token-seconds and seconds."""
+        sums = {name: sum(row[place] for row in self._steps) for place, name in enumerate(COLUMNS)}
         size = self._block_size
+        token_s = {name: sums[name] * size for name in USES}
         return {
             "end_time": end,
             "iterations": self.iterations,
+            "events": self.events,
             "computed_tokens": self.computed_tokens,
-            "forward_s": self.forward_s,
-            "recompute_forward_s": self.recompute_s,
-            "swap_stall_s": self.stall_s,
-            "idle_s": self.idle_s,
+            "forward_s": sums["forward"],
+            "recompute_forward_s": sums["recompute_forward"],
+            "swap_stall_s": sums["swap_stall"],
+            "idle_s": end - sums["forward"] - sums["swap_stall"],
             "gpu_blocks": self._blocks,
             "host_blocks": self._host_blocks,
             "block_size": size,
             "memory_token_s": self._blocks * size * end,
-            "useful_token_s": self.useful * size,
-            "waste_preserve_token_s": self.preserved * size,
-            "waste_recompute_own_token_s": self.recompute_own * size,
-            "waste_recompute_others_token_s": self.recompute_others * size,
-            "waste_swap_token_s": self.swap * size,
-            "unused_token_s": self.unused * size,
+            "useful_token_s": token_s["useful"],
+            "waste_preserve_token_s": token_s["preserve"],
+            "waste_recompute_own_token_s": token_s["recompute_own"],
+            "waste_recompute_others_token_s": token_s["recompute_others"],
+            "waste_swap_token_s": token_s["swap"],
+            "unused_token_s": token_s["unused"],
         }
 
     def timeline(self, end: float) -> dict[str, list[float]]:
-        """Means over each step; the last step may be shorter than the others."""
+        """A row for each step, the last one perhaps shorter, of means over it: blocks by use, host blocks, sessions by
+        state, and the shares of time spent computing, recomputing and waiting for copies."""
         step = self._step
-        names = (*USES, "host_used", *STATES)
-        columns: dict[str, list[float]] = {"time": [index * step for index in range(len(self._steps))]}
-        widths = [min(step, end - index * step) or step for index in range(len(self._steps))]
-        for place, name in enumerate(names):
-            columns[name] = [row[place] / width for row, width in zip(self._steps, widths, strict=True)]
+        widths = [min(step, end - index * step) for index in range(len(self._steps))]
+        rows = [(index * step, row, width) for index, (row, width) in enumerate(zip(self._steps, widths, strict=True))]
+        rows = [entry for entry in rows if entry[2] > 0]
+        columns: dict[str, list[float]] = {
+            "time": [time for time, _, _ in rows],
+            "seconds": [width for _, _, width in rows],
+        }
+        for place, name in enumerate(COLUMNS):
+            columns[name] = [row[place] / width for _, row, width in rows]
         return columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -79,13 +80,27 @@ class Batch:
 
 @dataclass(slots=True)
 class Plan:
-    """What one iteration does. ``copies`` hold both directions; blocking ones come before the forward pass."""
+    """What one iteration does, or several that are alike.
+
+    Attributes:
+        now: when it begins, s.
+        batch: what it computes, as sums.
+        decoding: whether every decoding session computes a token.
+        chunks: missing tokens of other sessions.
+        copies: both directions; blocking ones come before the forward pass.
+        growth: for each of the iterations that are alike, GPU blocks that its contexts have grown by since the first.
+        iterations: how many of them are taken; a driver may lower it before it commits.
+        review_at: no iteration after the first may begin at this time or later: the policy wants to be asked.
+    """
 
     now: float
     batch: Batch = field(default_factory=Batch)
     decoding: bool = False
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
+    growth: list[int] = field(default_factory=lambda: [0])
+    iterations: int = 1
+    review_at: float = math.inf
 
     @property
     def computes(self) -> bool:

@@ -10,16 +10,14 @@ from sim.live import LiveSession, State
 
 
 class Queues:
-    """The places of an engine. A session is in exactly one; ``held`` is an index over places, for policies.
+    """The places of an engine. A session is in exactly one.
 
     Attributes:
         waiting: heap of ready sessions that must be admitted.
         swapped: ready sessions whose context must come back from the host.
         prefilling: admitted sessions that compute missing tokens.
         decoding: sessions that emit a token an iteration.
-        held: contexts that policies decide about, the longest unused first: every paused session, and those that came
-            back with tokens on the GPU and wait.
-        paused: how many sessions are paused.
+        paused: sessions that wait for an answer.
     """
 
     def __init__(self, contexts: Contexts) -> None:
@@ -28,8 +26,7 @@ class Queues:
         self.swapped: dict[LiveSession, None] = {}
         self.prefilling: dict[LiveSession, None] = {}
         self.decoding = DecodeGroup(contexts.block_size)
-        self.held: dict[LiveSession, None] = {}
-        self.paused = 0
+        self.paused: dict[LiveSession, None] = {}
 
     @property
     def running(self) -> int:
@@ -40,39 +37,30 @@ class Queues:
         """A call has ended; its session is in no place at present."""
         live.state = State.PAUSED
         self._contexts.set_idle(live, True)
-        self.held[live] = None
-        self.paused += 1
+        self.paused[live] = None
 
     def unpause(self, live: LiveSession) -> None:
-        """The answer came. The session is in no place until it is queued or has left; its place in ``held`` stays."""
-        assert live.state is State.PAUSED, live
-        self.paused -= 1
+        """The answer came. The session is in no place until it is queued or has left."""
+        del self.paused[live]
 
     def leave(self, live: LiveSession) -> None:
         """A session in no place has ended: its memory is free."""
-        self.held.pop(live, None)
         self._contexts.release(live)
         live.state = State.FINISHED
 
     def wait(self, live: LiveSession) -> None:
         """Queue a session that is in no place; what it has on the GPU policies may decide about."""
         live.state = State.WAITING
-        if live.resident:
-            self.held.setdefault(live)
-        else:
-            self.held.pop(live, None)
         heappush(self.waiting, (live.key, live))
 
     def wait_for_copy(self, live: LiveSession) -> None:
         """Queue a session that is in no place and has offloaded tokens."""
         live.state = State.SWAPPED
-        self.held.pop(live, None)
         self.swapped[live] = None
 
     def start(self, live: LiveSession) -> None:
         """A session that is in no place begins to compute missing tokens."""
         live.state = State.PREFILLING
-        self.held.pop(live, None)
         self._contexts.set_idle(live, False)
         self.prefilling[live] = None
 
@@ -104,11 +92,11 @@ class Queues:
 
     def inside(self) -> list[LiveSession]:
         """Every session that is inside, each once. For checks: it walks over all of them."""
-        return [*self.decoding, *self.ready(), *(live for live in self.held if live.state is State.PAUSED)]
+        return [*self.decoding, *self.ready(), *self.paused]
 
     def pauses_hold_memory(self) -> bool:
         """Whether the end of some pause could free or move memory."""
-        return any(live.state is State.PAUSED and live.resident for live in self.held)
+        return any(live.state is State.PAUSED for live in self._contexts.held)
 
 
 def by_key(live: LiveSession) -> tuple[float, int]:

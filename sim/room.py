@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from policies.contract import Discard, Preserve, Swap, Verdict
 from sim.contexts import Contexts
@@ -17,7 +18,6 @@ class Room:
     """GPU memory under pressure.
 
     Attributes:
-        swap_budget: tokens that may still be copied beside this iteration; infinite when nothing limits it.
         copies: copies begun since the last plan was handed out.
         watermark_blocks: blocks that admissions leave free.
     """
@@ -29,8 +29,10 @@ class Room:
         self._counsel = counsel
         self._overlapped = settings.swap == "overlapped"
         self._wanted: dict[LiveSession, int] = {}  # contexts on their way out since their pause, with what stays
-        self.swap_budget = math.inf
+        self._hidden: Callable[[], float] = lambda: math.inf
+        self._budget: float | None = None
         self.copies: list[Copy] = []
+        self._reserve_refused = False
         self.watermark_blocks = math.ceil(settings.watermark * contexts.gpu.capacity)
 
     def make(self, blocks: int, urgent: bool) -> bool:
@@ -43,7 +45,7 @@ class Room:
         lacking = blocks - contexts.gpu.free
         if lacking <= 0:
             return True
-        if not self._queues.held or (not urgent and lacking > contexts.idle_blocks + contexts.copying_blocks):
+        if not contexts.held or (not urgent and lacking > contexts.idle_blocks + contexts.copying_blocks):
             return False
         later = self._overlapped and not urgent
         found = contexts.coming_blocks() if later else 0
@@ -64,13 +66,18 @@ class Room:
         """With overlapped swaps blocks come free an iteration late, so contexts begin to leave before blocks lack."""
         contexts = self._contexts
         lacking = self.watermark_blocks - contexts.gpu.free
-        if not self._overlapped or not self._queues.held or lacking <= 0:
+        self._reserve_refused = False
+        if not self._overlapped or not contexts.held or lacking <= 0:
             return
         lacking -= contexts.coming_blocks()
         if lacking <= 0:
             return
+        self._reserve_refused = True
         for live, verdict in self._counsel.room(lacking):
-            if not isinstance(verdict, Swap) or self._budget_blocks() < 1:
+            if not isinstance(verdict, Swap):
+                return
+            self._reserve_refused = False
+            if self._budget_blocks() < 1:
                 return
             if live.copy is None and self._begin_out(live, verdict.keep, blocking=False):
                 self._counsel.applied(live, verdict, "room")
@@ -78,6 +85,16 @@ class Room:
                 lacking -= live.copy.blocks
             if lacking <= 0:
                 return
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether contexts wait to leave, or the reserve is short and the policy might yet fill it."""
+        short = self._overlapped and self._contexts.held and self._contexts.gpu.free < self.watermark_blocks
+        return bool(self._wanted) or bool(short and not self._reserve_refused)
+
+    def untouched_blocks(self) -> int:
+        """Free blocks that decoding may not use before the policy is asked to fill the reserve again."""
+        return self.watermark_blocks if self._overlapped and self._contexts.held and not self._reserve_refused else 0
 
     def pause(self, live: LiveSession) -> None:
         """A session has just paused: ask what becomes of its context, and do it."""
@@ -112,7 +129,7 @@ class Room:
 
     def revise(self) -> None:
         """Ask the policy for changes of mind, and carry them out."""
-        if self._queues.held:
+        if self._contexts.held:
             for live, verdict in self._counsel.revisions():
                 self._apply(live, verdict, "revise", blocking=not self._overlapped)
 
@@ -122,8 +139,8 @@ class Room:
             return None
         copy = self._contexts.begin_in(live, self._budget_blocks(), blocking=not self._overlapped)
         if copy is not None:
+            self._spend(copy)
             self.copies.append(copy)
-            self.swap_budget -= copy.tokens
         return copy
 
     def swap_out_running(self, live: LiveSession) -> bool:
@@ -131,9 +148,24 @@ class Room:
         held = self._contexts.blocks(live.resident)
         return 0 < held <= self._contexts.host.free and self._begin_out(live, 0, blocking=True)
 
-    def settle_budget(self, tokens: float) -> None:
-        """The plan's batch hides copies of ``tokens`` tokens in all; those begun beside it are taken off."""
-        self.swap_budget = max(0, tokens - sum(copy.tokens for copy in self.copies if not copy.blocking))
+    def open_budget(self, hidden: Callable[[], float]) -> None:
+        """A plan begins; ``hidden`` tells how many tokens' copies its batch, as far as it is planned, hides."""
+        self._hidden, self._budget = hidden, None
+
+    def settle_budget(self) -> None:
+        """The batch has grown: ask anew what it hides. Copies begun beside it are taken off."""
+        self._budget = None
+
+    @property
+    def swap_budget(self) -> float:
+        """Tokens that may still be copied beside this iteration; infinite when nothing limits it."""
+        if self._budget is None:
+            begun = sum(copy.tokens for copy in self.copies if not copy.blocking)
+            self._budget = max(0, self._hidden() - begun)
+        return self._budget
+
+    def _spend(self, copy: Copy) -> None:
+        self._budget = self.swap_budget - copy.tokens
 
     def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
@@ -149,19 +181,17 @@ class Room:
         self._counsel.applied(live, verdict, asked)
         self._wanted.pop(live, None)
         self._contexts.keep_only(live, verdict.keep)
-        if live.resident == 0 and live.state is State.WAITING:
-            self._queues.held.pop(live, None)
 
     def _begin_out(self, live: LiveSession, keep: int, blocking: bool) -> bool:
         """Begin to copy a context out; a blocking copy counts as done, and the next iteration waits for it."""
         copy = self._contexts.begin_out(live, keep, math.inf if blocking else self._budget_blocks(), blocking)
         if copy is None:
             return False
-        self.copies.append(copy)
         if blocking:
             self._contexts.finish(copy)
         else:
-            self.swap_budget -= copy.tokens
+            self._spend(copy)
+        self.copies.append(copy)
         if live.state is State.WAITING:  # it had come back and must now be copied in first
             self._queues.withdraw(live)
             self._queues.wait_for_copy(live)
@@ -169,4 +199,5 @@ class Room:
 
     def _budget_blocks(self) -> float:
         """Whole blocks that the swap budget still covers."""
-        return math.inf if math.isinf(self.swap_budget) else self.swap_budget // self._contexts.block_size
+        budget = self.swap_budget
+        return math.inf if math.isinf(budget) else budget // self._contexts.block_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sim.live import SessionView
+from sim.live import SessionView, State
 
 if TYPE_CHECKING:
     from sim.costs import CostModel
@@ -68,5 +68,5 @@ class View:
     @property
     def paused(self) -> Iterator[SessionView]:
         """Contexts with resident tokens that compute nothing, the longest unused first."""
-        engine = self._engine
-        return (live.view for live in engine.queues.held if live is not engine.spared and live.resident)
+        spared, swapped = self._engine.spared, State.SWAPPED
+        return (live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped)
