@@ -22,12 +22,13 @@ from __future__ import annotations
 import math
 
 from policies.contract import InterceptPolicy, QueueOrder
+from sim.batching import Batching
 from sim.contexts import Contexts
 from sim.costs import CostModel
 from sim.counsel import Counsel
 from sim.errors import StalledEngine
 from sim.live import LiveSession, State
-from sim.plan import Chunk, Copy, Outcome, Plan
+from sim.plan import Copy, Outcome, Plan
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.settings import EngineSettings
@@ -68,13 +69,13 @@ class Engine:
         self.now = 0.0
         budget = settings.token_budget
         self.token_budget = costs.saturation_tokens if budget == "saturation" else budget
-        self.max_running = min(settings.max_running, self.token_budget)  # so that every decoder fits the budget
         self.emitted_tokens = 0
-        self.spared: LiveSession | None = None  # the session that room is being made for
         self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size)
-        self.queues = Queues(self.contexts)
+        # never more sessions than the budget has tokens, so that every decoder fits
+        self.queues = Queues(self.contexts, min(settings.max_running, self.token_budget))
         self.counsel = Counsel(policy, order, View(self), log_decisions)
         self.room = Room(settings, self.contexts, self.queues, self.counsel)
+        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room)
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -97,7 +98,8 @@ class Engine:
                 f"the GPU pool has {self.contexts.gpu.capacity}"
             )
         else:
-            self._enqueue(live)
+            live.key = self.counsel.key(live)
+            self.queues.enqueue(live)
         return live
 
     def resume(self, live: LiveSession, now: float) -> bool:
@@ -131,7 +133,8 @@ class Engine:
         live.scheduled_at = math.nan
         live.entered = live.ready_at if self.settings.reentry == "tail" else live.session.arrival
         live.resumed = True
-        self._enqueue(live, at_once=self.settings.resume_resident == "running")
+        live.key = self.counsel.key(live)
+        self.queues.enqueue(live, at_once=self.settings.resume_resident == "running")
         return False
 
     def copied(self, copy: Copy, now: float) -> LiveSession | None:
@@ -141,21 +144,8 @@ class Engine:
         live = copy.live
         if live.answered:
             return live if self._take_answer(live) else None
-        if live.state is State.SWAPPED and live.offloaded == 0:
-            del self.queues.swapped[live]
-            self._enqueue(live, at_once=True)
+        self.queues.arrived(live)
         return None
-
-    def _enqueue(self, live: LiveSession, at_once: bool = False) -> None:
-        """A session is ready: it waits for its copy, runs at once, or waits to be admitted."""
-        live.key = self.counsel.key(live)
-        whole = live.resident >= live.peak > 0  # nothing to compute that was computed before
-        if live.offloaded:
-            self.queues.wait_for_copy(live)
-        elif whole and at_once and self.queues.running < self.max_running:
-            self.queues.start(live)
-        else:
-            self.queues.wait(live)
 
     # ---- one iteration
 
@@ -177,23 +167,23 @@ class Engine:
         return plan
 
     def _plan_once(self, now: float) -> Plan:
-        plan = Plan(now)
+        plan, batching = Plan(now), self.batching
         self.room.open_budget(lambda: self._hidden_tokens(plan))
         if self.settings.mixed_batches:
-            self._serve_decoding(plan)
-            self._serve_prefilling(plan)
-            self._swap_in(plan)
-            self._admit(plan)
+            batching.decode(plan)
+            batching.prefill(plan)
+            batching.swap_in(plan)
+            batching.admit(plan)
         else:
             if not (self.settings.swapped_first and self.queues.swapped):
-                self._serve_prefilling(plan)
-                self._admit(plan)
+                batching.prefill(plan)
+                batching.admit(plan)
             if not plan.chunks:
-                self._serve_decoding(plan)
-                self._swap_in(plan)
+                batching.decode(plan)
+                batching.swap_in(plan)
             if not plan.computes:
-                self._serve_prefilling(plan)
-        if self.contexts.held:
+                batching.prefill(plan)
+        if self.contexts.held or self.room.unsettled:
             self.room.settle_budget()
             self.room.serve_wishes()
             self.room.revise()
@@ -226,141 +216,6 @@ class Engine:
         if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited" or not plan.computes:
             return math.inf
         return self.costs.tokens_within(self.costs.iteration_time(plan.batch))
-
-    def _serve_decoding(self, plan: Plan) -> None:
-        """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
-        decoding = self.queues.decoding
-        while decoding and not self.room.make(decoding.blocks_needed(), urgent=True):
-            self._preempt(self.queues.latest_running())
-        if decoding:
-            self.contexts.claim(decoding.blocks_needed())
-            plan.decoding = True
-            plan.batch.decode_sessions = len(decoding)
-            plan.batch.decode_context = decoding.resident_tokens + len(decoding)
-
-    def _serve_prefilling(self, plan: Plan) -> None:
-        """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""
-        planned = {chunk.live for chunk in plan.chunks}
-        prefilling = self.queues.prefilling
-        for live in sorted(prefilling, key=by_key):
-            if live not in prefilling or live in planned:
-                continue
-            tokens = self._chunk_tokens(live, plan)
-            if tokens == 0:
-                return
-            if self._room_for_chunk(live, tokens, planned):
-                self._compute(live, tokens, plan)
-                planned.add(live)
-
-    def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession]) -> bool:
-        while not self.room.make(self.contexts.growth(live, tokens), urgent=True):
-            last = max(self.queues.prefilling.keys() - planned, key=by_key)
-            if last is live:
-                return False
-            self._preempt(last)
-        return True
-
-    def _admit(self, plan: Plan) -> None:
-        """Sessions at the head of the queue begin, while tokens, sessions and blocks for their whole context allow."""
-        queues = self.queues
-        if not queues.waiting or queues.running >= self.max_running:
-            return
-        promised = self._promised_blocks(plan)
-        while queues.waiting and queues.running < self.max_running:
-            live = queues.waiting[0][1]
-            tokens = self._chunk_tokens(live, plan)
-            if tokens == 0:
-                return
-            whole = self.contexts.growth(live, live.missing)
-            self.spared = live
-            fits = self.room.make(whole + promised + self.room.watermark_blocks, urgent=False)
-            self.spared = None
-            if not fits:
-                return
-            queues.admit()
-            promised += whole - self.contexts.growth(live, tokens)
-            self._compute(live, tokens, plan)
-
-    def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
-        """Missing tokens that this iteration may compute for ``live``; 0 for none."""
-        left = self.token_budget - plan.batch.query_tokens
-        if self.settings.chunked_prefill:
-            return min(live.missing, max(left, 0))
-        return live.missing if live.missing <= left or not plan.chunks else 0
-
-    def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
-        start = live.resident
-        self.contexts.claim(self.contexts.growth(live, tokens))
-        plan.chunks.append(Chunk(live, start, tokens, max(0, min(start + tokens, live.peak) - start)))
-        plan.batch.add_chunk(start, tokens)
-        if math.isnan(live.scheduled_at):
-            live.scheduled_at = self.now
-        if not math.isnan(live.waits_since):
-            live.queued_s += self.now - live.waits_since
-            live.waits_since = math.nan
-
-    def _promised_blocks(self, plan: Plan) -> int:
-        """GPU blocks that sessions under way will still take, beyond what this plan has claimed for them."""
-        contexts, planned = self.contexts, {chunk.live: chunk.tokens for chunk in plan.chunks}
-        promised = 0
-        for live in self.queues.prefilling:
-            promised += contexts.growth(live, live.missing) - contexts.growth(live, planned.get(live, 0))
-        for live in self.queues.swapped:
-            if live.resident or live.copy is not None:
-                arriving = live.copy.blocks if live.copy is not None else 0
-                promised += contexts.blocks(live.context) - contexts.blocks(live.resident) - arriving
-        return promised
-
-    def _preempt(self, live: LiveSession) -> None:
-        """A running session gives way: its context is swapped out or forgotten, and it queues again."""
-        self.queues.stop(live)
-        live.preemptions += 1
-        live.waits_since = self.now
-        if self.settings.preemption == "swap" and self.room.swap_out_running(live):
-            self.queues.wait_for_copy(live)
-        else:
-            self.contexts.keep_only(live, 0)
-            self.queues.wait(live)
-
-    def _swap_in(self, plan: Plan) -> None:
-        """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""
-        queues = self.queues
-        if not queues.swapped:
-            return
-        self.room.settle_budget()
-        if self.settings.recompute_swapped_when_idle and not queues.waiting:
-            self._recompute_first_swapped()
-        arriving = sum(1 for live in queues.swapped if live.copy is not None)
-        for live in sorted(queues.swapped, key=by_key):
-            if live.copy is not None:
-                continue
-            need = self.contexts.blocks(live.context) - self.contexts.blocks(live.resident)
-            if queues.running + arriving >= self.max_running or not self.room.make(need, urgent=False):
-                return
-            copy = self.room.begin_in(live)
-            if copy is None:
-                return
-            if copy.blocking:
-                self._arrive(copy, plan)
-            else:
-                arriving += 1
-
-    def _arrive(self, copy: Copy, plan: Plan) -> None:
-        """A blocking copy in is done before the batch computes: its session computes in the same iteration."""
-        self.copied(copy, self.now)
-        live = copy.live
-        if live.state is State.PREFILLING and self.settings.mixed_batches:
-            tokens = self._chunk_tokens(live, plan)
-            if tokens and self.contexts.growth(live, tokens) <= self.contexts.gpu.free:
-                self._compute(live, tokens, plan)
-
-    def _recompute_first_swapped(self) -> None:
-        """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
-        live = min(self.queues.swapped, key=by_key)
-        if live.copy is None:
-            del self.queues.swapped[live]
-            self.contexts.keep_only(live, live.resident)
-            self._enqueue(live)
 
     # ---- the end of an iteration
 

@@ -18,10 +18,12 @@ class Queues:
         prefilling: admitted sessions that compute missing tokens.
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
+        most_running: how many sessions may run.
     """
 
-    def __init__(self, contexts: Contexts) -> None:
+    def __init__(self, contexts: Contexts, most_running: int) -> None:
         self._contexts = contexts
+        self.most_running = most_running
         self.waiting: list[tuple[tuple[float, int], LiveSession]] = []
         self.swapped: dict[LiveSession, None] = {}
         self.prefilling: dict[LiveSession, None] = {}
@@ -47,6 +49,24 @@ class Queues:
         """A session in no place has ended: its memory is free."""
         self._contexts.release(live)
         live.state = State.FINISHED
+
+    def enqueue(self, live: LiveSession, at_once: bool = False) -> None:
+        """A session in no place is ready: it waits for its copy, or to be admitted.
+
+        ``at_once`` it runs instead, if it has nothing to compute that was computed before, and may run.
+        """
+        if live.offloaded:
+            self.wait_for_copy(live)
+        elif at_once and live.resident >= live.peak > 0 and self.running < self.most_running:
+            self.start(live)
+        else:
+            self.wait(live)
+
+    def arrived(self, live: LiveSession) -> None:
+        """A copy has ended; if it was the last that its session waited for, the session runs."""
+        if live.state is State.SWAPPED and live.offloaded == 0:
+            del self.swapped[live]
+            self.enqueue(live, at_once=True)
 
     def wait(self, live: LiveSession) -> None:
         """Queue a session that is in no place; what it has on the GPU policies may decide about."""

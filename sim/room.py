@@ -18,6 +18,7 @@ class Room:
     """GPU memory under pressure.
 
     Attributes:
+        spared: the session that room is being made for; nobody takes its own.
         copies: copies begun since the last plan was handed out.
         watermark_blocks: blocks that admissions leave free.
     """
@@ -31,6 +32,7 @@ class Room:
         self._wanted: dict[LiveSession, int] = {}  # contexts on their way out since their pause, with what stays
         self._hidden: Callable[[], float] = lambda: math.inf
         self._budget: float | None = None
+        self.spared: LiveSession | None = None
         self.copies: list[Copy] = []
         self._reserve_refused = False
         self.watermark_blocks = math.ceil(settings.watermark * contexts.gpu.capacity)

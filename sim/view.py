@@ -68,5 +68,5 @@ class View:
     @property
     def paused(self) -> Iterator[SessionView]:
         """Contexts with resident tokens that compute nothing, the longest unused first."""
-        spared, swapped = self._engine.spared, State.SWAPPED
+        spared, swapped = self._engine.room.spared, State.SWAPPED
         return (live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped)

@@ -1,0 +1,167 @@
+"""Who computes in an iteration: the phases in which a plan's batch is put together."""
+
+from __future__ import annotations
+
+import math
+
+from sim.contexts import Contexts
+from sim.live import LiveSession, State
+from sim.plan import Chunk, Copy, Plan
+from sim.queues import Queues, by_key
+from sim.room import Room
+from sim.settings import EngineSettings
+
+
+class Batching:
+    """Fills a plan, phase by phase, and claims the GPU blocks that it needs.
+
+    Args:
+        settings: chunking, preemption and the rest.
+        token_budget: query tokens that an iteration may compute.
+        contexts, queues, room: the engine's memory, places and pressure.
+    """
+
+    def __init__(
+        self, settings: EngineSettings, token_budget: int, contexts: Contexts, queues: Queues, room: Room
+    ) -> None:
+        self._settings = settings
+        self._token_budget = token_budget
+        self._contexts = contexts
+        self._queues = queues
+        self._room = room
+
+    def decode(self, plan: Plan) -> None:
+        """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
+        decoding = self._queues.decoding
+        while decoding and not self._room.make(decoding.blocks_needed(), urgent=True):
+            self._preempt(self._queues.latest_running(), plan.now)
+        if decoding:
+            self._contexts.claim(decoding.blocks_needed())
+            plan.decoding = True
+            plan.batch.decode_sessions = len(decoding)
+            plan.batch.decode_context = decoding.resident_tokens + len(decoding)
+
+    def prefill(self, plan: Plan) -> None:
+        """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""
+        planned = {chunk.live for chunk in plan.chunks}
+        prefilling = self._queues.prefilling
+        for live in sorted(prefilling, key=by_key):
+            if live not in prefilling or live in planned:
+                continue
+            tokens = self._chunk_tokens(live, plan)
+            if tokens == 0:
+                return
+            if self._room_for_chunk(live, tokens, planned, plan.now):
+                self._compute(live, tokens, plan)
+                planned.add(live)
+
+    def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession], now: float) -> bool:
+        while not self._room.make(self._contexts.growth(live, tokens), urgent=True):
+            last = max(self._queues.prefilling.keys() - planned, key=by_key)
+            if last is live:
+                return False
+            self._preempt(last, now)
+        return True
+
+    def admit(self, plan: Plan) -> None:
+        """Sessions at the head of the queue begin, while tokens, sessions and blocks for their whole context allow."""
+        queues = self._queues
+        if not queues.waiting or queues.running >= self._queues.most_running:
+            return
+        promised = self._promised_blocks(plan)
+        while queues.waiting and queues.running < self._queues.most_running:
+            live = queues.waiting[0][1]
+            tokens = self._chunk_tokens(live, plan)
+            if tokens == 0:
+                return
+            whole = self._contexts.growth(live, live.missing)
+            self._room.spared = live
+            fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False)
+            self._room.spared = None
+            if not fits:
+                return
+            queues.admit()
+            promised += whole - self._contexts.growth(live, tokens)
+            self._compute(live, tokens, plan)
+
+    def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
+        """Missing tokens that this iteration may compute for ``live``; 0 for none."""
+        left = self._token_budget - plan.batch.query_tokens
+        if self._settings.chunked_prefill:
+            return min(live.missing, max(left, 0))
+        return live.missing if live.missing <= left or not plan.chunks else 0
+
+    def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
+        start = live.resident
+        self._contexts.claim(self._contexts.growth(live, tokens))
+        plan.chunks.append(Chunk(live, start, tokens, max(0, min(start + tokens, live.peak) - start)))
+        plan.batch.add_chunk(start, tokens)
+        if math.isnan(live.scheduled_at):
+            live.scheduled_at = plan.now
+        if not math.isnan(live.waits_since):
+            live.queued_s += plan.now - live.waits_since
+            live.waits_since = math.nan
+
+    def _promised_blocks(self, plan: Plan) -> int:
+        """GPU blocks that sessions under way will still take, beyond what this plan has claimed for them."""
+        contexts, planned = self._contexts, {chunk.live: chunk.tokens for chunk in plan.chunks}
+        promised = 0
+        for live in self._queues.prefilling:
+            promised += contexts.growth(live, live.missing) - contexts.growth(live, planned.get(live, 0))
+        for live in self._queues.swapped:
+            if live.resident or live.copy is not None:
+                arriving = live.copy.blocks if live.copy is not None else 0
+                promised += contexts.blocks(live.context) - contexts.blocks(live.resident) - arriving
+        return promised
+
+    def _preempt(self, live: LiveSession, now: float) -> None:
+        """A running session gives way: its context is swapped out or forgotten, and it queues again."""
+        self._queues.stop(live)
+        live.preemptions += 1
+        live.waits_since = now
+        if self._settings.preemption == "swap" and self._room.swap_out_running(live):
+            self._queues.wait_for_copy(live)
+        else:
+            self._contexts.keep_only(live, 0)
+            self._queues.wait(live)
+
+    def swap_in(self, plan: Plan) -> None:
+        """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""
+        queues = self._queues
+        if not queues.swapped:
+            return
+        self._room.settle_budget()
+        if self._settings.recompute_swapped_when_idle and not queues.waiting:
+            self._recompute_first_swapped()
+        arriving = sum(1 for live in queues.swapped if live.copy is not None)
+        for live in sorted(queues.swapped, key=by_key):
+            if live.copy is not None:
+                continue
+            need = self._contexts.blocks(live.context) - self._contexts.blocks(live.resident)
+            if queues.running + arriving >= self._queues.most_running or not self._room.make(need, urgent=False):
+                return
+            copy = self._room.begin_in(live)
+            if copy is None:
+                return
+            if copy.blocking:
+                self._arrive(copy, plan)
+            else:
+                arriving += 1
+
+    def _arrive(self, copy: Copy, plan: Plan) -> None:
+        """A blocking copy in is done before the batch computes: its session computes in the same iteration."""
+        live = copy.live
+        self._contexts.finish(copy)
+        self._queues.arrived(live)
+        if live.state is State.PREFILLING and self._settings.mixed_batches:
+            tokens = self._chunk_tokens(live, plan)
+            if tokens and self._contexts.growth(live, tokens) <= self._contexts.gpu.free:
+                self._compute(live, tokens, plan)
+
+    def _recompute_first_swapped(self) -> None:
+        """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
+        live = min(self._queues.swapped, key=by_key)
+        if live.copy is None:
+            del self._queues.swapped[live]
+            self._contexts.keep_only(live, live.resident)
+            self._queues.enqueue(live)
