@@ -6,9 +6,24 @@ part of it is offloaded, the resident part ends at a block boundary, because cop
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from sim.live import LiveSession
 from sim.memory import BlockPool, blocks_for
 from sim.plan import Copy, Direction
+
+
+class Witness(Protocol):
+    """Is told of every change while it happens, so that real blocks can follow the counts."""
+
+    def kept(self, live: LiveSession) -> None:
+        """All but its present resident and offloaded tokens was forgotten."""
+
+    def begun(self, copy: Copy) -> None:
+        """A copy begins. A blocking one has ended for the accounts before anything else is done."""
+
+    def finished(self, copy: Copy) -> None:
+        """A copy has ended."""
 
 
 class Contexts:
@@ -21,6 +36,7 @@ class Contexts:
         flying: copies under way beside the batch, in the order in which they began.
         idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
         copying_blocks: GPU blocks that a copy is reading or filling.
+        witness: told of every change, if there is one.
     """
 
     def __init__(self, gpu_blocks: int, host_blocks: int, block_size: int) -> None:
@@ -32,6 +48,7 @@ class Contexts:
         self.flying: dict[Copy, None] = {}
         self.idle_blocks = 0
         self.copying_blocks = 0
+        self.witness: Witness | None = None
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold ``tokens`` tokens of one context."""
@@ -87,6 +104,8 @@ class Contexts:
             live.missing += resident - kept
             live.resident = kept
             self._index(live)
+        if self.witness is not None:
+            self.witness.kept(live)
 
     def cut(self, live: LiveSession, tokens: int) -> None:
         """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV."""
@@ -129,6 +148,8 @@ class Contexts:
         self.copying_blocks += copy.blocks
         if copy.direction is Direction.OUT and copy.live.idle:
             self.idle_blocks -= copy.blocks
+        if self.witness is not None:
+            self.witness.begun(copy)
 
     def finish(self, copy: Copy) -> None:
         """A copy has ended: its tokens have moved, and the blocks that they left are free."""
@@ -149,6 +170,8 @@ class Contexts:
             live.swapped_in += copy.tokens
             self.idle_blocks += copy.blocks if live.idle else 0
         self._index(live)
+        if self.witness is not None:
+            self.witness.finished(copy)
 
     def release(self, live: LiveSession) -> None:
         """The session has left: free all it holds."""
