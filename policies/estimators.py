@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 from policies.contract import DurationEstimator, Paused
@@ -26,8 +27,8 @@ class ToolMean(DurationEstimator):
     """
 
     def __init__(self, default: float = 0.0) -> None:
-        if default < 0:
-            raise ValueError("default is in seconds, >= 0")
+        if not 0 <= default < math.inf:
+            raise ValueError("default is in seconds, finite and >= 0")
         self.default = default
         self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
 

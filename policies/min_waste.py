@@ -63,7 +63,8 @@ class MinWaste(InterceptPolicy):
         for paused in _undecided(view):
             tokens = paused.resident_tokens
             keep = preserve_waste(self.estimator.remaining(paused, view.now), tokens)
-            recompute = chunked_discard_waste(view.costs, tokens, others, chunk)
+            lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
+            recompute = chunked_discard_waste(view.costs, lost, others, chunk)
             ranked.append((min(keep, recompute), paused, keep, recompute))
         ranked.sort(key=lambda entry: -entry[0])
         return ranked

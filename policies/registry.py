@@ -54,11 +54,11 @@ def make_estimator(spec: Spec) -> DurationEstimator:
 def _make(spec: Spec, group: str, kind: type[T]) -> T:
     if isinstance(spec, str):
         name, arguments = spec, {}
-    else:
+    elif isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
         arguments = dict(spec)
-        if not isinstance(arguments.get("name"), str):
-            raise UnknownPolicy(f"{dict(spec)!r} has no 'name'; write {{name: ..., argument: value}}")
         name = arguments.pop("name")
+    else:
+        raise UnknownPolicy(f"{spec!r} names nothing; write a name, or {{name: ..., argument: value}}")
     made = _find(name, group)
     if not (isinstance(made, type) and issubclass(made, kind)):
         raise UnknownPolicy(f"{name!r} is {made!r}, which is not a subclass of policies.contract.{kind.__name__}")
@@ -76,26 +76,29 @@ def _construct(name: str, made: type[T], arguments: dict[str, Any]) -> T:
         raise UnknownPolicy(f"{name!r}: {error}; it accepts {accepted}") from None
     try:
         return made(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UnknownPolicy(f"{name!r} does not accept {arguments!r}: {error}") from error
+    except Exception as error:
+        raise UnknownPolicy(f"{name!r} does not accept {arguments!r}: {type(error).__name__}: {error}") from error
 
 
 def _find(name: str, group: str) -> Any:
     if ":" in name:
-        module, _, attribute = name.partition(":")
+        module_name, _, attribute = name.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            module = importlib.import_module(module_name)
         except ImportError as error:
             raise UnknownPolicy(
-                f"cannot import {module!r} for {name!r}: {error}; is its folder on PYTHONPATH?"
+                f"cannot import {module_name!r} for {name!r}: {error}; is its folder on PYTHONPATH?"
             ) from error
-        except AttributeError:
-            raise UnknownPolicy(f"module {module!r} has no class {attribute!r}") from None
         except Exception as error:
-            raise UnknownPolicy(f"importing {module!r} for {name!r} failed: {type(error).__name__}: {error}") from error
+            raise UnknownPolicy(
+                f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}"
+            ) from error
+        if not hasattr(module, attribute):
+            raise UnknownPolicy(f"module {module_name!r} has no class {attribute!r}")
+        return getattr(module, attribute)
     for entry in entry_points(group=group, name=name):
         return entry.load()
     close = difflib.get_close_matches(name, names(group), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     kind = group.removeprefix("caesura.")
     raise UnknownPolicy(f"no such name in {kind}: {name!r}{hint} There are {', '.join(names(group))}, or module:Class")

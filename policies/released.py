@@ -6,6 +6,7 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from policies.contract import Change, Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Swap
@@ -26,6 +27,8 @@ class Released(InterceptPolicy):
         self.estimator = estimator
         self.per_token = per_token
         self.fixed = fixed
+        self._budget_at = math.nan
+        self._budget_blocks = 0
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         """Discard every candidate but those with the largest recompute waste."""
@@ -36,17 +39,18 @@ class Released(InterceptPolicy):
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
-        """Candidates that recompute dearest lose their last blocks to the host, within the release's budget."""
-        free = view.free_gpu_blocks * view.block_size
-        budget = (1 + self.per_token) * view.costs.saturation_tokens + self.fixed - free / 2
-        left = min(blocks, max(0, int(budget // view.block_size)))
+        """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
+        if self._budget_at != view.now:
+            free = view.free_gpu_blocks * view.block_size
+            budget = (1 + self.per_token) * view.costs.saturation_tokens + self.fixed - free / 2
+            self._budget_at, self._budget_blocks = view.now, max(0, int(budget // view.block_size))
         candidates = self._candidates(view)
         dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
         for recompute, keep, paused in candidates:
-            if left > 0 and recompute >= dearest:
-                held = -(-paused.resident_tokens // view.block_size)
-                leaving = min(held, left)
-                left -= leaving
+            held = -(-paused.resident_tokens // view.block_size)
+            leaving = min(held, blocks, self._budget_blocks)
+            if leaving > 0 and recompute >= dearest:
+                blocks, self._budget_blocks = blocks - leaving, self._budget_blocks - leaving
                 because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
                 yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from sim.plan import Batch, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
 
@@ -16,6 +18,7 @@ class CostModel:
         self._linear = forward if isinstance(forward, LinearForward) else None
         self._physical = forward if isinstance(forward, PhysicalForward) else None
         self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
+        self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
         self._per_token = {
             Direction.OUT: size / swap.out_bytes_per_s,
@@ -27,7 +30,10 @@ class CostModel:
         """Seconds of one forward pass over ``batch``; 0 for an empty one."""
         if batch.query_tokens == 0:
             return 0.0
-        return self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
+        seconds = self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
+        if self._launch_s and batch.prefill_sessions:
+            return max(seconds, self._outside_device(batch) + self._launch_s)
+        return seconds
 
     def decode_ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
         """Times at which iterations of the decoding ``batch`` end, each with every context one token longer, s.
@@ -43,19 +49,31 @@ class CostModel:
         return ends
 
     def _without_decode_context(self, batch: Batch) -> float:
-        """Seconds of a forward pass, less what grows with the contexts of decoding sessions."""
-        tokens = batch.query_tokens
+        """Seconds of an iteration, less what grows with the contexts of decoding sessions."""
+        outside = self._outside_device(batch)
         if self._linear is not None:
-            return self._linear.fixed_s + self._linear.per_token_s * tokens
+            return outside + self._linear.per_token_s * batch.query_tokens
         cost = self._physical
         assert cost is not None
+        decodes = padded(batch.decode_sessions, cost.decode_sizes)
         return (
-            cost.overhead_s
-            + cost.per_session_s * (batch.decode_sessions + batch.prefill_sessions)
-            + _norm(cost.weights_s, cost.per_token_s * tokens, cost.knee)
+            outside
+            + cost.per_session_s * (decodes + batch.prefill_sessions)
+            + cost.per_chunk_s * batch.prefill_sessions
+            + _matrix_time(cost, decodes + batch.prefill_tokens)
             + cost.prefill_read_s * batch.prefill_context
             + cost.pair_s * batch.prefill_pairs
         )
+
+    def _outside_device(self, batch: Batch) -> float:
+        """Seconds of an iteration in which the device has nothing to do."""
+        host = self.profile.host
+        seconds = host.per_iteration_s + host.per_session_s * (batch.decode_sessions + batch.prefill_sessions)
+        if self._linear is not None:
+            return seconds + self._linear.fixed_s
+        cost = self._physical
+        assert cost is not None
+        return seconds + cost.overhead_s + (cost.chunks_overhead_s if batch.prefill_sessions else 0.0)
 
     def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:
         """Length of ``seconds`` of compute when copies run beside it for ``copied`` seconds per direction.
@@ -83,6 +101,28 @@ class CostModel:
         batch = Batch()
         batch.add_chunk(context_tokens, query_tokens)
         return self.iteration_time(batch)
+
+
+def padded(decodes: int, sizes: tuple[int, ...]) -> int:
+    """Decoding sessions as the backend pads them: to the next of ``sizes``, which ascend."""
+    if decodes == 0 or not sizes or decodes > sizes[-1]:
+        return decodes
+    return sizes[bisect_left(sizes, decodes)]
+
+
+def _matrix_time(cost: PhysicalForward, tokens: int) -> float:
+    """Seconds of the matrix products of ``tokens`` tokens."""
+    seconds = _norm(cost.weights_s, cost.per_token_s * tokens, cost.knee)
+    return seconds * _between(cost.matrix_factors, tokens) if cost.matrix_factors else seconds
+
+
+def _between(knots: tuple[tuple[int, float], ...], x: int) -> float:
+    """Linear between knots, constant before the first and after the last."""
+    after = bisect_left(knots, (x, 0.0))
+    if after == 0 or after == len(knots):
+        return knots[min(after, len(knots) - 1)][1]
+    (x0, y0), (x1, y1) = knots[after - 1], knots[after]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
 def _norm(a: float, b: float, p: float) -> float:

@@ -57,7 +57,7 @@ class Counsel:
         yield from self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
 
     def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
-        """Changes of mind, if the policy wants to be asked now."""
+        """An iteration is planned: the policy's changes of mind."""
         if self._revises:
             yield from self._changes("revise", lambda: self.policy.revise(self.view))
 

@@ -24,22 +24,41 @@ class LinearForward(_Facts):
 class PhysicalForward(_Facts):
     """A sum of what a forward pass really spends its time on, for x query tokens of n sessions:
 
-    overhead_s + per_session_s * n + ((weights_s)^p + (per_token_s * x)^p)^(1/p)
+    overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
+    device = per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
         + decode_read_s * (context tokens of decoding sessions)
         + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks)
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
+    A pass with chunks runs without a CUDA graph: it cannot end before the host has launched its kernels. Both x and n
+    count the decoding sessions as the backend pads them.
     """
 
     kind: Literal["physical"] = "physical"
     overhead_s: float = Field(ge=0)
+    chunks_overhead_s: float = Field(default=0.0, ge=0)
+    launch_s: float = Field(default=0.0, ge=0)
     weights_s: float = Field(ge=0)
     per_token_s: float = Field(gt=0)
     knee: float = Field(default=4.0, ge=1, description="the exponent p: how sharp the knee is")
+    matrix_factors: tuple[tuple[int, float], ...] = Field(
+        default=(), description="f at some x, ascending: tiles fit some sizes better; linear between, constant beyond"
+    )
     per_session_s: float = Field(default=0.0, ge=0)
+    per_chunk_s: float = Field(default=0.0, ge=0)
     decode_read_s: float = Field(ge=0)
     prefill_read_s: float = Field(default=0.0, ge=0)
     pair_s: float = Field(ge=0)
+    decode_sizes: tuple[int, ...] = Field(
+        default=(), description="decoding sessions are padded to the next of these, ascending; to none beyond the last"
+    )
+
+
+class HostCost(_Facts):
+    """What the engine's own work adds to an iteration while the device waits."""
+
+    per_iteration_s: float = Field(default=0.0, ge=0)
+    per_session_s: float = Field(default=0.0, ge=0, description="for each session that computes in the iteration")
 
 
 class SwapCost(_Facts):
@@ -50,6 +69,39 @@ class SwapCost(_Facts):
     latency_s: float = Field(default=0.0, ge=0)
     slowdown_out: float = Field(default=0.0, ge=0, description="share by which a copy out lengthens compute beside it")
     slowdown_in: float = Field(default=0.0, ge=0, description="share by which a copy in lengthens compute beside it")
+
+
+class Error(_Facts):
+    """Relative errors of predictions: |predicted - measured| / measured."""
+
+    points: int = Field(ge=0)
+    median: float = Field(ge=0)
+    p95: float = Field(ge=0)
+
+
+class Measurement(_Facts):
+    """How a profile was measured, and how well the fitted costs agree with it. Bytes, tokens, seconds.
+
+    Attributes:
+        date, commit, machine: when, with which code, on what: GPU, driver, versions, clocks seen.
+        within_aim, verdict: whether the errors are as small as they should be, and the same in words.
+        errors: by what was predicted; ``cross_validated`` and ``held_out`` are honest, the rest says where errors lie.
+        range: the largest of everything that was measured; beyond it costs are extrapolated.
+        memory: where the GPU's memory goes.
+        host, swap, saturation: medians and other figures that no cost above carries.
+    """
+
+    date: str
+    commit: str
+    machine: dict[str, str]
+    within_aim: bool
+    verdict: str
+    errors: dict[str, Error]
+    range: dict[str, int] = {}
+    memory: dict[str, float] = {}
+    host: dict[str, float] = {}
+    swap: dict[str, float] = {}
+    saturation: dict[str, float] = {}
 
 
 class Profile(_Facts):
@@ -67,6 +119,8 @@ class Profile(_Facts):
     max_context: int | None = Field(default=None, gt=0)
     forward: Annotated[LinearForward | PhysicalForward, Field(discriminator="kind")]
     swap: SwapCost
+    host: HostCost = HostCost()
+    measured: Measurement | None = None
 
 
 def load_profile(path: Path) -> Profile:

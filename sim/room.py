@@ -44,25 +44,35 @@ class Room:
         what copies under way will free, so that the answer may be no now and yes an iteration later.
         """
         contexts = self._contexts
-        lacking = blocks - contexts.gpu.free
-        if lacking <= 0:
-            return True
-        if not contexts.held or (not urgent and lacking > contexts.idle_blocks + contexts.copying_blocks):
-            return False
         later = self._overlapped and not urgent
-        found = contexts.coming_blocks() if later else 0
+        while contexts.gpu.free < blocks:
+            lacking = blocks - contexts.gpu.free
+            if not contexts.held or (not urgent and lacking > contexts.idle_blocks + contexts.copying_blocks):
+                return False
+            lacking -= contexts.coming_blocks() if later else 0
+            changes, found = self._offers(lacking)
+            if not changes or (not urgent and found < lacking):
+                return False
+            free = contexts.gpu.free
+            for live, verdict in changes:
+                self._apply(live, verdict, "room", blocking=not later)
+            if contexts.gpu.free == free:
+                return False  # copies beside the batch free their blocks at their end
+        return True
+
+    def _offers(self, lacking: int) -> tuple[list[tuple[LiveSession, Verdict]], int]:
+        """Contexts that the policy lets give way, until ``lacking`` blocks are found, and how many are."""
+        contexts = self._contexts
+        found = 0
         changes: list[tuple[LiveSession, Verdict]] = []
-        if found < lacking:
-            for live, verdict in self._counsel.room(lacking - found):
+        if lacking > 0:
+            for live, verdict in self._counsel.room(lacking):
                 if live.copy is None and not isinstance(verdict, Preserve):
                     found += contexts.blocks(live.resident) - contexts.blocks(min(verdict.keep, live.resident))
                     changes.append((live, verdict))
                 if found >= lacking:
                     break
-        if urgent or found >= lacking:
-            for live, verdict in changes:
-                self._apply(live, verdict, "room", blocking=not later)
-        return contexts.gpu.free >= blocks
+        return changes, found
 
     def keep_reserve(self) -> None:
         """With overlapped swaps blocks come free an iteration late, so contexts begin to leave before blocks lack."""
@@ -180,6 +190,7 @@ class Room:
             full = self._contexts.host.free == 0 and live.resident > 0
             if not full or not (blocking or self._settings.host_full == "discard"):
                 return
+            verdict = Discard(verdict.keep, {**verdict.because, "host_is_full": 1.0})
         self._counsel.applied(live, verdict, asked)
         self._wanted.pop(live, None)
         self._contexts.keep_only(live, verdict.keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.live import SessionView, State
@@ -52,8 +51,9 @@ class View:
 
     @property
     def running_query_tokens(self) -> int:
-        """Query tokens of the decoding sessions: one each."""
-        return len(self._engine.queues.decoding)
+        """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
+        queues = self._engine.queues
+        return len(queues.decoding) + sum(live.missing for live in queues.prefilling)
 
     @property
     def waiting_sessions(self) -> int:
@@ -66,7 +66,7 @@ class View:
         return self._engine.room.swap_budget
 
     @property
-    def paused(self) -> Iterator[SessionView]:
-        """Contexts with resident tokens that compute nothing, the longest unused first."""
+    def paused(self) -> list[SessionView]:
+        """Contexts with resident tokens that compute nothing, the longest unused first: a list of its own."""
         spared, swapped = self._engine.room.spared, State.SWAPPED
-        return (live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped)
+        return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]

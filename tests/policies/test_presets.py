@@ -1,0 +1,120 @@
+"""Every preset in ``configs/systems``: it loads, it runs, and it differs from its twin only in what its name says."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from caesura.systems import load_preset, preset_names
+from policies.registry import make_order, make_policy
+from sim.profile import load_profile
+from sim.recorder import RunRecord
+from sim.run import simulate
+from sim.settings import EngineSettings
+from traces import shipped
+from traces.arrivals import Poisson, draw_workload
+from traces.limits import fit
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted(file.stem for file in (ROOT / "configs" / "systems").glob("*.yaml"))
+PROFILE = load_profile(ROOT / "configs" / "profiles" / "published" / "gpt-j-6b-a100-40g")
+BATCHING = {"token_budget", "chunked_prefill", "mixed_batches"}
+TWINS = [(name.removesuffix("-chunked"), name) for name in PRESETS if name.endswith("-chunked")]
+TWINS += [(name.removesuffix("-unchunked"), name) for name in PRESETS if name.endswith("-unchunked")]
+
+
+@cache
+def slice_of_the_mix():
+    """60 s of the InferCept mix at two sessions a second."""
+    drawn = draw_workload(shipped.load("infercept-mix"), Poisson(2.0), 60.0, seed=1)
+    return fit(drawn, PROFILE.max_context).sessions
+
+
+@cache
+def run(name: str) -> RunRecord:
+    system = load_preset(name)
+    return simulate(
+        slice_of_the_mix(),
+        policy=make_policy(system.policy),
+        order=make_order(system.order),
+        settings=system.engine,
+        profile=PROFILE,
+    )
+
+
+def engine(name: str) -> dict[str, object]:
+    return load_preset(name).engine.model_dump()
+
+
+def test_every_file_is_a_preset():
+    assert preset_names() == PRESETS
+    assert set(PRESETS) >= {"vllm", "improved-discard", "preserve", "swap", "heuristic", "infercept", "cache-lru"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_says_what_it_is_and_where_it_comes_from(name):
+    system = load_preset(name)
+    assert system.summary.endswith(".")
+    assert system.origin
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_serves_a_slice_of_the_mix_to_its_end(name):
+    record, sessions = run(name), slice_of_the_mix()
+    assert record.sessions["status"] == ["finished"] * len(sessions)
+    assert record.sessions["output_tokens"] == [session.output_tokens for session in sessions]
+    assert record.facts["uses_oracle"] is (name in {"infercept-oracle", "infercept-released"})
+
+
+@pytest.mark.parametrize(("plain", "twin"), TWINS)
+def test_a_twin_differs_in_batching_only(plain, twin):
+    one, other = load_preset(plain), load_preset(twin)
+    assert (one.policy, one.order) == (other.policy, other.order)
+    assert {key for key, value in engine(plain).items() if engine(twin)[key] != value} == BATCHING
+
+
+def test_every_baseline_of_the_paper_has_a_chunked_twin():
+    unchunked = {name for name in PRESETS if not name.endswith("-unchunked") and not engine(name)["mixed_batches"]}
+    assert unchunked == {plain for plain, twin in TWINS if twin.endswith("-chunked")}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-chunked")] + ["cache-lru"])
+def test_chunked_systems_batch_as_infercept_does(name):
+    assert {key: engine(name)[key] for key in BATCHING} == {key: engine("infercept")[key] for key in BATCHING}
+
+
+def test_what_tells_the_baselines_apart():
+    """vllm and improved-discard differ in where a resumed session queues; all else is a matter of the policy."""
+    assert {key for key, value in engine("vllm").items() if engine("improved-discard")[key] != value} == {"reentry"}
+    for name in ("preserve", "swap", "heuristic", "heuristic-swap", "heuristic-discard"):
+        assert engine(name) == engine("improved-discard")
+    for name in ("infercept-oracle", "infercept-no-swap"):
+        assert engine(name) == engine("infercept")
+    assert load_preset("infercept-oracle").policy == {"name": "min-waste", "estimator": "oracle"}
+
+
+def test_the_three_fixed_answers_do_what_they_say():
+    """Recomputation only under discard, copies only under swap, neither under preserve while memory lasts."""
+    vllm, preserve, swap = run("vllm"), run("preserve"), run("swap")
+    assert vllm.totals["recomputed_tokens"] > 0 == sum(vllm.sessions["swapped_out_bytes"])
+    assert sum(swap.sessions["swapped_out_bytes"]) > 0 == swap.totals["recomputed_tokens"]
+    assert preserve.totals["recomputed_tokens"] == 0 == sum(preserve.sessions["swapped_out_bytes"])
+
+
+# ---- the pages that describe them
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_stands_in_the_policies_page(name):
+    assert f"`{name}`" in (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+
+
+def test_the_model_page_lists_every_engine_setting_with_its_default():
+    page = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
+    written = {True: "yes", False: "no"}
+    defaults = {name: field.default for name, field in EngineSettings.model_fields.items()}
+    assert rows == {name: written[value] if isinstance(value, bool) else str(value) for name, value in defaults.items()}
