@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    token_budget: int | Literal["saturation"] = Field(
+    token_budget: Annotated[int, Field(ge=1)] | Literal["saturation"] = Field(
         default="saturation", description="query tokens an iteration may compute; 'saturation' takes the profile's S"
     )
     max_running: int = Field(default=256, ge=1, description="sessions that may compute in one iteration")

@@ -1,0 +1,210 @@
+"""Caesura from Python: the same experiments as on the command line, with results as data frames."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caesura.comparison import Comparison, load
+from caesura.config import Override, Setup, make_setup, parse_override, read_setup
+from caesura.experiment import carry_out
+from caesura.metrics import call_table, session_table, summarize
+from caesura.options import load_key, setup_from_options
+from caesura.report import write_results
+from caesura.runs import expand, simulate_run
+from caesura.yaml_source import Loc, Source, read_yaml
+from policies.contract import InterceptPolicy
+from sim.recorder import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "Simulation", "compare", "load", "run", "simulate"]
+
+
+def compare(
+    experiment: str | Path | Mapping[str, Any] | None = None,
+    *,
+    systems: Sequence[str | Mapping[str, Any]] | None = None,
+    rates: Sequence[float] | None = None,
+    duration: float | str | None = None,
+    trace: str | Path | None = None,
+    profile: str | Path | None = None,
+    seeds: int | Sequence[int] | None = None,
+    objective: float | str | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    progress: bool | None = None,
+) -> Comparison:
+    """Compare systems over loads and write the results to a folder, as ``caesura compare`` does.
+
+    Runs that the folder holds already are not done again.
+
+    Args:
+        experiment: a YAML file, the same as a mapping, or None to let the other arguments say all.
+        systems: presets' names, or mappings such as ``{"preset": "cache-lru", "engine": {...}}``.
+        rates: sessions per second.
+        duration: how long sessions arrive: seconds, or a text such as ``"5 min"``.
+        trace: a shipped trace's name, or a session file.
+        profile: a shipped profile's name, or a file.
+        seeds: how many, or which.
+        objective: mean normalized latency to hold: seconds per token, or a text such as ``"100 ms"``.
+        out: the folder for the results; ``runs/NAME`` when left out.
+        jobs: processes; every core when left out.
+        progress: show a progress bar; None shows it on a terminal.
+
+    Raises:
+        UserError: something in the experiment does not hold, a run cannot go on, or the folder cannot be written.
+    """
+    given: list[tuple[Loc, Any, str]] = [
+        (("systems",), None if systems is None else [_plain(system) for system in systems], "systems"),
+        (load_key(_data(experiment)), None if rates is None else list(rates), "rates"),
+        (("workload", "duration"), duration, "duration"),
+        (("workload", "trace"), None if trace is None else str(trace), "trace"),
+        (("replica", "profile"), None if profile is None else str(profile), "profile"),
+        (("seeds",), seeds if seeds is None or isinstance(seeds, int) else list(seeds), "seeds"),
+        (("objective", "normalized_latency"), objective, "objective"),
+    ]
+    options = [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
+    setup = _setup(experiment, options)
+    folder = Path(out) if out is not None else Path("runs") / setup.name
+    runs, _ = carry_out(setup, folder, jobs, progress)
+    return write_results(setup, runs, folder)
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any],
+    *,
+    set: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    progress: bool | None = None,
+) -> Comparison:
+    """Do what an experiment says, as ``caesura run`` does.
+
+    Args:
+        experiment: a YAML file, or the same as a mapping.
+        set: values to override by their dotted path, such as ``{"workload.duration": "5 min"}``.
+        out: the folder for the results; ``runs/NAME`` when left out.
+        jobs: processes; every core when left out.
+        progress: show a progress bar; None shows it on a terminal.
+
+    Raises:
+        UserError: as ``compare``.
+    """
+    options = [Override(parse_override(f"{key}=").loc, value, f"set {key}") for key, value in (set or {}).items()]
+    setup = _setup(experiment, options)
+    folder = Path(out) if out is not None else Path("runs") / setup.name
+    runs, _ = carry_out(setup, folder, jobs, progress)
+    return write_results(setup, runs, folder)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One run, not written anywhere.
+
+    Attributes:
+        record: what the simulation recorded.
+        summary: every measure, under the names of ``vllm bench serve`` where it has them.
+    """
+
+    record: RunRecord
+    summary: dict[str, Any]
+
+    @functools.cached_property
+    def sessions(self) -> pd.DataFrame:
+        """One row a session."""
+        return _frame(session_table(self.record))
+
+    @functools.cached_property
+    def calls(self) -> pd.DataFrame:
+        """One row a call."""
+        return _frame(call_table(self.record))
+
+    @functools.cached_property
+    def timeline(self) -> pd.DataFrame:
+        """One row a second: sessions by state, GPU blocks by use."""
+        return _frame(self.record.timeline)
+
+    @functools.cached_property
+    def decisions(self) -> pd.DataFrame:
+        """One row a decision of the policy with its reasons; empty unless they were asked for."""
+        import pandas as pd
+
+        return pd.DataFrame(self.record.decisions)
+
+
+def simulate(
+    system: str | Mapping[str, Any] = "infercept",
+    *,
+    policy: InterceptPolicy | None = None,
+    rate: float = 2.0,
+    duration: float | str = "5 min",
+    trace: str | Path = "infercept-mix",
+    profile: str | Path = "published/gpt-j-6b-a100-40g",
+    seed: int = 0,
+    log_decisions: bool = False,
+) -> Simulation:
+    """Simulate one system at one load and keep the result in memory.
+
+    Args:
+        system: a preset's name, or a mapping such as ``{"preset": "vllm", "engine": {...}}``.
+        policy: a fresh policy object to use instead of the system's, for a policy still being written.
+        rate: sessions per second, Poisson.
+        duration: how long sessions arrive: seconds, or a text such as ``"5 min"``.
+        trace: a shipped trace's name, or a session file.
+        profile: a shipped profile's name, or a file.
+        seed: fixes every draw.
+        log_decisions: keep every decision of the policy with the numbers it was made from.
+
+    Raises:
+        UserError: an argument does not hold, or the simulation cannot go on.
+    """
+    data = {
+        "workload": {"trace": str(trace), "arrivals": {"poisson": {"rate": rate}}, "duration": duration},
+        "replica": {"profile": str(profile)},
+        "systems": [_plain(system)],
+        "seeds": [seed],
+    }
+    (only,) = expand(_setup(data, []))
+    record, workload = simulate_run(only, policy=policy, log_decisions=log_decisions)
+    summary = summarize(
+        record,
+        session_table(record),
+        call_table(record),
+        cut=workload["cut"],
+        turned_away=workload["rejected"],
+    )
+    return Simulation(record, summary)
+
+
+def _setup(experiment: str | Path | Mapping[str, Any] | None, options: list[Override]) -> Setup:
+    if experiment is None:
+        return setup_from_options(options)
+    if isinstance(experiment, Mapping):
+        return make_setup(Source("experiment", _plain(experiment)), "experiment", Path.cwd(), options)
+    return read_setup(Path(experiment), options)
+
+
+def _data(experiment: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if experiment is None or isinstance(experiment, Mapping):
+        return _plain(experiment or {})  # type: ignore[no-any-return]
+    return read_yaml(Path(experiment)).data
+
+
+def _plain(value: Any) -> Any:
+    """A copy in plain dicts and lists, so that overrides never reach the caller's own."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(dict(columns))

@@ -1,0 +1,161 @@
+"""The command line. Whatever is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from caesura.errors import UserError
+
+if TYPE_CHECKING:
+    from caesura.config import Setup
+
+INTERRUPTED = 130
+WRONG_INPUT = 2
+
+app = typer.Typer(
+    name="caesura",
+    help="Compare what serving systems do with a KV cache while a request waits for a tool, a service or a person.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [runs/NAME].")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [every core].")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override any value: --set workload.duration='5 min'."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No tables and no progress bar.")]
+
+
+def main() -> None:
+    """The entry point of ``caesura``."""
+    app(prog_name="caesura")
+
+
+@contextlib.contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130."""
+    try:
+        yield
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"caesura: {line}", file=sys.stderr)
+        raise typer.Exit(WRONG_INPUT) from None
+    except KeyboardInterrupt:
+        print(
+            "caesura: interrupted; runs that ended are kept, and the same command goes on from there", file=sys.stderr
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"caesura {version('caesura')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], out: Out = None, jobs: Jobs = None,
+        set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
+    """Do what an experiment file says; what an earlier, interrupted run left done is kept."""
+    with _said_plainly():
+        from caesura.config import parse_override, read_setup
+
+        setup = read_setup(file, [parse_override(text) for text in set_ or ()])
+        _carry_out(setup, out, jobs, quiet)
+
+
+@app.command()
+def compare(
+    file: Annotated[Path | None, typer.Argument(help="An experiment in YAML; without one the options say all.")] = None,
+    systems: Annotated[str | None, typer.Option(help="Systems, as in vllm,infercept (see `caesura systems`).")] = None,
+    rates: Annotated[str | None, typer.Option(help="Sessions per second, as in 1,2,3.")] = None,
+    duration: Annotated[str | None, typer.Option(help="How long sessions arrive, as in '5 min'.")] = None,
+    trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a .jsonl file.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Costs of a model on a GPU (see `caesura profiles`).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Mean normalized latency to hold, as in '100 ms'.")] = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare systems over loads: from a file, from options, or from a file with options that override it."""
+    with _said_plainly():
+        from caesura.config import parse_override, read_setup
+        from caesura.options import overrides, setup_from_options
+
+        options = overrides(
+            systems=systems, rates=rates, duration=duration, trace=trace, profile=profile, seeds=seeds,
+            objective=objective, file=file,
+        )  # fmt: skip
+        options += [parse_override(text) for text in set_ or ()]
+        setup = setup_from_options(options) if file is None else read_setup(file, options)
+        _carry_out(setup, out, jobs, quiet)
+
+
+@app.command("systems")
+def list_systems() -> None:
+    """List the systems that can be compared, and where their rules come from."""
+    with _said_plainly():
+        from caesura.systems import load_preset, preset_names
+        from caesura.terminal import show_list
+
+        rows = [(name, load_preset(name).summary, load_preset(name).origin) for name in preset_names()]
+        show_list(("system", "what it does", "rules from"), rows)
+
+
+@app.command("profiles")
+def list_profiles() -> None:
+    """List the cost profiles, and where their figures come from."""
+    with _said_plainly():
+        from caesura.profiles import profile_names, read_profile
+        from caesura.terminal import show_list
+
+        rows = []
+        for name in profile_names():
+            profile = read_profile(name)
+            what = f"{profile.model} on {profile.gpu}; {profile.kv_capacity_tokens:,} tokens of KV cache"
+            rows.append((name, what, f"{profile.origin}: {profile.source}"))
+        show_list(("profile", "of what", "origin"), rows)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from caesura.schema import json_schema
+
+    print(json_schema(), end="")
+
+
+def _carry_out(setup: Setup, out: Path | None, jobs: int | None, quiet: bool) -> None:
+    from caesura.experiment import carry_out
+
+    folder = out or Path("runs") / setup.name
+    runs, kept = carry_out(setup, folder, jobs, progress=False if quiet else None)
+    from caesura.report import write_results
+
+    comparison = write_results(setup, runs, folder)
+    if not quiet:
+        from caesura.terminal import show_comparison
+
+        show_comparison(comparison, kept)

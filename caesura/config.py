@@ -1,0 +1,215 @@
+"""From an experiment file, and what the command line says beside it, to an experiment with nothing left to look up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caesura.errors import ConfigError, UserError
+from caesura.profiles import profile_reference, replica_profile
+from caesura.schema import Experiment, GeneratedTrace
+from caesura.systems import System, check_names, resolve
+from caesura.validation import validated
+from caesura.workload import find_trace, read_trace
+from caesura.yaml_source import Loc, Source, read_yaml
+from policies.registry import UnknownPolicy, make_order, make_policy
+from sim.profile import Profile
+
+LEAST_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that the command line sets: where, what, and how messages call it."""
+
+    loc: Loc
+    value: Any
+    option: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """An experiment with its systems, profile and trace found and checked.
+
+    Attributes:
+        name: what the report is headed with.
+        base: the folder that relative paths refer to; user policies are looked for there, too.
+        experiment: what was written.
+        systems: in the order written.
+        profile: with the capacities of this experiment.
+        profile_reference: its name or, for one of the user's own, the absolute path.
+        trace: a shipped trace's name, the path of a file, or how to draw one.
+    """
+
+    name: str
+    base: Path
+    experiment: Experiment
+    systems: tuple[System, ...]
+    profile: Profile
+    profile_reference: str
+    trace: str | Path | GeneratedTrace
+
+
+def read_setup(path: Path, overrides: Sequence[Override] = ()) -> Setup:
+    """The experiment in a YAML file.
+
+    Raises:
+        UserError: the file cannot be read.
+        ConfigError: it does not hold; one line per fault.
+    """
+    return make_setup(read_yaml(path), path.stem, path.resolve().parent, overrides)
+
+
+def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Override] = ()) -> Setup:
+    """The experiment that ``source`` and the overrides describe; raises ConfigError with one line per fault."""
+    for override in overrides:
+        source.override(override.loc, override.value, override.option)
+    experiment = validated(Experiment, source)
+    extend_search_path(base)
+    faults: list[str] = []
+    systems = _systems(experiment, source, base, faults)
+    profile = _profile(experiment, source, base, systems, faults)
+    trace = _trace(experiment, source, base, faults)
+    _check_sweep(experiment, source, faults)
+    if faults or profile is None or trace is None:
+        raise ConfigError(faults)
+    check_names(systems, source)
+    reference = profile_reference(experiment.replica.profile, base)
+    return Setup(name, base, experiment, tuple(systems), profile, reference, trace)
+
+
+def resolved(setup: Setup, systems: Sequence[System], load: float | list[float], seeds: list[int]) -> dict[str, Any]:
+    """An experiment file with nothing left to defaults, for some of a setup's systems, loads and seeds."""
+    workload, replica = setup.experiment.workload, setup.experiment.replica
+    arrivals = workload.arrivals.model_dump(exclude_none=True)
+    process = next(iter(arrivals))
+    arrivals[process]["speed" if process == "replay" else "rate"] = load
+    limit, horizon = max_context(setup), replica.horizon
+    trace = setup.trace
+    return {
+        "workload": {
+            "trace": trace.model_dump(exclude_none=True) if isinstance(trace, GeneratedTrace) else str(trace),
+            "arrivals": arrivals,
+            "duration": workload.duration,
+            "too_long": workload.too_long,
+            **({} if limit is None else {"max_context": limit}),
+        },
+        "replica": {
+            "profile": setup.profile_reference,
+            "kv_capacity": f"{setup.profile.kv_capacity_tokens} tokens",
+            "host_capacity": f"{setup.profile.host_capacity_tokens} tokens",
+            **({} if horizon is None else {"horizon": horizon}),
+        },
+        "systems": [{"name": system.name, **system.rules()} for system in systems],
+        "seeds": seeds,
+    }
+
+
+def max_context(setup: Setup) -> int | None:
+    """The longest context in tokens: the experiment's, or else the profile's."""
+    return setup.experiment.workload.max_context or setup.profile.max_context
+
+
+def parse_override(text: str) -> Override:
+    """``a.b.c=value`` of ``--set``; the value is read as YAML.
+
+    Raises:
+        UserError: no ``=``, an empty key, or a value that is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().replace("[", ".").replace("]", "").split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set workload.duration='5 min'")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: the value {value!r} is not YAML") from None
+    return Override(tuple(parts), parsed, f"--set {key.strip()}")
+
+
+def extend_search_path(*folders: Path) -> None:
+    """Let ``module:Class`` find modules in these folders and the current one, behind everything installed."""
+    for folder in (*folders, Path.cwd()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def _systems(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> list[System]:
+    systems = []
+    for index, entry in enumerate(experiment.systems):
+        at: Loc = ("systems", index)
+        try:
+            system = resolve(entry, base)
+            _check_rules(system)
+        except ConfigError as error:
+            faults.extend(error.faults)
+        except (UserError, UnknownPolicy) as error:
+            faults.append(source.fault(at, str(error)))
+        else:
+            systems.append(system)
+    return systems
+
+
+def _check_rules(system: System) -> None:
+    """The policy and the order can be made; raises UnknownPolicy or UserError."""
+    for what, make, rule in (("policy", make_policy, system.policy), ("order", make_order, system.order)):
+        try:
+            make(rule)
+        except UnknownPolicy as error:
+            raise UserError(f"{what}: {error}") from None
+        except Exception as error:
+            name = rule.get("name")
+            raise UserError(f"{what} {name!r} cannot be made: {type(error).__name__}: {error}") from None
+
+
+def _profile(
+    experiment: Experiment, source: Source, base: Path, systems: Sequence[System], faults: list[str]
+) -> Profile | None:
+    try:
+        profile = replica_profile(experiment.replica, base)
+    except ConfigError as error:
+        faults.extend(error.faults)
+        return None
+    except UserError as error:
+        faults.append(source.fault(("replica", "profile"), str(error)))
+        return None
+    for system in systems:
+        least = LEAST_BLOCKS * system.engine.block_size
+        if profile.kv_capacity_tokens < least:
+            fault = f"{profile.kv_capacity_tokens} tokens of KV cache; {system.name} needs at least {least}"
+            faults.append(source.fault(("replica", "kv_capacity"), fault))
+    limit, wanted = profile.max_context, experiment.workload.max_context
+    if limit is not None and wanted is not None and wanted > limit:
+        fault = f"{wanted} tokens; the model {profile.model} takes at most {limit}"
+        faults.append(source.fault(("workload", "max_context"), fault))
+    return profile
+
+
+def _trace(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> str | Path | GeneratedTrace | None:
+    """The trace, read once so that its faults are found now."""
+    try:
+        trace = find_trace(experiment.workload.trace, base)
+        recorded = () if isinstance(trace, GeneratedTrace) else read_trace(trace)
+    except UserError as error:
+        faults.append(source.fault(("workload", "trace"), str(error)))
+        return None
+    if experiment.workload.arrivals.replay is not None and not any(session.arrival for session in recorded):
+        advice = "write {poisson: {rate: 2}}"
+        faults.append(source.fault(("workload", "arrivals"), f"the trace records no arrivals to replay; {advice}"))
+    return trace
+
+
+def _check_sweep(experiment: Experiment, source: Source, faults: list[str]) -> None:
+    arrivals = experiment.workload.arrivals
+    at: Loc = ("workload", "arrivals")
+    loads = arrivals.loads
+    twice = sorted({load for load in loads if loads.count(load) > 1})
+    if twice:
+        faults.append(source.fault(at, f"the load {twice[0]:g} is listed twice"))
+    if arrivals.replay is not None and len(experiment.seeds) > 1:
+        faults.append(source.fault(("seeds",), "a replay draws nothing, so every seed gives the same run; keep one"))

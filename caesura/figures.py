@@ -1,0 +1,200 @@
+"""The figures of a comparison: latency against load, waste by cause, memory over time by use.
+
+A family of systems keeps its colour in every figure; a twin with the other batching rule has the same colour and a
+dashed line. The colours are those of Okabe and Ito, which people with any colour vision can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from caesura.comparison import Comparison
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself."""
+
+    def _repr_png_(self) -> bytes:
+        return self.png(dpi=100)
+
+    def png(self, dpi: int = 160) -> bytes:
+        """The figure as a PNG file, on white."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+        return buffer.getvalue()
+
+
+FAMILIES = {
+    "vllm": "#0072B2",
+    "improved-discard": "#56B4E9",
+    "preserve": "#009E73",
+    "swap": "#E69F00",
+    "heuristic": "#CC79A7",
+    "infercept": "#D55E00",
+    "cache-lru": "#000000",
+}
+OTHERS = ("#7A5C00", "#7F7F7F", "#8C4B9E", "#3F7F7F", "#A0522D")
+MARKERS = "osD^vP*XphH<>"
+CAUSES = {
+    "waste_preserve_pct": ("kept while paused", "#009E73"),
+    "waste_recompute_own_pct": ("recompute: its own memory", "#56B4E9"),
+    "waste_recompute_others_pct": ("recompute: everyone else's", "#0072B2"),
+    "waste_swap_pct": ("swap: waiting for copies", "#E69F00"),
+}
+USES = {
+    "useful": ("computing new tokens", "#C4C4C4"),
+    "preserve": ("kept while paused", "#009E73"),
+    "recompute_own": ("recompute: its own memory", "#56B4E9"),
+    "recompute_others": ("recompute: everyone else's", "#0072B2"),
+    "swap": ("swap: waiting for copies", "#E69F00"),
+}
+PANELS = 8
+_INK = "#222222"
+
+
+def latency(comparison: Comparison) -> Picture:
+    """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends."""
+    figure = Picture(figsize=(8.6, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    loads = comparison.loads
+    ends: list[tuple[float, str]] = []
+    for index, system in enumerate(comparison.systems):
+        values = [math.nan if value is None else 1e3 * value for value in comparison.latency(system)]
+        colour, dash = style(system, comparison.systems)
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(loads, values, dash, color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=system)
+        known = [value for value in values if math.isfinite(value)]
+        ends.append((known[-1] if known else -math.inf, system))
+    objective = 1e3 * comparison.objective
+    axes.axhline(objective, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate(
+        f"objective: {objective:g} ms", (0, objective), xycoords=("axes fraction", "data"), xytext=(6, 4),
+        textcoords="offset points", fontsize=9, color="#555555",
+    )  # fmt: skip
+    if not any(math.isfinite(end) for end, _ in ends):
+        axes.set_ylim(objective / 10, objective * 10)
+    axes.set_yscale("log")
+    _plain_log(axes)
+    axes.set_xticks(loads, [f"{load:g}" for load in loads])
+    axes.set_xlabel(f"load ({comparison.load_unit})")
+    axes.set_ylabel("mean normalized latency (ms per token)")
+    _frame(axes)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    order = [system for _, system in sorted(ends, key=lambda end: -end[0])]
+    figure.legend([handles[s] for s in order], order, loc="outside right upper", frameon=False, fontsize=9.5)
+    return figure
+
+
+def waste(comparison: Comparison, load: float | None = None) -> Picture:
+    """Share of GPU memory x time that was wasted, by cause, one bar a system, at one load (default: the knee)."""
+    load = comparison.knee if load is None else load
+    rows = comparison.at(load)
+    figure = Picture(figsize=(8.6, 1.5 + 0.38 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(rows))[::-1]
+    left = np.zeros(len(rows))
+    for column, (label, colour) in CAUSES.items():
+        values = rows[column].to_numpy(dtype=float)
+        axes.barh(places, values, left=left, color=colour, label=label, height=0.68, edgecolor="white", linewidth=0.5)
+        left += values
+    reach = max(float(left.max()), 0.1)
+    for place, total in zip(places, left, strict=True):
+        axes.annotate(
+            f"{total:.2g} %" if total < 10 else f"{total:.0f} %", (total, place), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=9, color=_INK,
+        )  # fmt: skip
+    axes.set_xlim(0, 1.1 * reach)
+    axes.set_yticks(places, rows["system"])
+    axes.set_xlabel(f"share of GPU memory × time while sessions arrive (%), load {load:g}")
+    _frame(axes, grid="x")
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9, handlelength=1, columnspacing=1.2)
+    return figure
+
+
+def memory(comparison: Comparison, load: float | None = None) -> Picture:
+    """What the GPU's KV memory was used for over time: one panel a system (at most eight), at one load (first seed)."""
+    load = comparison.knee if load is None else load
+    systems = panel_systems(comparison)
+    columns = min(4 if len(systems) > 6 else 3, len(systems))
+    lines = -(-len(systems) // columns)
+    figure = Picture(figsize=(max(2.3 * columns, 7) + 0.6, 2.1 * lines + 0.9), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    timeline = comparison.timeline
+    timeline = timeline[(timeline["load"] == load) & (timeline["seed"] == comparison.seeds[0])]
+    for axes, system in zip(grid.flat, systems, strict=False):
+        rows = timeline[timeline["system"] == system]
+        pool = rows[[*USES, "unused"]].sum(axis=1).max()
+        stride = max(1, len(rows) // 240)
+        binned = rows.groupby(np.arange(len(rows)) // stride)[["time", *USES]].mean()
+        shares = [100 * binned[use].to_numpy() / pool for use in USES]
+        colours = [colour for _, colour in USES.values()]
+        axes.stackplot(binned["time"], shares, colors=colours, labels=[label for label, _ in USES.values()], lw=0)
+        axes.set_title(system, fontsize=10, loc="left", color=_INK)
+        axes.set_ylim(0, 100)
+        axes.set_xlim(0, None)
+        axes.axvline(comparison.duration, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
+        _frame(axes, grid="y")
+    for axes in list(grid.flat)[len(systems) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"simulated time (s) at load {load:g}; dotted: the last arrival", fontsize=10)
+    figure.supylabel("KV memory of the GPU (%)", fontsize=10)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=9, handlelength=1)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Comparison], Picture]] = {"latency": latency, "waste": waste, "memory": memory}
+
+
+def panel_systems(comparison: Comparison) -> list[str]:
+    """At most eight systems to show side by side; where there are more, twins and variants go first."""
+    systems = comparison.systems
+    own = [system for system in systems if _family(system) == system]
+    chosen = own if len(systems) > PANELS and own else systems
+    if len(chosen) > PANELS:
+        chosen = [*chosen[: PANELS - 1], chosen[-1]]
+    return chosen
+
+
+def style(system: str, systems: list[str]) -> tuple[str, str]:
+    """Colour and line of a system."""
+    family = _family(system)
+    if family is None:
+        unknown = [other for other in systems if _family(other) is None]
+        return OTHERS[unknown.index(system) % len(OTHERS)], "-"
+    dash = "-" if family == system else "--" if system.endswith("chunked") else ":"
+    return FAMILIES[family], dash
+
+
+def _family(system: str) -> str | None:
+    return next((family for family in FAMILIES if system == family or system.startswith(f"{family}-")), None)
+
+
+def _frame(axes: Axes, grid: str = "both") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors="#555555", labelcolor=_INK)
+    axes.grid(True, axis=grid, color="#E4E4E4", linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def _plain_log(axes: Axes) -> None:
+    """Ticks at 1, 2 and 5 of each decade, written out."""
+    low, high = axes.get_ylim()
+    steps = [step * 10.0**power for power in range(-6, 9) for step in (1, 2, 5)]
+    inside = [step for step in steps if low <= step <= high]
+    axes.yaxis.set_major_locator(FixedLocator(inside or [low, high]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())

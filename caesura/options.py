@@ -1,0 +1,106 @@
+"""What the options of ``caesura compare`` set in an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caesura.config import Override, Setup, make_setup
+from caesura.errors import UserError
+from caesura.schema import Objective
+from caesura.yaml_source import Loc, Source, read_yaml
+
+DEFAULT_SYSTEMS = ["vllm", "improved-discard", "preserve", "swap", "heuristic", "infercept", "cache-lru"]
+DEFAULT_RATES = [1.0, 2.0, 3.0, 4.0]
+DEFAULT_DURATION = "5 min"
+NAME = "compare"
+
+
+def setup_from_options(options: list[Override]) -> Setup:
+    """An experiment without a file: the defaults of ``caesura compare`` with ``options`` over them."""
+    source = Source(
+        "command line",
+        {
+            "workload": {
+                "trace": "infercept-mix",
+                "arrivals": {"poisson": {"rate": list(DEFAULT_RATES)}},
+                "duration": DEFAULT_DURATION,
+            },
+            "systems": list(DEFAULT_SYSTEMS),
+        },
+    )
+    return make_setup(source, NAME, Path.cwd(), options)
+
+
+def overrides(
+    *,
+    systems: str | None = None,
+    rates: str | None = None,
+    duration: str | None = None,
+    trace: str | None = None,
+    profile: str | None = None,
+    seeds: int | None = None,
+    objective: str | None = None,
+    file: Path | None = None,
+) -> list[Override]:
+    """The options that were given. Paths in them refer to the current folder, not to the experiment file's.
+
+    Raises:
+        UserError: rates that are no numbers, or the file cannot be read.
+    """
+    given: list[tuple[Loc, Any, str]] = []
+    if systems is not None:
+        given.append((("systems",), _words(systems, "--systems", "vllm,infercept"), "--systems"))
+    if rates is not None:
+        at = load_key(read_yaml(file).data if file is not None else {})
+        given.append((at, _numbers(rates), "--rates"))
+    if duration is not None:
+        given.append((("workload", "duration"), _scalar(duration), "--duration"))
+    if trace is not None:
+        given.append((("workload", "trace"), _from_here(trace), "--trace"))
+    if profile is not None:
+        given.append((("replica", "profile"), _from_here(profile), "--profile"))
+    if seeds is not None:
+        given.append((("seeds",), seeds, "--seeds"))
+    if objective is not None:
+        given.append((("objective", next(iter(Objective.model_fields))), _scalar(objective), "--objective"))
+    return [Override(*one) for one in given]
+
+
+def load_key(experiment: Mapping[str, Any]) -> Loc:
+    """Where an experiment says its loads: in the arrival process that it names, or else under Poisson."""
+    workload = experiment.get("workload")
+    arrivals = workload.get("arrivals") if isinstance(workload, dict) else None
+    if arrivals == "replay" or (isinstance(arrivals, dict) and "replay" in arrivals):
+        return ("workload", "arrivals", "replay", "speed")
+    process = "gamma" if isinstance(arrivals, dict) and "gamma" in arrivals else "poisson"
+    return ("workload", "arrivals", process, "rate")
+
+
+def _words(text: str, option: str, example: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UserError(f"{option} {text!r}: expected names with commas between them, for example {example}")
+    return words
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"--rates {text!r}: expected numbers with commas between them, for example 1,2,3") from None
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _from_here(name: str) -> str:
+    """A file of the current folder by its absolute path; a shipped name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

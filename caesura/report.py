@@ -1,0 +1,110 @@
+"""Writes what a comparison leaves for people beside its runs: tables, figures and one self-contained report."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caesura.comparison import MARK, Comparison, load
+from caesura.config import Setup, resolved
+from caesura.figures import FIGURES
+from caesura.run_folder import write_file, write_json
+from caesura.runs import Run, versions
+from caesura.systems import differences
+from caesura.tables import detail_rows, difference_rows, latency_rows, split_rows
+from caesura.units import format_seconds
+
+_EXCEPTIONS = {
+    "cut": "were cut to the model's context",
+    "rejected": "were rejected",
+    "failed": "failed",
+    "unfinished": "were unfinished when the run ended",
+}
+
+
+def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
+    """Everything beside the runs; ``comparison.json`` comes last, so that a folder that has it is whole.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    experiment = setup.experiment
+    config = resolved(setup, setup.systems, experiment.workload.arrivals.loads, experiment.seeds)
+    config["objective"] = experiment.objective.model_dump()
+    facts = _facts(setup, runs)
+    folders = {(run.system.name, run.workload.load, run.workload.seed): out / "runs" / run.name for run in runs}
+    comparison = Comparison(out, setup.name, facts, folders)
+    images = {name: comparison.figure(name).png() for name in FIGURES}
+    page = _page(comparison, config, images)
+    _write_text(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
+    write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))
+    for name, image in images.items():
+        _write_bytes(out / "figures" / f"{name}.png", image)
+    _write_text(out / "report.html", page)
+    write_file(out / MARK, lambda draft: write_json(draft, facts))
+    return load(out)
+
+
+def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
+    experiment, profile = setup.experiment, setup.profile
+    replayed = experiment.workload.arrivals.replay is not None
+    return {
+        "name": setup.name,
+        "load_unit": "times the recorded speed" if replayed else "sessions/s",
+        "duration": experiment.workload.duration,
+        "objective": experiment.objective.model_dump(),
+        "profile": {
+            "name": setup.profile_reference,
+            "model": profile.model,
+            "gpu": profile.gpu,
+            "origin": profile.origin,
+            "source": profile.source,
+            "kv_capacity_tokens": profile.kv_capacity_tokens,
+            "host_capacity_tokens": profile.host_capacity_tokens,
+        },
+        "systems": [
+            {"name": system.name, "preset": system.preset, "summary": system.summary, "origin": system.origin}
+            for system in setup.systems
+        ],
+        "differences": differences(setup.systems),
+        "versions": versions(),
+        "runs": [run.label | {"folder": run.name} for run in runs],
+    }
+
+
+def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["seconds"] = format_seconds
+    counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        facts=comparison.facts,
+        config=config,
+        config_text=yaml.safe_dump(dict(config), sort_keys=False),
+        counted=counted,
+        exceptions=[f"{counted[key]:,} {words}" for key, words in _EXCEPTIONS.items() if counted[key]],
+        latency=latency_rows(comparison),
+        detail=detail_rows(comparison, comparison.knee),
+        splits=split_rows(comparison),
+        differences=difference_rows(comparison),
+        oracles=comparison.oracles(),
+        images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
+    )
+
+
+def _write_text(file: Path, text: str) -> None:
+    _write_bytes(file, text.encode("utf-8"))
+
+
+def _write_bytes(file: Path, data: bytes) -> None:
+    def write(draft: Path) -> None:
+        draft.write_bytes(data)
+
+    write_file(file, write)

@@ -1,0 +1,82 @@
+"""The tables that the terminal and the report share, as rows of text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from caesura.comparison import Comparison
+from caesura.sustained import ratio_text
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table: a title, the headings, and rows of text; the first column names the row."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
+DETAIL = (
+    ("norm. latency ms", "mean_normalized_latency_s", 1e3),
+    ("its p99 ms", "p99_normalized_latency_s", 1e3),
+    ("TTFT ms", "mean_ttft_ms", 1.0),
+    ("resume TTFT ms", "mean_resume_ttft_ms", 1.0),
+    ("TPOT ms", "mean_tpot_ms", 1.0),
+    ("JCT s", "mean_e2el_ms", 1e-3),
+    ("output tok/s", "output_throughput", 1.0),
+    ("recomp. % of forward", "recompute_share", 100.0),
+    ("waste %", "waste_pct", 1.0),
+)
+
+
+def latency_rows(comparison: Comparison) -> Rows:
+    """One row a system: its sustained load, the ratio to the first system, mean normalized latency at each load."""
+    reference = comparison.sustained[comparison.systems[0]]
+    several = len(comparison.seeds) > 1
+    rows = []
+    for system in comparison.systems:
+        found = comparison.sustained[system]
+        loads = [one.load for one in comparison.sustained_by_seed(system)]
+        spread = [f"{min(loads):.2f} to {max(loads):.2f}"] if several else []
+        ratio = "1" if system == comparison.systems[0] else ratio_text(found, reference)
+        latencies = ["–" if value is None else number(1e3 * value) for value in comparison.latency(system)]
+        rows.append([system, str(found), *spread, ratio, *latencies])
+    headings = ["system", "sustained", *(["over seeds"] if several else []), f"vs {comparison.systems[0]}"]
+    objective = f"{1e3 * comparison.objective:g} ms"
+    title = f"Mean normalized latency (ms per token) by load ({comparison.load_unit}); sustained: at most {objective}"
+    return Rows(title, [*headings, *(f"{load:g}" for load in comparison.loads)], rows)
+
+
+def detail_rows(comparison: Comparison, load: float) -> Rows:
+    """One row a system: the measures at one load."""
+    rows = [
+        [str(row["system"]), *(number(scale * float(row[column])) for _, column, scale in DETAIL)]
+        for _, row in comparison.at(load).iterrows()
+    ]
+    return Rows(f"At load {load:g} ({comparison.load_unit})", ["system", *(name for name, _, _ in DETAIL)], rows)
+
+
+def split_rows(comparison: Comparison) -> Rows:
+    """For each baseline that ran under both batching rules, what its gap to infercept is made of."""
+    rows = [[s.baseline, s.system, s.total, s.batching, s.rest] for s in comparison.splits]
+    headings = ["baseline", "system", "gain in sustained load", "of it by batching", "the rest"]
+    return Rows("What the gain is made of: total = batching × rest", headings, rows)
+
+
+def difference_rows(comparison: Comparison) -> Rows:
+    """One row a setting in which the systems differ."""
+    rows = [[key, *values] for key, values in comparison.facts["differences"].items()]
+    return Rows("Settings that are not alike; all others are", ["setting", *comparison.systems], rows)
+
+
+def number(value: Any) -> str:
+    """Three significant digits, no exponents; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 4)}f}"

@@ -1,0 +1,133 @@
+"""From what an experiment says about its users to the sessions of one run, and to a name for their content."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from caesura.errors import UserError, did_you_mean, listed
+from caesura.schema import Arrivals, GeneratedTrace
+from traces import shipped
+from traces.arrivals import ArrivalProcess, Gamma, Poisson, draw_workload, replay_workload
+from traces.errors import TraceError
+from traces.generate import MIX_WEIGHTS, generate
+from traces.limits import TooLong, fit
+from traces.readers import read_sessions
+from traces.session import Session
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """The workload of one run, ready to be made in any process.
+
+    Attributes:
+        trace: a shipped trace's name, the absolute path of a file, or how to draw one.
+        arrivals: the arrival process.
+        load: its rate, or the speed of a replay.
+        duration: seconds of arrivals.
+        too_long: what becomes of sessions that outgrow ``max_context`` tokens.
+        max_context: None for no limit.
+        seed: fixes every draw.
+    """
+
+    trace: str | Path | GeneratedTrace
+    arrivals: Arrivals
+    load: float
+    duration: float
+    too_long: TooLong
+    max_context: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of one run; those in ``rejected`` outgrow the model and never reach the engine."""
+
+    sessions: tuple[Session, ...]
+    cut: int = 0
+    rejected: int = 0
+
+
+def find_trace(trace: str | GeneratedTrace, base: Path) -> str | Path | GeneratedTrace:
+    """A shipped trace's name or the file it stands for, relative to ``base``.
+
+    Raises:
+        UserError: neither a shipped trace nor a file.
+    """
+    if isinstance(trace, GeneratedTrace) or trace in shipped.names():
+        return trace
+    path = (base / trace).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise UserError(f"the trace {path} is a folder; name a .jsonl file")
+    names = listed(shipped.names())
+    if "/" in trace or "." in trace:
+        raise UserError(f"the trace file {path} is not there; name a .jsonl file or a shipped trace ({names})")
+    raise UserError(
+        f"unknown trace {trace!r}{did_you_mean(trace, shipped.names())} (shipped: {names}; or a .jsonl file)"
+    )
+
+
+def make_sessions(spec: WorkloadSpec) -> Sessions:
+    """The sessions of a run, by arrival.
+
+    Raises:
+        UserError: a trace that cannot be read or replayed, or a workload without sessions.
+    """
+    if spec.arrivals.replay is not None:
+        sessions = _replayed(spec)
+    else:
+        sessions = draw_workload(
+            _trace(spec.trace, spec.seed), _process(spec.arrivals, spec.load), spec.duration, spec.seed
+        )
+    if not sessions:
+        raise UserError(f"no session arrives within {spec.duration:g} s at load {spec.load:g}; raise one of them")
+    if spec.max_context is None:
+        return Sessions(tuple(sessions))
+    limited = fit(sessions, spec.max_context, spec.too_long)
+    if not limited.sessions:
+        raise UserError(
+            f"every session is longer than {spec.max_context} tokens; write too_long: cut, or another trace"
+        )
+    return Sessions(limited.sessions, limited.cut, limited.rejected)
+
+
+def content_hash(sessions: Sequence[Session]) -> str:
+    """A name for what these sessions are, down to the last bit of every number."""
+    digest = hashlib.sha256()
+    for session in sessions:
+        digest.update(repr((session, session.block_hashes, session.hash_block)).encode())
+    return digest.hexdigest()
+
+
+def _process(arrivals: Arrivals, load: float) -> ArrivalProcess:
+    return Gamma(load, arrivals.gamma.burstiness) if arrivals.gamma else Poisson(load)
+
+
+def _replayed(spec: WorkloadSpec) -> list[Session]:
+    replayed = replay_workload(_trace(spec.trace, spec.seed))
+    faster = (replace(session, arrival=session.arrival / spec.load) for session in replayed)
+    return [session for session in faster if session.arrival < spec.duration]
+
+
+def _trace(trace: str | Path | GeneratedTrace, seed: int) -> Sequence[Session]:
+    if isinstance(trace, GeneratedTrace):
+        weights = trace.generate.weights
+        chosen = MIX_WEIGHTS if weights is None else {str(kind): weight for kind, weight in weights.items()}
+        return generate(trace.generate.sessions, seed, chosen)
+    return read_trace(trace)
+
+
+@functools.lru_cache(maxsize=4)
+def read_trace(trace: str | Path) -> tuple[Session, ...]:
+    """Read once per process: the runs of a sweep share their trace."""
+    if isinstance(trace, str):
+        return tuple(shipped.load(trace))
+    try:
+        return tuple(read_sessions(trace))
+    except TraceError as error:
+        raise UserError(str(error)) from None
