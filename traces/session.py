@@ -54,6 +54,8 @@ class Pause:
         _require(math.isfinite(self.duration) and self.duration >= 0, "pause.duration", self.duration, "finite, >= 0")
         _require(self.returned >= 0, "pause.returned", self.returned, ">= 0")
         _require(self.keeps is None or self.keeps >= 0, "pause.keeps", self.keeps, ">= 0")
+        new = self.keeps is None or self.returned >= 1
+        _require(new, "pause.returned", self.returned, ">= 1 after a rewrite: there must be a token to go on from")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ SOME_TOKENS = st.integers(1, 200)
 PAUSES = st.builds(
     Pause,
     duration=SECONDS,
-    returned=TOKENS,
+    returned=SOME_TOKENS,  # a rewritten context ends in something new
     waits_for=st.sampled_from(["tool", "user", "", "image"]),
     tool=st.text(max_size=5),
     keeps=st.none() | TOKENS,

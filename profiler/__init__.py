@@ -1,0 +1,1 @@
+"""Everything that touches torch: the real backend, the measurement of costs, their fit and the validation."""

@@ -1,0 +1,74 @@
+"""Attention over the paged cache: planned once an iteration, run once a layer.
+
+``run`` first stores the new keys and values, then lets every query attend to its context up to itself. The flat tokens
+are those of ``TokenBatch``: decoding sessions first, then chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+
+from profiler.backend.batch import Sequences, TokenBatch
+from profiler.backend.kv_cache import KVCache
+
+
+class Attention(Protocol):
+    """One way to compute attention."""
+
+    def padded(self, decodes: int) -> int:
+        """How many decoding sessions to pad ``decodes`` of them to."""
+        ...
+
+    def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
+        """Learn the next iteration's shape on the host."""
+        ...
+
+    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
+        """From ``q`` ``[T, heads, head_dim]``, ``kv`` ``[T, 2, kv_heads, head_dim]`` to ``[T, heads * head_dim]``."""
+        ...
+
+
+class TorchPagedAttention:
+    """The reference: sequence by sequence, exact softmax in the dtype of its inputs; any device, any dtype."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+        self._decode: Sequences | None = None
+        self._chunks: Sequences | None = None
+
+    def padded(self, decodes: int) -> int:
+        return decodes
+
+    def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
+        self._decode, self._chunks = decode, chunks
+
+    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
+        self.cache.write(layer, kv, tokens.blocks, tokens.offsets)
+        out = torch.empty_like(q)
+        start = 0
+        for sequences in (self._decode, self._chunks):
+            if sequences is not None:
+                end = start + sequences.queries
+                self._attend(layer, q[start:end], sequences, out[start:end])
+                start = end
+        return out.flatten(1)
+
+    def _attend(self, layer: int, q: torch.Tensor, sequences: Sequences, out: torch.Tensor) -> None:
+        keys, values = self.cache.views[layer]
+        config, size = self.cache.config, self.cache.block_size
+        queries, blocks = sequences.query_starts.tolist(), sequences.block_starts.tolist()
+        for index, last in enumerate(sequences.last_lengths.tolist()):
+            mine = slice(queries[index], queries[index + 1])
+            ids = sequences.blocks[blocks[index] : blocks[index + 1]].long()
+            context = (len(ids) - 1) * size + last
+            k = keys[ids].flatten(0, 1)[:context]  # [context, kv_heads, head_dim]
+            v = values[ids].flatten(0, 1)[:context]
+            mine_q = q[mine].view(-1, config.kv_heads, config.heads // config.kv_heads, config.head_dim)
+            scores = torch.einsum("qhgd,khd->hgqk", mine_q, k) / math.sqrt(config.head_dim)
+            n = mine.stop - mine.start
+            later = torch.ones(n, context, dtype=torch.bool, device=q.device).triu(context - n + 1)
+            weights = scores.masked_fill(later, -math.inf).softmax(dim=-1)
+            out[mine] = torch.einsum("hgqk,khd->qhgd", weights, v).flatten(1, 2)

@@ -1,0 +1,265 @@
+"""Executes iterations: takes who decodes and which chunks are computed, launches them, and tells who emitted a token.
+
+``run`` returns as soon as the work is queued. Host time and device time of an iteration are measured apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from profiler.backend.attention import Attention, TorchPagedAttention
+from profiler.backend.batch import BatchBuffers, Chunk, ChunkPart, TokenBatch
+from profiler.backend.block_tables import BlockTables, Ints
+from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes
+from profiler.backend.kv_cache import KVCache
+from profiler.backend.model import Llama
+from profiler.backend.moments import GpuMoment, Moment, moment_on
+from profiler.backend.tokens import Sampling, TokenStore, seed_of
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWork:
+    """``tokens`` missing tokens of session ``key`` to compute after its first ``start``, which are resident."""
+
+    key: Hashable
+    start: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """Tokens that an iteration gives: of session ``keys[i]``, at position ``positions[i]`` of its context."""
+
+    keys: tuple[Hashable, ...]
+    rows: Ints
+    positions: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration, queued or done.
+
+    Attributes:
+        emitted: whose missing tokens became zero, so that a token was sampled.
+        begun, ended: its first and last moment on the device.
+        host_s: seconds that the host worked to queue it.
+        waited_s: seconds that the host waited before it could: for the buffers of the iteration before.
+        padded: decoding sessions, padding included; the batch was ``padded`` of them plus the chunks.
+    """
+
+    emitted: Emitted
+    begun: Moment
+    ended: Moment
+    host_s: float
+    waited_s: float
+    padded: int
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.ended.passed()
+
+    def wait(self) -> None:
+        """Let the calling thread wait until it has ended."""
+        self.ended.wait()
+
+    def device_s(self) -> float:
+        """Device seconds from its first to its last moment; it has ended."""
+        return self.ended.seconds_since(self.begun)
+
+
+class Executor:
+    """Runs one model over one cache.
+
+    The engine decides; this trusts it. ``tables`` must know the blocks of all tokens before those that are computed,
+    and have free ones for these: they are taken here.
+
+    Args:
+        model: the decoder.
+        cache: its pools.
+        tables: block ids, opened and closed here.
+        max_decodes: decoding sessions of an iteration at most.
+        max_chunk_tokens: tokens of all chunks of an iteration at most.
+        sampling, margins: see ``TokenStore``.
+        flashinfer: attention by FlashInfer, and CUDA graphs for iterations without chunks; by default on a GPU with a
+            16-bit cache.
+
+    Attributes:
+        context: int32 ``[rows]``, the known tokens of each open session, the missing ones among them.
+        on_launch: called in ``run`` once the device has its work, for what the host can do meanwhile.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        cache: KVCache,
+        tables: BlockTables,
+        max_decodes: int = 256,
+        max_chunk_tokens: int = 8192,
+        sampling: Sampling | None = None,
+        margins: bool = False,
+        flashinfer: bool | None = None,
+    ) -> None:
+        self.model, self.cache, self.tables = model, cache, tables
+        self.device = cache.device
+        on_gpu = self.device.type == "cuda"
+        rows = len(tables.gpu_count)
+        self.store = TokenStore(rows, tables.max_context, model.config.vocab, self.device, sampling, margins)
+        self.buffers = BatchBuffers(
+            tables,
+            padded_sizes(max_decodes)[-1],
+            max_chunk_tokens,
+            self.device,
+            self.store.scratch_row,
+            cache.scratch_block,
+        )
+        use_flashinfer = on_gpu and cache.dtype.itemsize == 2 if flashinfer is None else flashinfer
+        self.attention: Attention = (
+            FlashInferAttention(cache, self.buffers, max_decodes) if use_flashinfer else TorchPagedAttention(cache)
+        )
+        self.context: Ints = np.zeros(rows, dtype=np.int32)
+        self.on_launch: Callable[[], None] | None = None
+        self._sent: GpuMoment | None = None
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    # ---- sessions
+
+    def open(self, key: Hashable, prompt_tokens: int, seed: int | None = None) -> None:
+        """A session arrives; its prompt follows from ``seed``, by default from its key.
+
+        Raises:
+            OutOfBlocks: there are as many sessions as rows.
+        """
+        row = self.tables.open(key)
+        self.context[row] = prompt_tokens
+        self.store.fill(row, seed_of(key) if seed is None else seed)
+
+    def extend(self, key: Hashable, tokens: int) -> None:
+        """A tool's answer adds ``tokens`` tokens to the context."""
+        self.context[self.tables.rows[key]] += tokens
+
+    def cut(self, key: Hashable, keep: int, seed: int | None = None) -> None:
+        """The client rewrote the context: its first ``keep`` tokens stay, what follows comes from ``seed`` again."""
+        row = self.tables.rows[key]
+        if keep < self.context[row]:
+            self.context[row] = keep
+            self.store.fill(row, seed_of(key) if seed is None else seed, keep)
+
+    def close(self, key: Hashable) -> None:
+        """A session leaves: its blocks and its row are free."""
+        self.tables.close(key)
+
+    def tokens(self, key: Hashable) -> list[int]:
+        """All token ids of a context. Waits for the device."""
+        row = self.tables.rows[key]
+        return [int(token) for token in self.store.ids[row, : int(self.context[row])].cpu()]
+
+    def margins(self, key: Hashable) -> list[float]:
+        """The lead of each token's logit over the second; 0 for tokens not sampled. Waits for the device."""
+        assert self.store.margins is not None, "the executor was made without margins"
+        row = self.tables.rows[key]
+        return [float(margin) for margin in self.store.margins[row, : int(self.context[row])].cpu()]
+
+    def sampled_ids(self, iteration: Iteration) -> dict[Hashable, int]:
+        """The token ids that an iteration emitted, while their sessions are open. Waits for the device."""
+        rows, positions = (torch.from_numpy(n).long() for n in (iteration.emitted.rows, iteration.emitted.positions))
+        ids = self.store.ids[rows.to(self.device), positions.to(self.device)]
+        return dict(zip(iteration.emitted.keys, ids.tolist(), strict=True))
+
+    # ---- one iteration
+
+    def run(self, decode: Sequence[Hashable], chunks: Sequence[ChunkWork] = ()) -> Iteration:
+        """Queue one iteration.
+
+        Args:
+            decode: sessions that compute their one missing token.
+            chunks: missing tokens of other sessions. One that reaches the end of its context emits a token.
+        """
+        called = time.perf_counter()
+        if self._sent is not None:
+            self._sent.wait()  # the buffers below are still being read; the GPU has at most one more iteration queued
+        free = time.perf_counter()
+        rows = np.fromiter((self.tables.rows[key] for key in decode), dtype=np.int32, count=len(decode))
+        work = [self._look_up(chunk) for chunk in chunks]
+        padded = self.attention.padded(len(decode))
+        begun = moment_on(self.device)
+        part = self._prepare(rows, work, padded)
+        graph = self._graphs.get(padded) if part is None else None
+        if graph is not None:
+            graph.replay()
+        else:
+            self._compute(padded, part)
+        ended = moment_on(self.device)
+        emitted = self._emit(decode, chunks, rows, work)
+        iteration = Iteration(emitted, begun, ended, time.perf_counter() - free, free - called, padded)
+        if self.on_launch is not None:
+            self.on_launch()
+        return iteration
+
+    def _look_up(self, chunk: ChunkWork) -> Chunk:
+        row = self.tables.rows[chunk.key]
+        end = chunk.start + chunk.tokens
+        assert chunk.tokens > 0 and end <= self.context[row], f"{chunk} reaches beyond {self.context[row]} tokens"
+        return Chunk(row, chunk.start, chunk.tokens, end == self.context[row])
+
+    def _prepare(self, rows: Ints, work: Sequence[Chunk], padded: int) -> ChunkPart | None:
+        """Take blocks, fill and send the index tensors, plan attention."""
+        self.tables.grow(rows, self.context[rows])
+        if work:
+            ends = np.array([chunk.start + chunk.tokens for chunk in work], dtype=np.int32)
+            self.tables.grow(np.array([chunk.row for chunk in work], dtype=np.int32), ends)
+        sequences = self.buffers.fill_decodes(rows, self.context[rows] - 1, padded)
+        part = self.buffers.fill_chunks(work, padded)
+        self.buffers.send()
+        self.attention.plan(sequences, None if part is None else part.sequences)
+        if self.device.type == "cuda":
+            self._sent = GpuMoment(timed=False)
+        return part
+
+    def _compute(self, padded: int, part: ChunkPart | None) -> None:
+        """Everything on the device, from index tensors to stored token ids; also what a graph captures."""
+        with torch.inference_mode():
+            tokens: TokenBatch = self.buffers.tokens(padded, part)
+            rows, positions = tokens.rows, tokens.positions
+            logits = self.model.forward(self.store.read(rows, positions), tokens, self.attention)
+            if tokens.sampled is not None:
+                rows, positions = rows[tokens.sampled], positions[tokens.sampled]
+            if len(rows):
+                self.store.sample(logits, rows, positions)
+
+    def _emit(
+        self, decode: Sequence[Hashable], chunks: Sequence[ChunkWork], rows: Ints, work: Sequence[Chunk]
+    ) -> Emitted:
+        done = [index for index, chunk in enumerate(work) if chunk.ends]
+        all_rows = np.concatenate((rows, np.array([work[index].row for index in done], dtype=np.int32)))
+        positions = self.context[all_rows]
+        self.context[all_rows] += 1
+        return Emitted((*decode, *(chunks[index].key for index in done)), all_rows, positions)
+
+    # ---- CUDA graphs
+
+    def capture(self, sizes: Sequence[int] | None = None) -> None:
+        """Capture one CUDA graph for each padded number of decoding sessions; iterations without chunks replay them.
+
+        Args:
+            sizes: padded sizes; by default all that the attention pads to. Does nothing without FlashInfer.
+        """
+        if not isinstance(self.attention, FlashInferAttention):
+            return
+        nobody: Ints = np.zeros(0, dtype=np.int32)
+        memory = torch.cuda.graph_pool_handle()
+        for padded in sorted(sizes or self.attention.sizes, reverse=True):
+            for _ in range(2):  # the first time kernels are loaded and libraries make their workspaces
+                torch.cuda.synchronize(self.device)
+                self._prepare(nobody, (), padded)
+                self._compute(padded, None)
+            torch.cuda.synchronize(self.device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=memory):
+                self._compute(padded, None)
+            self._graphs[padded] = graph
+        torch.cuda.synchronize(self.device)

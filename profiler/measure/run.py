@@ -1,0 +1,110 @@
+"""The whole measurement, from an idle device to a folder of samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from profiler.measure import copy_sweeps, sweeps
+from profiler.measure.errors import CannotMeasure
+from profiler.measure.grid import Shape
+from profiler.measure.machine import commit_of, describe, require_idle
+from profiler.measure.progress import Report
+from profiler.measure.repeats import Repeats
+from profiler.measure.rig import Request, Rig, build
+from profiler.measure.samples import Samples
+from profiler.measure.serving import reopen_bench, serve_for_a_while
+
+SHARES = {"copies": 0.10, "beside": 0.06, "recompute": 0.08, "serving": 0.10}
+"""Of the budget; iterations have the rest."""
+
+
+def measure(request: Request, folder: Path, report: Report, fresh: bool = False) -> Samples:
+    """Measure everything that is not measured yet, within the budget.
+
+    Args:
+        folder: the profile folder; samples of the same provenance that lie there stay.
+        fresh: forget what lies there.
+
+    Raises:
+        CannotMeasure: the GPU is missing, busy or too small, or the folder holds something else.
+    """
+    require_idle(request.device)
+    if request.device.type == "cpu":
+        torch.set_num_threads(1)  # steadier, and a rehearsal's matrices are small
+    samples = Samples.begin(folder, provenance(request), fresh)
+    if samples.facts.get("complete"):
+        report.say(f"{samples.folder} is complete: nothing is left to measure")
+        return samples
+    rig = build(request, report.say, samples.facts.get("pool_blocks"))
+    _note_rig(samples, rig)
+    report.say(f"set up in {rig.set_up_s:.0f} s; {rig.pool_bytes / 1e9:.1f} GB for KV")
+    begun = time.perf_counter()
+    left_out = _sweep_all(rig, samples, report, begun)
+    spent = time.perf_counter() - begun
+    runs = [*samples.facts.get("runs", []), {"date": time.strftime("%Y-%m-%d %H:%M %z"), "seconds": round(spent, 1)}]
+    samples.note(runs=runs, left_out=left_out, complete=left_out == 0)
+    if left_out:
+        report.say(f"the budget is spent: {left_out} points were left out; the same command goes on with them")
+    report.say(f"measured in {spent:.0f} s")
+    return samples
+
+
+def provenance(request: Request) -> dict[str, Any]:
+    """What samples must have in common to lie in one folder."""
+    facts: Mapping[str, Any] = {
+        "model": request.model.model_dump(mode="json"),
+        "machine": describe(request.device),
+        "commit": commit_of(Path(__file__).parent),
+        "extent": asdict(request.extent),
+        "block_size": request.block_size,
+        "longest_chunk": request.longest_chunk,
+        "memory_fraction": request.memory_fraction,
+        "seed": request.seed,
+    }
+    return dict(facts)
+
+
+def _note_rig(samples: Samples, rig: Rig) -> None:
+    attention = type(rig.backend.executor.attention)
+    samples.note(
+        pool_blocks=rig.backend.cache.gpu_blocks,
+        pool_bytes=rig.pool_bytes,
+        memory=rig.memory,
+        block_bytes=rig.block_bytes,
+        host_bytes=rig.request.host_bytes,
+        decode_sizes=list(getattr(rig.backend.executor.attention, "sizes", ())),
+        attention=attention.__name__,
+        swap_way=rig.backend.swapper.way,
+        set_up_s=[*samples.facts.get("set_up_s", []), round(rig.set_up_s, 1)],
+    )
+
+
+def _sweep_all(rig: Rig, samples: Samples, report: Report, begun: float) -> int:
+    """Every sweep within its share. Returns how many points were left out."""
+    budget = rig.request.budget_s
+    sweep = sweeps.Sweep(rig, samples, report, Repeats())
+
+    def share(name: str) -> float:
+        return time.perf_counter() + budget * SHARES[name]
+
+    typical = Shape((rig.request.block_size,) * rig.request.extent.decodes), Shape(chunks=((0, 64),))
+    rig.bench.warm_up(list(typical), min(3.0, budget / 20))
+    with report.shown():
+        copy_sweeps.measure_copies(sweep, share("copies"))
+        copy_sweeps.measure_beside(sweep, share("beside"))
+        sweeps.measure_recompute(sweep, share("recompute"))
+        if "serving" not in samples.done("serving"):
+            report.stage("engine overhead, by serving", 1)
+            samples.append("serving", "serving", serve_for_a_while(rig, budget * SHARES["serving"]))
+            report.advance()
+            sweep = replace(sweep, rig=replace(rig, bench=reopen_bench(rig)))
+        return sweeps.measure_iterations(sweep, begun + budget)
+
+
+__all__ = ["CannotMeasure", "measure", "provenance"]

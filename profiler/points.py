@@ -1,0 +1,76 @@
+"""What was measured, point by point: the medians of the samples, as arrays that a fit can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """n iterations: what each computed, and how long it took. All arrays have n elements.
+
+    Attributes:
+        names, sets: which point, of which set.
+        decodes, padded, decode_context, chunks, chunk_tokens, chunk_context, pairs: as in ``sim.plan.Batch``;
+            ``padded`` are decoding sessions with padding.
+        seconds, low, high: median, 10th and 90th percentile.
+        host_s: median of the host's work to queue it.
+        gap_s: median of the wall time beyond the device's.
+        at_s: when it was measured, s since the epoch.
+    """
+
+    names: npt.NDArray[np.str_]
+    sets: npt.NDArray[np.str_]
+    decodes: Floats
+    padded: Floats
+    decode_context: Floats
+    chunks: Floats
+    chunk_tokens: Floats
+    chunk_context: Floats
+    pairs: Floats
+    seconds: Floats
+    low: Floats
+    high: Floats
+    host_s: Floats
+    gap_s: Floats
+    at_s: Floats
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Points:
+        return Points(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+
+    @property
+    def tokens(self) -> Floats:
+        """Query tokens with padding: what the matrix products work on."""
+        return self.padded + self.chunk_tokens
+
+
+SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
+
+
+def points_of(samples: pd.DataFrame) -> Points:
+    """One point for each name in a table of iterations."""
+    samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
+    groups = samples.groupby("point", sort=False)
+    first, times = groups.first(), groups["device_s"]
+    columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}
+    return Points(
+        names=np.array(first.index.astype(str), dtype=np.str_),
+        sets=np.array(first["set"].astype(str), dtype=np.str_),
+        **columns,
+        seconds=times.median().to_numpy(dtype=np.float64),
+        low=times.quantile(0.1).to_numpy(dtype=np.float64),
+        high=times.quantile(0.9).to_numpy(dtype=np.float64),
+        host_s=groups["host_s"].median().to_numpy(dtype=np.float64),
+        gap_s=groups["gap_s"].median().to_numpy(dtype=np.float64),
+        at_s=first["at_s"].to_numpy(dtype=np.float64),
+    )

@@ -1,0 +1,239 @@
+"""Serve a workload for real: the simulator's engine and policies, the wall clock, and a GPU that does the work.
+
+Nothing here decides anything. The engine plans; the executor computes and the swapper copies what the plan says;
+arrivals and answers come when the wall clock says so. What it records has the form of a simulated run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from policies.contract import InterceptPolicy, QueueOrder
+from profiler.backend.backend import Backend
+from profiler.backend.block_tables import Move
+from profiler.backend.executor import ChunkWork, Iteration
+from profiler.backend.swap import Job
+from sim.costs import CostModel
+from sim.engine import Engine
+from sim.ledger import Ledger
+from sim.live import LiveSession, State
+from sim.plan import Copy, Direction, Plan
+from sim.profile import Profile
+from sim.recorder import Recorder, RunRecord
+from sim.settings import EngineSettings
+from traces.session import Session
+
+SPIN_S = 0.002
+"""Before something due within this time the server does not go to sleep: waking up takes about as long."""
+
+
+class BlockFollower:
+    """Lets the backend's blocks follow the engine's counts, and hands its copies to the swapper."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._tables = backend.tables
+        self._swapper = backend.swapper
+        self._moves: dict[Copy, Move] = {}
+        self._copies: dict[Move, Copy] = {}
+        self.blocking: list[Job] = []
+
+    def kept(self, live: LiveSession) -> None:
+        """Free what the context no longer holds."""
+        self._tables.keep(live.session.id, live.resident, live.offloaded)
+
+    def begun(self, copy: Copy) -> None:
+        """Take block ids and start the copy."""
+        begin = self._tables.begin_out if copy.direction is Direction.OUT else self._tables.begin_in
+        move = begin(copy.live.session.id, copy.blocks)
+        self._moves[copy] = move
+        self._copies[move] = copy
+        job = self._swapper.submit(move, blocking=copy.blocking)
+        if copy.blocking:
+            self.blocking.append(job)
+
+    def finished(self, copy: Copy) -> None:
+        """Free the ids that the copy left. A blocking one is ordered before all that could touch them."""
+        move = self._moves.pop(copy)
+        del self._copies[move]
+        self._tables.finish(move)
+
+    def ended(self) -> list[Copy]:
+        """Copies beside the batch that have ended since the last call."""
+        return [self._copies[job.move] for job in self._swapper.poll()]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of each iteration, for whoever wants to know where the time went.
+
+    Attributes:
+        wall: from the end of the one before, or from its news, to its end.
+        device: from its first to its last moment on the device.
+        host: work of the host before the device could begin: news, plan, index tensors.
+        plans: what each one computed.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    host: list[float] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+
+
+class Server:
+    """One engine by the wall clock.
+
+    Args:
+        backend: does the work. Its pools must have the sizes of ``profile``; its sessions are opened and closed here.
+        policy, order, settings: as for the simulator.
+        profile: costs that policies and the swap budget ask for, and the sizes of the pools.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        policy: InterceptPolicy,
+        order: QueueOrder,
+        settings: EngineSettings,
+        profile: Profile,
+        timeline_step: float = 1.0,
+        log_decisions: bool = False,
+    ) -> None:
+        tables = backend.tables
+        if settings.block_size != tables.block_size:
+            raise ValueError(
+                f"blocks of {settings.block_size} tokens in the engine, {tables.block_size} in the backend"
+            )
+        self._backend = backend
+        costs = CostModel(profile)
+        gpu, host = tables.gpu_blocks, tables.host_blocks
+        self.engine = Engine(settings, costs, policy, order, gpu, host, log_decisions)
+        self._follower = BlockFollower(backend)
+        self.engine.contexts.witness = self._follower
+        self._recorder = Recorder(Ledger(costs, gpu, host, settings.block_size, timeline_step))
+        self._bytes_per_token = profile.kv_bytes_per_token
+        self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
+        self._accounted = 0.0
+        self._left = 0
+        self.timings = Timings()
+        self.on_leave: Callable[[LiveSession], None] | None = None
+
+    def serve(self, sessions: Sequence[Session], horizon: float | None = None) -> RunRecord:
+        """Serve ``sessions`` at their arrival times until all have left, or for ``horizon`` seconds.
+
+        Raises:
+            PolicyError: the policy raised, or answered something impossible.
+            UnsupportedSession: a session has a shape that the engine cannot serve.
+        """
+        arrivals = sorted(sessions, key=lambda session: session.arrival)[::-1]
+        total, begun = len(arrivals), time.perf_counter()
+        while self._left < total:
+            now = time.perf_counter() - begun
+            if horizon is not None and now >= horizon:
+                break
+            self._take_news(arrivals, now)
+            plan = self.engine.plan(now)
+            blocking, self._follower.blocking = self._follower.blocking, []
+            if plan.computes or blocking:
+                self._iterate(plan, blocking, begun, now)
+            elif self._left < total:
+                self._sleep(arrivals, begun, horizon)
+        end = time.perf_counter() - begun
+        self._account_idle(end)
+        return self._recorder.record(self.engine, self._bytes_per_token, end)
+
+    def _take_news(self, arrivals: list[Session], now: float) -> None:
+        """Ends of copies, answers, arrivals: in this order, each stamped with the time when it was due."""
+        for copy in self._follower.ended():
+            ended = self.engine.copied(copy, now)
+            if ended is not None:
+                self._leave(ended, ended.ready_at)
+        while self._due and self._due[0][0] <= now:
+            at, _, live = heappop(self._due)
+            self._recorder.answered(live, at)
+            self._lengthen(live)
+            if self.engine.resume(live, at):
+                self._leave(live, at)
+        while arrivals and arrivals[-1].arrival <= now:
+            session = arrivals.pop()
+            self._backend.executor.open(session.id, session.prompt)
+            live = self.engine.submit(session, session.arrival)
+            self._recorder.arrived(live)
+            if live.state is State.REJECTED:
+                self._leave(live, None)
+
+    def _lengthen(self, live: LiveSession) -> None:
+        """The answer's tokens join the backend's context."""
+        pause = live.call.pause
+        if pause is None or live.last_call:
+            return
+        executor, key = self._backend.executor, live.session.id
+        if pause.keeps is not None:
+            executor.cut(key, pause.keeps)
+        executor.extend(key, pause.returned)
+
+    def _iterate(self, plan: Plan, blocking: list[Job], begun: float, now: float) -> None:
+        iteration: Iteration | None = None
+        if plan.computes:
+            decode = [live.session.id for live in self.engine.queues.decoding] if plan.decoding else []
+            chunks = [ChunkWork(chunk.live.session.id, chunk.start, chunk.tokens) for chunk in plan.chunks]
+            iteration = self._backend.executor.run(decode, chunks)
+            launched = time.perf_counter() - begun
+            iteration.wait()
+        else:
+            launched = now
+            for job in blocking:
+                for moment in job.ended:
+                    moment.wait()
+        end = time.perf_counter() - begun
+        stall = min(sum(job.seconds() for job in blocking), end - self._accounted)
+        if iteration is not None:
+            self.timings.wall.append(end - self._accounted)
+            self.timings.device.append(iteration.device_s())
+            self.timings.host.append(launched - self._accounted)
+            self.timings.plans.append(plan)
+        self._recorder.ledger.work(self.engine, plan, self._accounted, stall, [end])
+        self._accounted = end
+        self._commit(plan, end)
+
+    def _commit(self, plan: Plan, now: float) -> None:
+        outcome = self.engine.commit(plan, now)
+        for live in outcome.first_tokens:
+            self._recorder.first_token(live, now)
+        for live in outcome.ended:
+            self._recorder.call_ended(live, now)
+        for live in outcome.paused:
+            pause = live.call.pause
+            assert pause is not None
+            heappush(self._due, (now + pause.duration, live.serial, live))
+        for live in outcome.finished:
+            self._leave(live, now)
+
+    def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
+        """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
+        due = [session.arrival for session in arrivals[-1:]] + [entry[0] for entry in self._due[:1]]
+        review = self.engine.counsel.next_review()
+        due += [at for at in (horizon, review) if at is not None and self.engine.now < at < math.inf]
+        if self.engine.contexts.flying:
+            self._backend.swapper.wait_for_one()
+        elif due:
+            while (left := min(due) - (time.perf_counter() - begun)) > 0:
+                if left > SPIN_S:
+                    time.sleep(left - SPIN_S)
+        self._account_idle(time.perf_counter() - begun)
+
+    def _account_idle(self, now: float) -> None:
+        self._recorder.ledger.idle(self.engine, self._accounted, now)
+        self._accounted = now
+
+    def _leave(self, live: LiveSession, at: float | None) -> None:
+        if at is not None:
+            self._recorder.finished(live, at)
+        if self.on_leave is not None:
+            self.on_leave(live)
+        self._backend.executor.close(live.session.id)
+        self._left += 1

@@ -1,0 +1,111 @@
+"""The same policy objects on the real backend: whatever a policy does to a context, its tokens stay the same."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from caesura.systems import load_preset, preset_names  # noqa: E402
+from policies.registry import make_order, make_policy  # noqa: E402
+from profiler.backend.backend import make_backend, make_model  # noqa: E402
+from profiler.backend.model_config import load_model_config  # noqa: E402
+from profiler.serve import Server  # noqa: E402
+from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
+from sim.recorder import RunRecord  # noqa: E402
+from traces.session import Call, Pause, Session  # noqa: E402
+
+BLOCK = 4
+MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
+SYSTEMS = [name for name in preset_names() if not name.endswith("-chunked")]
+
+
+def small_profile(gpu_blocks: int, host_blocks: int) -> Profile:
+    return Profile(
+        name="test", model="tiny", gpu="cpu", origin="estimate", source="a test", kv_bytes_per_token=256,
+        kv_capacity_tokens=gpu_blocks * BLOCK, host_capacity_tokens=host_blocks * BLOCK, saturation_tokens=24,
+        forward=LinearForward(fixed_s=1e-4, per_token_s=1e-5), swap=SwapCost(out_bytes_per_s=1e7, in_bytes_per_s=1e7),
+    )  # fmt: skip
+
+
+def serve(
+    sessions: list[Session], system: str, gpu_blocks: int, host_blocks: int
+) -> tuple[RunRecord, dict[str, list[int]]]:
+    """Serve for real on the CPU; the run's record, and every session's tokens when it left."""
+    preset = load_preset(system)
+    chosen = preset.engine.model_copy(update={"block_size": BLOCK, "watermark": 0.0})
+    profile = small_profile(gpu_blocks, host_blocks)
+    backend = make_backend(
+        MODEL, gpu_blocks, host_blocks, BLOCK, max_sessions=16, max_context=256, max_decodes=24, max_chunk_tokens=2048
+    )
+    server = Server(
+        backend, policy=make_policy(preset.policy), order=make_order(preset.order), settings=chosen, profile=profile
+    )
+    tokens: dict[str, list[int]] = {}
+    server.on_leave = lambda live: tokens.__setitem__(live.session.id, backend.executor.tokens(live.session.id))
+    record = server.serve(sessions)
+    backend.tables.check(0, 0)
+    server.engine.contexts.check([])
+    return record, tokens
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> list[Session]:
+    """One to six sessions of at most 150 tokens that come within 10 ms and pause for up to 10 ms."""
+    sessions = []
+    for index in range(draw(st.integers(1, 6))):
+        calls = []
+        for _ in range(draw(st.integers(0, 2))):
+            keeps = draw(st.one_of(st.none(), st.integers(0, 40)))
+            returned = draw(st.integers(0 if keeps is None else 1, 20))
+            pause = Pause(draw(st.sampled_from([0.0, 1e-5, 0.003, 0.01])), returned, keeps=keeps)
+            calls.append(Call(draw(st.integers(1, 10)), pause))
+        calls.append(Call(draw(st.integers(1, 10)), draw(st.one_of(st.none(), st.just(Pause(0.002))))))
+        arrival = draw(st.sampled_from([0.0, 0.002, 0.01]))
+        sessions.append(Session(f"s{index}", arrival, draw(st.integers(1, 60)), tuple(calls)))
+    return sessions
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@settings(max_examples=8, deadline=None)
+@given(workload=workloads(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
+def test_every_system_emits_the_tokens_of_each_session_served_alone(system, workload, spare, host_blocks):
+    longest = max(-(-session.max_context // BLOCK) for session in workload)
+    record, tokens = serve(workload, system, longest + spare, host_blocks)
+    assert record.sessions["status"] == ["finished"] * len(workload)
+    assert dict(zip(record.sessions["id"], record.sessions["output_tokens"], strict=True)) == {
+        session.id: session.output_tokens for session in workload
+    }
+    for session in workload:
+        _, alone = serve([session], "preserve", 64, 0)
+        assert tokens[session.id] == alone[session.id]
+
+
+def test_a_real_run_keeps_the_books_of_a_simulated_one():
+    """Memory's six uses add up to memory x time; forward, stalls and idle time to the length of the run."""
+    pause = Pause(0.02, returned=5)
+    sessions = [Session(f"s{n}", 0.01 * n, 20, (Call(5, pause), Call(5))) for n in range(4)]
+    record, _ = serve(sessions, "swap", 20, 30)
+    totals = record.totals
+    uses = [name for name in totals if name.endswith("_token_s") and name != "memory_token_s"]
+    assert len(uses) == 6
+    assert math.isclose(sum(totals[name] for name in uses), totals["memory_token_s"], rel_tol=1e-9)
+    assert totals["forward_s"] > 0
+    assert totals["swap_stall_s"] > 0
+    assert sum(record.sessions["swapped_out_bytes"]) == sum(record.sessions["swapped_in_bytes"]) > 0
+    ready = [at for at, call in zip(record.calls["ready_at"], record.calls["call"], strict=True) if call == 1]
+    ended = [at for at, call in zip(record.calls["finished_at"], record.calls["call"], strict=True) if call == 0]
+    assert all(back >= end + 0.02 - 1e-9 for back, end in zip(sorted(ready), sorted(ended), strict=True))
+
+
+def test_blocks_of_another_size_are_refused():
+    preset = load_preset("vllm")
+    policy, order = make_policy(preset.policy), make_order(preset.order)
+    backend = make_backend(MODEL, 16, 0, BLOCK, max_context=64)
+    with pytest.raises(ValueError, match="blocks of 16 tokens in the engine, 4 in the backend"):
+        Server(backend, policy=policy, order=order, settings=preset.engine, profile=small_profile(16, 0))

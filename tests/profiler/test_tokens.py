@@ -1,0 +1,48 @@
+"""Token ids: prompts and answers follow from the session and the position, and choices from their own seed."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from profiler.backend.tokens import Sampling, TokenStore, pseudo_tokens, seed_of  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def test_prompts_follow_from_session_and_position() -> None:
+    whole = pseudo_tokens(seed_of("a"), 0, 500, 97, CPU)
+    assert torch.equal(pseudo_tokens(seed_of("a"), 200, 100, 97, CPU), whole[200:300])
+    other = pseudo_tokens(seed_of("b"), 0, 500, 97, CPU)
+    assert (whole == other).float().mean() < 0.05
+    assert whole.min() >= 0
+    assert set(whole.tolist()) | set(other.tolist()) == set(range(97))
+
+
+def test_seeds_are_the_same_in_every_process() -> None:
+    assert seed_of("session-1") == 6279388518069433302
+
+
+def test_the_likeliest_token_is_taken_and_its_lead_kept() -> None:
+    store = TokenStore(2, 8, 4, CPU, margins=True)
+    store.sample(torch.tensor([[0.0, 3.0, 1.0, 2.5], [9.0, 1.0, 0.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([3, 5]))
+    assert (store.ids[0, 4], store.ids[1, 6]) == (1, 0)
+    assert store.margins is not None
+    assert (store.margins[0, 4], store.margins[1, 6]) == (0.5, 8.0)
+
+
+def test_draws_follow_the_softmax_and_do_not_depend_on_the_batch() -> None:
+    """8,000 draws from probabilities 0.1, 0.2 and 0.7 at temperature 2: three standard deviations are 0.015."""
+    probabilities = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    draws = 8000
+    store = TokenStore(1, draws, 3, CPU, Sampling(temperature=2.0, seed=1))
+    store.fill(0, seed_of("a"))
+    logits = (2 * probabilities.log()).expand(draws, 3)
+    rows, positions = torch.zeros(draws, dtype=torch.int64), torch.arange(draws)
+    store.sample(logits, rows, positions)
+    drawn = store.ids[0, 1 : draws + 1].clone()
+    frequencies = torch.bincount(drawn.long(), minlength=3) / draws
+    torch.testing.assert_close(frequencies.double(), probabilities, atol=0.016, rtol=0)
+    store.sample(logits[:1], rows[:1], positions[77:78])
+    assert store.ids[0, 78] == drawn[77]
