@@ -160,7 +160,7 @@ def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats,
         return together
 
     begin = np.clip(start / scale, low + 1e-9, high - 1e-9)
-    found = least_squares(residuals, begin, bounds=(low, high), max_nfev=60 if knots else 300)
+    found = least_squares(residuals, begin, bounds=(low, high), max_nfev=60 if knots else 300, tr_solver="lsmr")
     return np.asarray(found.x * scale, dtype=np.float64), float(found.cost)
 
 

@@ -146,6 +146,15 @@ class Server:
         self._account_idle(end)
         return self._recorder.record(self.engine, self._bytes_per_token, end)
 
+    def abandon(self) -> None:
+        """The run was cut: free what the sessions still inside hold in the backend, for the next run on it."""
+        while self.engine.contexts.flying:
+            self._backend.swapper.wait_for_one()
+            for copy in self._follower.ended():
+                self.engine.contexts.finish(copy)
+        for live in self.engine.queues.inside():
+            self._backend.executor.close(live.session.id)
+
     def _take_news(self, arrivals: list[Session], now: float) -> None:
         """Ends of copies, answers, arrivals: in this order, each stamped with the time when it was due."""
         for copy in self._follower.ended():

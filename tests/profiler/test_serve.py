@@ -109,3 +109,20 @@ def test_blocks_of_another_size_are_refused():
     backend = make_backend(MODEL, 16, 0, BLOCK, max_context=64)
     with pytest.raises(ValueError, match="blocks of 16 tokens in the engine, 4 in the backend"):
         Server(backend, policy=policy, order=order, settings=preset.engine, profile=small_profile(16, 0))
+
+
+def test_a_run_that_was_cut_leaves_the_backend_empty_for_the_next():
+    preset = load_preset("infercept")
+    backend = make_backend(MODEL, 40, 40, BLOCK, max_sessions=8, max_context=128, max_decodes=24)
+    sessions = [Session(f"s{n}", 0.0, 30, (Call(5, Pause(60.0, returned=5)), Call(5))) for n in range(3)]
+    settings = preset.engine.model_copy(update={"block_size": BLOCK})
+    for _ in range(2):
+        server = Server(
+            backend, policy=make_policy(preset.policy), order=make_order(preset.order), settings=settings,
+            profile=small_profile(40, 40),
+        )  # fmt: skip
+        record = server.serve(sessions, horizon=0.2)
+        assert record.sessions["status"] == ["unfinished"] * 3
+        server.abandon()
+        backend.tables.check(0, 0)
+        assert not backend.tables.rows

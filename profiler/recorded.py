@@ -1,0 +1,132 @@
+"""Recorded real runs: numbers only, small enough for a repository, with all that a replay needs.
+
+A folder holds one run: ``run.json`` (system, profile with the pools as they were, provenance, totals) and the tables
+``sessions``, ``calls`` and ``timeline`` as parquet. The workload lies beside the runs that share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from policies.registry import make_order, make_policy
+from sim.profile import Profile
+from sim.recorder import RunRecord
+from sim.run import simulate
+from sim.settings import EngineSettings
+from traces.readers.own import read_own, write_own
+from traces.session import Session
+
+TABLES = ("sessions", "calls", "timeline")
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run of the real backend.
+
+    Attributes:
+        name: the system's name.
+        load: sessions per second.
+        rules: policy, order and engine settings, as plain data.
+        profile: the costs that the policies asked for, and the pools that the backend had.
+        horizon: seconds after which the run was cut; None if it was not.
+        sessions: the workload.
+        record: what happened.
+        provenance: machine, versions, date.
+    """
+
+    name: str
+    load: float
+    rules: dict[str, Any]
+    profile: Profile
+    horizon: float | None
+    sessions: Sequence[Session]
+    record: RunRecord
+    provenance: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """A name for the run's folder."""
+        return f"{self.name}.load-{self.load:g}"
+
+
+def workload_hash(sessions: Sequence[Session]) -> str:
+    """A hash of everything that a workload says."""
+    return hashlib.sha256("\n".join(repr(session) for session in sessions).encode()).hexdigest()
+
+
+def save(run: RecordedRun, folder: Path) -> Path:
+    """Write a run below ``folder``; returns its own folder."""
+    hashed = workload_hash(run.sessions)
+    target = folder / run.label
+    target.mkdir(parents=True, exist_ok=True)
+    workload = folder / f"workload-{hashed[:12]}.jsonl"
+    if not workload.exists():
+        write_own(workload, run.sessions)
+    for name in TABLES:
+        frame = pd.DataFrame(getattr(run.record, name))
+        frame.to_parquet(target / f"{name}.parquet", compression="zstd", index=False)
+    facts = {
+        "name": run.name,
+        "load": run.load,
+        "rules": run.rules,
+        "profile": run.profile.model_dump(mode="json"),
+        "horizon": run.horizon,
+        "workload": {"file": workload.name, "sha256": hashed, "sessions": len(run.sessions)},
+        "totals": run.record.totals,
+        "facts": run.record.facts,
+        "provenance": run.provenance,
+    }
+    (target / "run.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return target
+
+
+def load(folder: Path) -> RecordedRun:
+    """Read a run that ``save`` wrote.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: the workload beside it is not the one that was served.
+    """
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    sessions = read_own(folder.parent / facts["workload"]["file"])
+    if workload_hash(sessions) != facts["workload"]["sha256"]:
+        raise ValueError(f"{folder}: {facts['workload']['file']} is not the workload that this run served")
+    tables = {name: pd.read_parquet(folder / f"{name}.parquet").to_dict("list") for name in TABLES}
+    return RecordedRun(
+        name=facts["name"],
+        load=facts["load"],
+        rules=facts["rules"],
+        profile=Profile.model_validate(facts["profile"]),
+        horizon=facts["horizon"],
+        sessions=sessions,
+        record=RunRecord(**tables, totals=facts["totals"], facts=facts["facts"]),  # type: ignore[arg-type]
+        provenance=facts["provenance"],
+    )
+
+
+def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:
+    """Simulate what was run: the same sessions, arrivals, rules and pools.
+
+    Args:
+        run: the real run.
+        profile: other costs than those recorded with it, such as a newer fit; its pools are replaced by the run's.
+    """
+    costs = run.profile
+    if profile is not None:
+        pools = ("kv_capacity_tokens", "host_capacity_tokens")
+        costs = profile.model_copy(update={name: getattr(run.profile, name) for name in pools})
+    return simulate(
+        run.sessions,
+        policy=make_policy(run.rules["policy"]),
+        order=make_order(run.rules["order"]),
+        settings=EngineSettings.model_validate(run.rules["engine"]),
+        profile=costs,
+        horizon=run.horizon,
+    )

@@ -1,0 +1,93 @@
+"""Errors of a replay against the real run, and when the two are not compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caesura.fidelity import NotComparable, compare, ranks_agree, table
+from caesura.systems import load_preset
+from profiler.recorded import RecordedRun, load, replay, save, workload_hash
+from sim.profile import LinearForward, Profile, SwapCost
+from traces.session import Call, Pause, Session
+
+PROFILE = Profile(
+    name="test", model="none", gpu="none", origin="estimate", source="a test", kv_bytes_per_token=100,
+    kv_capacity_tokens=640, host_capacity_tokens=640, saturation_tokens=64,
+    forward=LinearForward(fixed_s=0.01, per_token_s=1e-4), swap=SwapCost(out_bytes_per_s=1e6, in_bytes_per_s=1e6),
+)  # fmt: skip
+SLOWER = PROFILE.model_copy(update={"forward": LinearForward(fixed_s=0.02, per_token_s=2e-4)})
+SESSIONS = [
+    Session(f"s{n}", 0.1 * n, 50, (Call(10, Pause(0.5, returned=5, waits_for="tool")), Call(10))) for n in range(6)
+]
+
+
+def recorded(system: str, profile: Profile = PROFILE, sessions: list[Session] = SESSIONS) -> RecordedRun:
+    """A run that was not real, but was simulated with ``profile``."""
+    preset = load_preset(system)
+    rules = preset.rules()
+    empty = RecordedRun(system, 10.0, rules, profile, None, sessions, None, {"gpu": "none"})  # type: ignore[arg-type]
+    return RecordedRun(system, 10.0, rules, profile, None, sessions, replay(empty), {"gpu": "none"})
+
+
+def test_a_replay_with_the_costs_of_the_run_has_no_error():
+    run = recorded("cache-lru")
+    found = compare(run, replay(run))
+    assert found.sessions == 6
+    assert set(found.error_pct.values()) == {0.0}
+    assert set(found.waste_points.values()) == {0.0}
+    assert found.mape_pct == 0.0
+
+
+def test_errors_are_signed_and_relative_to_the_real_run():
+    """Real costs are twice the simulated ones; with nothing else going on, TPOT is halved: -50 %."""
+    alone = [Session("a", 0.0, 50, (Call(11),))]
+    found = compare(recorded("vllm", SLOWER, alone), recorded("vllm", PROFILE, alone).record)
+    assert found.error_pct["TPOT mean"] == pytest.approx(-50.0)
+    assert found.error_pct["TTFT p99"] == pytest.approx(-50.0)
+    assert found.mape_pct == pytest.approx(50.0)
+
+
+def test_a_recording_is_read_back_as_it_was(tmp_path: Path):
+    run = recorded("infercept")
+    read = load(save(run, tmp_path))
+    assert read.sessions == run.sessions
+    assert read.rules == run.rules
+    assert read.profile == run.profile
+    assert compare(read, replay(read)).mape_pct == 0.0
+
+
+def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):
+    folder = save(recorded("vllm"), tmp_path)
+    file = tmp_path / f"workload-{workload_hash(SESSIONS)[:12]}.jsonl"
+    file.write_text(file.read_text().replace('"output": 10', '"output": 11', 1))
+    with pytest.raises(ValueError, match="is not the workload that this run served"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (recorded("vllm", PROFILE.model_copy(update={"kv_capacity_tokens": 800})), "gpu_blocks is 40 .* 50 simulated"),
+        (recorded("vllm", sessions=[Session("s0", 0.0, 51, (Call(10),))]), "session s0: prompt_tokens is 50 and 51"),
+        (recorded("vllm", sessions=[Session("s0", 0.0, 50, (Call(9, Pause(0.5)), Call(10)))]), "s0 emitted 20 and 19"),
+    ],
+)
+def test_runs_that_did_other_work_are_not_compared(other: RecordedRun, complaint: str):
+    with pytest.raises(NotComparable, match=complaint):
+        compare(recorded("vllm"), other.record)
+
+
+def test_only_clear_gaps_count_for_the_ranking():
+    """Real 1.00 and 1.02 s may be swapped, 1.00 and 1.10 s may not."""
+    run = recorded("vllm")
+    one = compare(run, run.record)
+    made = [
+        type(one)(name, 1.0, {"x": real}, {"x": simulated}, {}, {}, 0.0, 1)
+        for name, real, simulated in (("a", 1.00, 2.0), ("b", 1.02, 1.0), ("c", 1.10, 1.5))
+    ]
+    tau, wrong = ranks_agree(made, "x")
+    assert wrong == ["c / a"]
+    assert tau == pytest.approx(-1 / 3)
+    assert list(table([one])["system"]) == ["vllm"]
