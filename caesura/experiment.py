@@ -130,7 +130,7 @@ def _stop_workers(finished: Generator[tuple[int, str | None]]) -> None:
     """
     from joblib.externals.loky import get_reusable_executor
 
-    get_reusable_executor().shutdown(wait=True, kill_workers=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # joblib tells of results that nobody will read
-        finished.close()
+        finished.close()  # first: a run that is still being dispatched would wait for the pool, and the pool for it
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
