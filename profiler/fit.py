@@ -95,11 +95,16 @@ def relative(predicted: Floats, measured: Floats) -> Floats:
 
 
 def error_of(errors: Floats) -> Error:
-    """Median and 95th percentile of the absolute errors."""
+    """Median and 95th percentile of the absolute errors, and the mean of the signed ones."""
     sizes = np.abs(errors)
     if not len(sizes):
         return Error(points=0, median=0.0, p95=0.0)
-    return Error(points=len(sizes), median=float(np.median(sizes)), p95=float(np.quantile(sizes, 0.95)))
+    return Error(
+        points=len(sizes),
+        median=float(np.median(sizes)),
+        p95=float(np.quantile(sizes, 0.95)),
+        bias=float(np.mean(errors)),
+    )
 
 
 def _seconds(theta: Floats, knots: tuple[int, ...], points: Points) -> Floats:

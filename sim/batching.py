@@ -6,7 +6,7 @@ import math
 
 from sim.contexts import Contexts
 from sim.live import LiveSession, State
-from sim.plan import Chunk, Copy, Plan
+from sim.plan import Chunk, Copy, Direction, Plan
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.settings import EngineSettings
@@ -66,7 +66,9 @@ class Batching:
     def admit(self, plan: Plan) -> None:
         """Sessions at the head of the queue begin, while tokens, sessions and blocks for their whole context allow."""
         queues = self._queues
-        if not queues.waiting or queues.running >= self._queues.most_running:
+        if not queues.waiting or queues.running >= queues.most_running:
+            return
+        if not plan.computes and self._room.copies_beside:
             return
         promised = self._promised_blocks(plan)
         while queues.waiting and queues.running < self._queues.most_running:
@@ -78,8 +80,8 @@ class Batching:
             self._room.spared = live
             fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False)
             self._room.spared = None
-            if not fits:
-                return
+            if not fits or (not plan.computes and self._room.copies_beside):
+                return  # copies that were begun without a limit, because nobody computed, get no batch to slow
             queues.admit()
             promised += whole - self._contexts.growth(live, tokens)
             self._compute(live, tokens, plan)
@@ -109,7 +111,8 @@ class Batching:
         for live in self._queues.prefilling:
             promised += contexts.growth(live, live.missing) - contexts.growth(live, planned.get(live, 0))
         for live in self._queues.swapped:
-            if live.resident or live.copy is not None:
+            leaving = live.copy is not None and live.copy.direction is Direction.OUT
+            if (live.resident or live.copy is not None) and not leaving:
                 arriving = live.copy.blocks if live.copy is not None else 0
                 promised += contexts.blocks(live.context) - contexts.blocks(live.resident) - arriving
         return promised

@@ -36,6 +36,7 @@ class Contexts:
         flying: copies under way beside the batch, in the order in which they began.
         idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
         copying_blocks: GPU blocks that a copy is reading or filling.
+        losses: how often a context lost tokens, on the GPU or the host.
         witness: told of every change, if there is one.
     """
 
@@ -48,6 +49,7 @@ class Contexts:
         self.flying: dict[Copy, None] = {}
         self.idle_blocks = 0
         self.copying_blocks = 0
+        self.losses = 0
         self.witness: Witness | None = None
 
     def blocks(self, tokens: int) -> int:
@@ -96,10 +98,12 @@ class Contexts:
             self.host.give(self.blocks(live.offloaded) - self.blocks(kept))
             live.missing += live.offloaded - kept
             live.offloaded = kept
+            self.losses += 1
         kept = min(resident, self.blocks(tokens) * self.block_size)
         if kept < resident:
             freed = self.blocks(resident) - self.blocks(kept)
             self.gpu.give(freed)
+            self.losses += 1
             self.idle_blocks -= freed if live.idle else 0
             live.missing += resident - kept
             live.resident = kept
@@ -159,6 +163,7 @@ class Contexts:
         self.copying_blocks -= copy.blocks
         if copy.direction is Direction.OUT:
             self.gpu.give(copy.blocks)
+            self.losses += 1
             live.peak = max(live.peak, live.resident + live.offloaded)
             live.resident -= copy.tokens
             live.offloaded += copy.tokens

@@ -68,12 +68,15 @@ class CostModel:
     def _outside_device(self, batch: Batch) -> float:
         """Seconds of an iteration in which the device has nothing to do."""
         host = self.profile.host
-        seconds = host.per_iteration_s + host.per_session_s * (batch.decode_sessions + batch.prefill_sessions)
+        chunks = batch.prefill_sessions
+        seconds = (
+            host.per_iteration_s + host.per_session_s * (batch.decode_sessions + chunks) + host.per_chunk_s * chunks
+        )
         if self._linear is not None:
             return seconds + self._linear.fixed_s
         cost = self._physical
         assert cost is not None
-        return seconds + cost.overhead_s + (cost.chunks_overhead_s if batch.prefill_sessions else 0.0)
+        return seconds + cost.overhead_s + (cost.chunks_overhead_s if chunks else 0.0)
 
     def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:
         """Length of ``seconds`` of compute when copies run beside it for ``copied`` seconds per direction.

@@ -32,10 +32,7 @@ class Counsel:
     def key(self, live: LiveSession) -> tuple[float, int]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
         with self._guard("order", live.session.id):
-            key = self.order.key(live.view, self.view)
-            if key != key:
-                raise ValueError("the order answered NaN")
-            return key, live.serial
+            return _number(self.order.key(live.view, self.view)), live.serial
 
     def pause(self, live: LiveSession) -> Verdict:
         """This session just paused: what becomes of its context?"""
@@ -66,7 +63,7 @@ class Counsel:
         if not self._revises:
             return NEVER
         with self._guard("review_at", "-"):
-            return self.policy.review_at(self.view)
+            return _number(self.policy.review_at(self.view))
 
     def applied(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
         """Log a change that the engine carried out."""
@@ -77,8 +74,8 @@ class Counsel:
             answers = iter(ask())
         while True:
             with self._guard(question, "-"):
-                answer = next(answers, None)
-                if answer is None:
+                answer: Any = next(answers, _NO_MORE)
+                if answer is _NO_MORE:
                     return
                 paused, verdict = answer
             with self._guard(question, getattr(paused, "id", "?")):
@@ -125,6 +122,15 @@ class Counsel:
                 f"policy {name} failed in {question} for session {session} at {self.view.now:.6f} s: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+_NO_MORE = object()
+
+
+def _number(answer: object) -> float:
+    if not isinstance(answer, int | float) or answer != answer:
+        raise ValueError(f"expected a number, got {answer!r}")
+    return answer
 
 
 def _true_end(paused: Paused) -> float:

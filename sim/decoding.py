@@ -22,7 +22,8 @@ class DecodeGroup:
         self._members: dict[int, LiveSession] = {}
         self._length_sum = 0  # sum of resident tokens, less tick times members
         self._at_edge = [0] * block_size  # members by (resident - tick) modulo the block size
-        self._ends: list[tuple[int, int, int, LiveSession]] = []
+        self._ends: list[tuple[int, int, int, LiveSession]] = []  # tick, serial and number of joining; some have left
+        self._joins = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -43,7 +44,9 @@ class DecodeGroup:
         self._length_sum += base
         self._at_edge[base % self.block_size] += 1
         live.group, live.joined = self, self.tick
-        heappush(self._ends, (self.tick + tokens_left, live.serial, self.tick, live))
+        self._joins += 1
+        live.joining = self._joins
+        heappush(self._ends, (self.tick + tokens_left, live.serial, self._joins, live))
 
     def leave(self, live: LiveSession) -> None:
         """Take a session out; its lengths are written down."""
@@ -75,9 +78,7 @@ class DecodeGroup:
 
     def _forget_left(self) -> None:
         """Drop heap entries of sessions that left before their end."""
-        while (
-            self._members.get(self._ends[0][1]) is not self._ends[0][3] or self._ends[0][3].joined != self._ends[0][2]
-        ):
+        while self._ends[0][3].group is not self or self._ends[0][3].joining != self._ends[0][2]:
             heappop(self._ends)
 
     def advance(self, iterations: int = 1) -> list[LiveSession]:
@@ -88,8 +89,8 @@ class DecodeGroup:
         self.tick += iterations
         ended = []
         while self._ends and self._ends[0][0] <= self.tick:
-            _, serial, joined, live = heappop(self._ends)
-            if self._members.get(serial) is live and live.joined == joined:
+            _, _, joining, live = heappop(self._ends)
+            if live.group is self and live.joining == joining:
                 self.leave(live)
                 ended.append(live)
         return ended

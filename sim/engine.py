@@ -160,14 +160,17 @@ class Engine:
             StalledEngine: a rule of the engine is broken.
         """
         self.now = now
-        plan = self._plan_once(now)
-        while plan.empty and self._stalled():
-            self._break_stall()
+        while True:
+            losses = self.contexts.losses
             plan = self._plan_once(now)
-        return plan
+            if not plan.empty or (self.contexts.losses == losses and not self._stalled()):
+                return plan
+            if self.contexts.losses == losses:
+                self._break_stall()
 
     def _plan_once(self, now: float) -> Plan:
         plan, batching = Plan(now), self.batching
+        losses = self.contexts.losses
         self.room.open_budget(lambda: self._hidden_tokens(plan))
         if self.settings.mixed_batches:
             batching.decode(plan)
@@ -189,7 +192,7 @@ class Engine:
             self.room.revise()
             self.room.keep_reserve()
         plan.copies, self.room.copies = self.room.copies, []
-        if self.leap and plan.decoding:
+        if self.leap and plan.decoding and self.contexts.losses == losses:
             self._find_alike(plan)
         return plan
 
@@ -197,7 +200,8 @@ class Engine:
         """How many iterations, this one included, will do the same if nothing reaches the engine before.
 
         They end before the first in which a call ends, blocks run out, paused contexts are asked to make room, or the
-        policy wants to be asked. Sessions that could not be admitted now cannot be while contexts only grow.
+        policy wants to be asked. Sessions that could not be admitted now cannot be while contexts only grow; where
+        memory was freed in the course of this plan, the next one may admit somebody, and is not alike.
         """
         settings, queues, contexts = self.settings, self.queues, self.contexts
         if plan.chunks or plan.copies or contexts.flying or queues.prefilling or self.room.unsettled:

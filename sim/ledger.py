@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sim.costs import CostModel
 from sim.engine import Engine
-from sim.plan import Plan
+from sim.plan import Direction, Plan
 
 USES = ("useful", "preserve", "recompute_own", "recompute_others", "swap", "unused")
 OTHERS = ("host_used", "running", "waiting", "swapped", "paused", "forward", "recompute_forward", "swap_stall")
@@ -59,13 +59,15 @@ class Ledger:
                 contexts.blocks(chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens for chunk in plan.chunks
             )
         computes = 1.0 - waits
+        # Blocks that a blocking copy reads are free in the accounts; while it lasts they are not, unless claimed anew.
+        reads = min(free, sum(c.blocks for c in plan.copies if c.blocking and c.direction is Direction.OUT))
         uses = (
             (running - own) * (computes - recomputes),
             idle,
             own * computes,
             (running - own) * recomputes,
-            running * waits + copying,
-            free,
+            (running + reads) * waits + copying,
+            free - reads * waits,
         )
         self._spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
         if len(ends) > 1:

@@ -49,6 +49,7 @@ class LiveSession:
         "group",
         "idle",
         "joined",
+        "joining",
         "key",
         "missing",
         "offloaded",
@@ -81,7 +82,8 @@ class LiveSession:
         self._emitted = 0
         self.emitted_total = 0
         self.group: DecodeGroup | None = None
-        self.joined = 0
+        self.joined = 0  # the group's tick then
+        self.joining = 0  # the group's number for it
         self.copy: Copy | None = None
         self.idle = True  # holds memory without computing
         self.answered = False  # the answer came while a copy of the context was under way

@@ -59,6 +59,7 @@ class HostCost(_Facts):
 
     per_iteration_s: float = Field(default=0.0, ge=0)
     per_session_s: float = Field(default=0.0, ge=0, description="for each session that computes in the iteration")
+    per_chunk_s: float = Field(default=0.0, ge=0, description="for each of them that computes a chunk")
 
 
 class SwapCost(_Facts):
@@ -72,11 +73,12 @@ class SwapCost(_Facts):
 
 
 class Error(_Facts):
-    """Relative errors of predictions: |predicted - measured| / measured."""
+    """Relative errors of predictions, |predicted - measured| / measured; ``bias`` is their mean with the sign."""
 
     points: int = Field(ge=0)
     median: float = Field(ge=0)
     p95: float = Field(ge=0)
+    bias: float = 0.0
 
 
 class Measurement(_Facts):

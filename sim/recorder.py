@@ -40,6 +40,7 @@ class RunRecord:
 class _OpenCall:
     """A call from the moment it is ready; what is known before it ends."""
 
+    index: int
     ready_at: float
     context: int
     resident: int
@@ -66,7 +67,7 @@ class Recorder:
         """A session was submitted."""
         self.live.append(live)
         if live.state is not State.REJECTED:
-            self._open[live.serial] = _OpenCall(live.session.arrival, live.context, 0, 0, live.missing)
+            self._open[live.serial] = _OpenCall(0, live.session.arrival, live.context, 0, 0, live.missing)
 
     def answered(self, live: LiveSession, now: float) -> None:
         """A pause is over; called before the engine hears of it."""
@@ -76,7 +77,15 @@ class Recorder:
             kept = live.context if pause.keeps is None else min(live.context, pause.keeps)
             context = kept + pause.returned
             self._open[live.serial] = _OpenCall(
-                now, context, live.resident, live.offloaded, live.missing, pause.tool, pause.waits_for, pause.duration
+                live.call_index + 1,
+                now,
+                context,
+                live.resident,
+                live.offloaded,
+                live.missing,
+                pause.tool,
+                pause.waits_for,
+                pause.duration,
             )
 
     def first_token(self, live: LiveSession, now: float) -> None:
@@ -94,16 +103,17 @@ class Recorder:
 
     def _close(self, live: LiveSession, now: float) -> None:
         call = self._open.pop(live.serial)
+        begun = live.call_index == call.index  # not while the answer waits for a copy of the context
         self._calls.append(
             (
                 live.session.id,
-                live.call_index,
+                call.index,
                 call.ready_at,
-                live.scheduled_at,
+                live.scheduled_at if begun else math.nan,
                 call.first_token_at,
                 now,
                 call.context,
-                live.emitted,
+                live.emitted if begun else 0,
                 call.tool,
                 call.waits_for,
                 call.pause_s,

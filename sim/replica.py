@@ -167,10 +167,11 @@ class Replica:
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None
-            if pause.duration == 0:
+            back = now + pause.duration
+            if back == now:  # also where the pause is too short for the clock
                 self._inbox.append((now, _News.ANSWERED, live.serial, live))
             else:
-                self._later(now + pause.duration, _News.ANSWERED, live.serial, live)
+                self._later(back, _News.ANSWERED, live.serial, live)
         for live in outcome.finished:
             self._leave(live, now)
 
@@ -184,7 +185,8 @@ class Replica:
         self._accounted = now
 
     def close(self) -> None:
-        """The run is cut now: commit the iterations that have ended, and book the one under way so far."""
+        """The run is cut now: commit the iterations that have ended, book the one under way so far, and take the news
+        that have come during it, so that whoever has arrived is counted."""
         now = self.clock.now
         if self._plan is not None and len(self._ends) > 1:
             done = bisect_right(self._ends, now)
@@ -200,3 +202,4 @@ class Replica:
             self._ends = [now]
         if now > self._accounted:
             self._account(now)
+        self._take_news()

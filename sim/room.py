@@ -160,6 +160,12 @@ class Room:
         held = self._contexts.blocks(live.resident)
         return 0 < held <= self._contexts.host.free and self._begin_out(live, 0, blocking=True)
 
+    @property
+    def copies_beside(self) -> bool:
+        """Whether this plan has begun copies that run beside the batch, under a budget."""
+        hidden = self._overlapped and self._settings.swap_budget == "hidden"
+        return hidden and any(not copy.blocking for copy in self.copies)
+
     def open_budget(self, hidden: Callable[[], float]) -> None:
         """A plan begins; ``hidden`` tells how many tokens' copies its batch, as far as it is planned, hides."""
         self._hidden, self._budget = hidden, None

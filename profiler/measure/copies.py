@@ -17,7 +17,7 @@ FIRST, SECOND = "copied first", "copied second"
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """One copy: its direction, device seconds, and host seconds to queue it."""
+    """One copy: its direction, device seconds, and host seconds to submit it (and to launch it, if it flies alone)."""
 
     out: bool
     seconds: float
@@ -53,14 +53,21 @@ class CopyBench:
         ids = self._backend.tables.gpu_ids(FIRST)
         return 1 + sum(1 for one, other in pairwise(ids) if other != one + 1)
 
-    def fly(self, keys: Sequence[str], meanwhile: Callable[[], None] = lambda: None) -> list[Flight]:
-        """Copy the contexts at once, each to the other side, and wait for all; ``meanwhile`` runs beside them."""
+    def fly(self, keys: Sequence[str], iterate: Callable[[], None] | None = None) -> list[Flight]:
+        """Copy the contexts at once, each to the other side, and wait for all.
+
+        Args:
+            iterate: carries out an iteration beside the copies; the executor launches them once the device has it.
+        """
         jobs, submitted = [], []
         for key in keys:
             begun = time.perf_counter()
             jobs.append(self._submit(key))
+            if iterate is None:
+                self._backend.swapper.launch()
             submitted.append(time.perf_counter() - begun)
-        meanwhile()
+        if iterate is not None:
+            iterate()
         self._wait(len(jobs))
         for job in jobs:
             self._backend.tables.finish(job.move)

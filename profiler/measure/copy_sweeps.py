@@ -63,9 +63,9 @@ def _flight(rig: Rig, blocks: int, flight: Flight) -> dict[str, Any]:
 
 
 def _copy_sizes(rig: Rig) -> list[int]:
-    """Blocks: powers of two up to the longest copy, as far as the pools go."""
-    cache = rig.backend.cache
-    most = min(LONGEST_COPY // cache.block_size, (cache.gpu_blocks - 1) // 3, cache.host_blocks // 2)
+    """Blocks: powers of two up to the longest copy, as far as contexts and pools go."""
+    cache, longest = rig.backend.cache, min(LONGEST_COPY, rig.request.reach)
+    most = min(longest // cache.block_size, (cache.gpu_blocks - 1) // 3, cache.host_blocks // 2)
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
 
 

@@ -82,9 +82,9 @@ class Extent:
         return self.context + self.chunk
 
     def within(self, max_context: int) -> Extent:
-        """The same for a model whose contexts end at ``max_context``."""
-        chunk = min(self.chunk, max_context // 2)
-        return replace(self, chunk=chunk, context=min(self.context, max_context - chunk))
+        """The same for a model whose contexts end at ``max_context``. A chunk after a context of that length reaches
+        beyond, which random weights do not mind."""
+        return replace(self, chunk=min(self.chunk, max_context), context=min(self.context, max_context))
 
 
 def grid(extent: Extent) -> list[Point]:

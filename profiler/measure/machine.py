@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ IDLE_MEMORY_BYTES = 2 << 30
 """What a driver and this process's own context may take of a GPU that nobody else uses."""
 IDLE_UTILISATION = 5
 """Per cent of the time in which a kernel ran, by nvidia-smi, on a GPU that nobody else uses."""
+IDLE_TRIES = 4
 CLOCKS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
 Ask = Callable[[Sequence[str]], str | None]
 
@@ -66,10 +68,14 @@ def require_idle(device: torch.device, ask: Ask = nvidia_smi) -> None:
     others = other_processes(ask([_which(device), "--query-compute-apps=pid,process_name,used_memory", *_CSV]))
     if others:
         raise CannotMeasure(f"the GPU is busy: {'; '.join(others)}. Measure on a GPU that nobody else uses.")
-    free, total = torch.cuda.mem_get_info(device)
-    busy = refusal_for(total - free, utilisation(ask([_which(device), "--query-gpu=utilization.gpu", *_CSV])))
-    if busy:
-        raise CannotMeasure(busy)
+    busy: str | None = None
+    for _ in range(IDLE_TRIES):  # nvidia-smi still reports what ended a second ago
+        free, total = torch.cuda.mem_get_info(device)
+        busy = refusal_for(total - free, utilisation(ask([_which(device), "--query-gpu=utilization.gpu", *_CSV])))
+        if busy is None:
+            return
+        time.sleep(1.0)
+    raise CannotMeasure(str(busy))
 
 
 def other_processes(answer: str | None) -> list[str]:

@@ -53,7 +53,7 @@ def expected_needs(config: ModelConfig, chunk_tokens: int, decodes: int) -> floa
     """Bytes that the backend will about need beside weights and KV: enough to choose a pool that surely fits."""
     size = config.torch_dtype.itemsize
     a_token = 3 * config.intermediate + 4 * config.hidden + 2 * config.query_size + 2 * config.kv_size
-    return chunk_tokens * a_token * size + 3 * decodes * config.vocab * 4 + WORKSPACE_BYTES + GRAPH_BYTES
+    return float(chunk_tokens * a_token * size) + 3 * decodes * config.vocab * 4 + WORKSPACE_BYTES + GRAPH_BYTES
 
 
 def pool_blocks(free_bytes: float, total_bytes: float, fraction: float, needs: float, block_bytes: int) -> int:

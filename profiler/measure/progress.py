@@ -40,7 +40,9 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._bar.console.print(f"[{time.perf_counter() - self._begun:5.0f} s] {text}", highlight=False, markup=False)
+        self._bar.console.print(
+            f"[{time.perf_counter() - self._begun:5.0f} s] {text}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def stage(self, name: str, total: int) -> None:
         """A stage of ``total`` points begins."""

@@ -17,11 +17,13 @@ from traces.session import Call, Pause, Session
 PROMPT = 32
 PAUSE_S = 0.05
 RETURNED = 8
+ARRIVING = 0.25
+"""Share of the time in which sessions arrive."""
 
 
 def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
-    """Serve as many sessions as the bench has, all from the start, each a little longer than the one before, every
-    fourth with a short pause; a row an iteration. The bench's own sessions end here.
+    """Serve as many sessions as the bench has: they arrive one by one, each stays a little longer than the one before,
+    every fourth pauses shortly. A row an iteration. The bench's own sessions end here.
 
     Args:
         seconds: how long about; it decides the sessions' lengths.
@@ -40,7 +42,8 @@ def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
         settings=EngineSettings(token_budget=512, max_running=sessions, block_size=request.block_size),
         profile=_provisional(rig, pool),
     )
-    server.serve([_session(index, step) for index in range(sessions)])
+    apart = ARRIVING * seconds / sessions
+    server.serve([_session(index, step, index * apart) for index in range(sessions)])
     return _rows(server.timings)
 
 
@@ -49,12 +52,12 @@ def reopen_bench(rig: Rig) -> Bench:
     return Bench(rig.backend, rig.request.extent.decodes, MOST_CHUNKS)
 
 
-def _session(index: int, step: int) -> Session:
+def _session(index: int, step: int, arrival: float) -> Session:
     output = step * (index + 1)
     if index % 4 or output < 4:
-        return Session(f"served {index}", 0.0, PROMPT, (Call(output),))
+        return Session(f"served {index}", arrival, PROMPT, (Call(output),))
     pause = Pause(PAUSE_S, returned=RETURNED)
-    return Session(f"served {index}", 0.0, PROMPT, (Call(output // 2, pause), Call(output - output // 2)))
+    return Session(f"served {index}", arrival, PROMPT, (Call(output // 2, pause), Call(output - output // 2)))
 
 
 def _tokens_apart(rig: Rig, seconds: float) -> int:
@@ -85,7 +88,7 @@ def _provisional(rig: Rig, pool: int) -> Profile:
 
 
 def _rows(timings: Timings) -> list[dict[str, Any]]:
-    """A row an iteration, but for the first: what that waited for is the sessions' arrival."""
+    """A row an iteration, but for the first, which finds everything cold."""
     found = []
     series = zip(timings.plans, timings.wall, timings.device, timings.host, strict=True)
     for plan, wall, device, host in list(series)[1:]:

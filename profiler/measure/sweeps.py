@@ -19,6 +19,8 @@ from profiler.measure.samples import Samples
 
 REFERENCE_EVERY = 30
 """Points between two visits of the reference shapes."""
+CLOCKS_EVERY = 4
+"""Visits between two on which the clocks are read: nvidia-smi takes a while to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,17 @@ def measure_iterations(sweep: Sweep, deadline: float) -> int:
 
 
 def _visit(sweep: Sweep, reference: Point, visit: int, allowance: float) -> None:
-    """Measure a reference shape once more, and read the clocks under its load."""
+    """Measure a reference shape once more; on some visits read the clocks under its load."""
     name = f"{reference.name} {visit:03d}"
     if name in sweep.samples.done("iterations"):
         return
-    bench, clocks = sweep.rig.bench, ClockReader(sweep.rig.request.device)
-    bench.set_up(reference.shape)
-    while clocks.running():
-        bench.run()
-    seen = clocks.read()
-    if seen and name not in sweep.samples.done("clocks"):
-        sweep.samples.append("clocks", name, [dict(seen)])
+    if visit % CLOCKS_EVERY == 0 and name not in sweep.samples.done("clocks"):
+        sweep.rig.bench.set_up(reference.shape)
+        clocks = ClockReader(sweep.rig.request.device)
+        while clocks.running():
+            sweep.rig.bench.run()
+        if seen := clocks.read():
+            sweep.samples.append("clocks", name, [dict(seen)])
     _measure(sweep, reference, name, allowance)
 
 

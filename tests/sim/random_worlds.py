@@ -1,0 +1,233 @@
+"""Random workloads, systems and machines for hypothesis, and a policy that does whatever it likes."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from policies.contract import (
+    EVERY_ITERATION,
+    NEVER,
+    Change,
+    Discard,
+    EngineView,
+    InterceptPolicy,
+    Paused,
+    Preserve,
+    Queued,
+    QueueOrder,
+    Swap,
+    Verdict,
+)
+from policies.orders import FirstCome
+from policies.registry import make_policy
+from sim.memory import blocks_for
+from sim.profile import PhysicalForward, Profile
+from sim.settings import EngineSettings
+from tests.sim.worlds import World, profile, simulate
+from traces.session import Call, Pause, Session
+
+HUNT = int(os.environ.get("CAESURA_EXAMPLES", "0"))
+_MINIMISE = [Phase.shrink] if HUNT else []
+
+
+def examples(count: int) -> settings:
+    """Always the same worlds, and a failure as it is found; a hunt draws fresh ones and takes the time to minimise."""
+    return settings(
+        max_examples=HUNT or count,
+        deadline=None,
+        derandomize=not HUNT,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, *_MINIMISE],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+
+
+class Whimsical(InterceptPolicy):
+    """Any verdict with any ``keep`` at any time; sometimes asks back later, sometimes answers lazily."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._random = random.Random(seed)
+        self._review = self._random.choice([EVERY_ITERATION, NEVER, 0.0, 0.0])
+
+    def __repr__(self) -> str:
+        return f"Whimsical({self.seed})"
+
+    def _verdict(self, paused: Paused) -> Verdict:
+        keep = self._random.choice([0, paused.context_tokens, self._random.randint(0, paused.context_tokens)])
+        return self._random.choice([Preserve(), Swap(keep), Discard(keep)])
+
+    def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
+        return self._verdict(paused)
+
+    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+        paused = list(view.paused)
+        self._random.shuffle(paused)
+        for one in paused[: self._random.randint(0, len(paused))]:
+            yield one, self._verdict(one)
+
+    def revise(self, view: EngineView) -> Iterator[Change]:
+        paused: Iterable[Paused] = view.paused
+        if self._random.random() < 0.5:
+            paused = list(paused)
+        for one in paused:
+            if self._random.random() < 0.4:
+                yield one, self._verdict(one)
+        if self._review >= 0:
+            self._review = view.now + self._random.choice([0.5, 7.0, 1e-3])
+
+    def review_at(self, view: EngineView) -> float:
+        return self._review
+
+
+class ShortestContext(QueueOrder):
+    """The smallest context first: overtakes, and so preempts those that came before."""
+
+    def key(self, queued: Queued, view: EngineView) -> float:
+        return queued.context_tokens
+
+
+class LastCome(QueueOrder):
+    """The latest first."""
+
+    def key(self, queued: Queued, view: EngineView) -> float:
+        return -queued.ready_at
+
+
+ESTIMATORS = ["elapsed", "oracle", {"name": "tool-mean", "default": 1.0}]
+SHIPPED: list[Any] = [
+    "discard",
+    "preserve",
+    "swap",
+    "cache-lru",
+    *({"name": "heuristic", "estimator": one, "swap_above": 4.0, "discard_above": 7.0} for one in ESTIMATORS),
+    {"name": "heuristic", "estimator": "oracle", "swap_above": 7.0, "discard_above": 0.5},
+    *({"name": "min-waste", "estimator": one, "swaps": swaps} for one in ESTIMATORS for swaps in (True, False)),
+    {"name": "min-waste-released", "estimator": "oracle"},
+    {"name": "min-waste-released", "estimator": "elapsed", "per_token": 0.1, "fixed": 20.0},
+]
+ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Everything that a run is made from, so that it can be run twice. ``policy`` is a spec, or a seed of whims."""
+
+    sessions: tuple[Session, ...]
+    policy: Any
+    order: Callable[[], QueueOrder]
+    settings: EngineSettings
+    profile: Profile
+    step: float = 1.0
+    leap: bool = True
+    horizon: float | None = None
+
+    def run(self) -> World:
+        return simulate(
+            self.sessions,
+            policy=Whimsical(self.policy) if isinstance(self.policy, int) else make_policy(self.policy),
+            order=self.order(),
+            settings=self.settings,
+            profile=self.profile,
+            horizon=self.horizon,
+            step=self.step,
+            leap=self.leap,
+        )
+
+
+SECONDS = st.sampled_from([0.0, 1e-5, 0.1, 0.7, 2.5, 6.0, 20.0]) | st.floats(0, 50)
+ARRIVALS = st.sampled_from([0.0, 0.0, 0.1, 7.9, 25.2]) | st.floats(0, 5)
+OUTPUT = st.integers(1, 6) | st.integers(1, 40)
+
+
+def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
+    """Sessions of 1 to 5 calls, with prompts and answers of up to so many tokens."""
+    tool = st.sampled_from(["", "search"])
+    appending = st.builds(Pause, SECONDS, st.sampled_from([0, 1, 7]) | st.integers(0, returned), tool=tool)
+    rewriting = st.builds(
+        Pause, SECONDS, st.integers(1, returned), tool=tool, keeps=st.sampled_from([0, 1]) | st.integers(0, prompt)
+    )
+    pauses = appending | appending | rewriting
+    return st.builds(
+        lambda arrival, prompt, chain, last, kind: Session("", arrival, prompt, (*chain, last), kind),
+        ARRIVALS,
+        st.integers(1, prompt),
+        st.lists(st.builds(Call, OUTPUT, pauses), max_size=4),
+        st.builds(Call, OUTPUT, st.none() | pauses),
+        st.sampled_from(["", "chat"]),
+    )
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[Session, ...]:
+    """1 to 25 sessions, in any order of arrival; all small, or of any size."""
+    kind = draw(st.sampled_from([_sessions(12, 7), _sessions(200, 200)]))
+    drawn = draw(st.lists(kind, min_size=draw(st.sampled_from([1, 3, 6])), max_size=draw(st.sampled_from([6, 10, 25]))))
+    return tuple(replace(session, id=f"s{index}") for index, session in enumerate(drawn))
+
+
+SETTINGS = st.builds(
+    EngineSettings,
+    token_budget=st.just("saturation") | st.integers(1, 64),
+    max_running=st.integers(1, 8),
+    chunked_prefill=st.booleans(),
+    mixed_batches=st.booleans(),
+    block_size=st.integers(1, 16),
+    watermark=st.sampled_from([0.0, 0.01]) | st.floats(0, 0.3),
+    swap=st.sampled_from(["blocking", "overlapped"]),
+    swap_budget=st.sampled_from(["hidden", "unlimited"]),
+    host_full=st.sampled_from(["discard", "preserve"]),
+    preemption=st.sampled_from(["recompute", "swap"]),
+    reentry=st.sampled_from(["arrival", "tail"]),
+    resume_resident=st.sampled_from(["running", "queue"]),
+    swapped_first=st.booleans(),
+    recompute_swapped_when_idle=st.booleans(),
+)
+PHYSICAL = st.builds(
+    PhysicalForward,
+    overhead_s=st.sampled_from([0.0, 0.003]),
+    weights_s=st.sampled_from([0.0, 0.01]),
+    per_token_s=st.just(1e-4),
+    knee=st.sampled_from([1.0, 4.0]),
+    per_session_s=st.sampled_from([0.0, 1e-4]),
+    decode_read_s=st.sampled_from([0.0, 1e-5]),
+    prefill_read_s=st.sampled_from([0.0, 1e-5]),
+    pair_s=st.sampled_from([0.0, 1e-7]),
+)
+
+
+@st.composite
+def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any]) -> Plot:
+    """A workload, a system and a machine; the GPU pool holds the largest session, seldom less, often little more."""
+    sessions, rules = draw(workloads()), draw(SETTINGS)
+    block = rules.block_size
+    fits = blocks_for(max(session.max_context for session in sessions), block)
+    fits = math.ceil(fits / (1 - rules.watermark)) + 1
+    gpu = fits + draw(st.sampled_from([-fits // 2, 0, 1, 3]) | st.integers(0, fits) | st.integers(0, 4 * fits))
+    machine = profile(
+        fixed=draw(st.sampled_from([0.0, 0.02, 0.3])),
+        per_token=draw(st.sampled_from([1e-4, 0.003])),
+        copy=draw(st.sampled_from([1e-5, 1e-3, 0.03])),
+        latency=draw(st.sampled_from([0.0, 0.002])),
+        slowdown=draw(st.sampled_from([0.0, 0.3])),
+        gpu=max(gpu, 1) * block,
+        host=draw(st.sampled_from([0, 1, fits, 20 * fits]) | st.integers(0, 2 * fits)) * block,
+        saturation=draw(st.integers(1, 64)),
+        forward=draw(st.none() | PHYSICAL),
+    )
+    return Plot(
+        sessions=sessions,
+        policy=draw(policies),
+        order=draw(st.sampled_from(ORDERS)),
+        settings=rules,
+        profile=machine,
+        step=draw(st.sampled_from([1.0, 0.1, 0.7, 10.0])),
+        leap=draw(st.booleans()),
+    )

@@ -1,0 +1,91 @@
+"""One counter for all decoding sessions, against a simulation that counts each of them by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.decoding import DecodeGroup
+from sim.live import LiveSession
+from tests.sim.worlds import session
+
+
+def ready(serial: int, resident: int) -> LiveSession:
+    """A session that is about to decode, ``resident`` tokens in the cache and one missing."""
+    live = LiveSession(session(f"s{serial}", 1, 1), serial, 0.0)
+    live.resident, live.missing = resident, 1
+    return live
+
+
+@dataclass
+class Naive:
+    """A member that is counted one by one."""
+
+    live: LiveSession
+    resident: int
+    emitted: int
+    left: int
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("join"), st.integers(0, 5), st.integers(1, 6)),
+        st.tuples(st.just("leave"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.just("advance"), st.just(0), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(1, 5), st.lists(st.integers(1, 20), min_size=6, max_size=6), STEPS)
+def test_the_group_s_counter_agrees_with_counting_one_by_one(
+    block_size: int, lengths: list[int], steps: list[tuple[str, int, int]]
+) -> None:
+    group = DecodeGroup(block_size)
+    everyone = [ready(serial, length) for serial, length in enumerate(lengths)]
+    inside: dict[int, Naive] = {}
+    for what, serial, left in steps:
+        live = everyone[serial]
+        if what == "join" and serial not in inside:
+            inside[serial] = Naive(live, live.resident, live.emitted, left)
+            group.join(live, left)
+        elif what == "leave" and serial in inside:
+            gone = inside.pop(serial)
+            group.leave(live)
+            assert (live.resident, live.emitted, live.group) == (gone.resident, gone.emitted, None)
+        elif what == "advance":
+            for one in inside.values():
+                one.resident, one.emitted, one.left = one.resident + 1, one.emitted + 1, one.left - 1
+            over = sorted(serial for serial, one in inside.items() if one.left == 0)
+            assert [one.serial for one in group.advance()] == over
+            for serial in over:
+                gone = inside.pop(serial)
+                assert (gone.live.resident, gone.live.emitted) == (gone.resident, gone.emitted)
+        assert {one.serial for one in group} == inside.keys()
+        assert len(group) == len(inside)
+        assert group.resident_tokens == sum(one.resident for one in inside.values())
+        assert group.blocks_needed() == sum(one.resident % block_size == 0 for one in inside.values())
+        assert all((one.live.resident, one.live.emitted) == (one.resident, one.emitted) for one in inside.values())
+
+
+def test_two_that_end_together_are_told_in_order_of_submission() -> None:
+    group = DecodeGroup(4)
+    late, early = ready(7, 3), ready(2, 9)
+    group.join(late, 1)
+    group.join(early, 1)
+    assert group.advance() == [early, late]
+
+
+def test_a_session_that_left_and_came_back_ends_at_its_new_end() -> None:
+    """It joins with 1 token left, is preempted before the next iteration, and joins again, for 5 tokens of a new call.
+
+    No iteration has passed for the group in between; it must not end after one.
+    """
+    group, live = DecodeGroup(1), ready(0, 3)
+    group.join(live, 1)
+    group.leave(live)
+    group.join(live, 5)
+    assert [len(group.advance()) for _ in range(5)] == [0, 0, 0, 0, 1]

@@ -1,0 +1,136 @@
+"""Leaping over iterations that are alike changes nothing but the work: every time is the same, bit for bit.
+
+An iteration of x tokens takes 1 s + 0.01 s * x; blocks hold one token (see ``worlds``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy
+from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
+from tests.sim.worlds import World, pause, run, session
+from traces.session import Session
+
+
+def assert_alike(leaping: World, stepping: World) -> None:
+    """Rows and decisions to the bit; sums to rounding, as they are added up in another order."""
+    one, other = leaping.record, stepping.record
+    assert repr(one.sessions) == repr(other.sessions)
+    assert repr(one.calls) == repr(other.calls)
+    assert repr(one.decisions) == repr(other.decisions)
+    for name, value in one.totals.items():
+        if name != "events":
+            assert value == pytest.approx(other.totals[name], rel=1e-9, abs=1e-9), name
+    for name, column in one.timeline.items():
+        assert column == pytest.approx(other.timeline[name], rel=1e-6, abs=1e-6), name
+
+
+@examples(150)
+@given(plots(st.sampled_from(SHIPPED)), st.none() | st.floats(0, 60))
+def test_leaps_change_no_timestamp_by_a_single_bit(plot: Plot, horizon: float | None) -> None:
+    plot = replace(plot, horizon=horizon)
+    assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
+
+
+def both(*sessions: Session, **rules: Any) -> World:
+    """The world that leaps, after a look at the one that does not."""
+    leaping = run(*sessions, leap=True, **rules)
+    assert_alike(leaping, run(*sessions, leap=False, **rules))
+    return leaping
+
+
+def test_a_long_answer_is_one_event_however_long_it_is() -> None:
+    """A prefill and 999 iterations of one token: 1.10 s + 999 * 1.01 s, two events."""
+    world = both(session("a", 10, 1000), gpu=2000)
+    assert world.totals["events"] == 2
+    assert world.totals["iterations"] == 1000
+    assert world.session("a")["finished_at"] == pytest.approx(1.10 + 999 * 1.01)
+
+
+def test_an_arrival_cuts_a_leap_at_the_end_of_the_iteration_in_which_it_comes() -> None:
+    """b comes at 5.0; a's iterations end at 1.10 + 4 * 1.01 = 5.14, and b begins there."""
+    world = both(session("a", 10, 100), session("b", 5, 1, at=5.0))
+    assert world.call("b", 0)["scheduled_at"] == pytest.approx(5.14)
+
+
+def test_a_leap_ends_where_blocks_run_out() -> None:
+    """20 blocks, both grow from 5: the seventh iteration preempts b, leaping or not."""
+    world = both(session("a", 5, 10), session("b", 5, 10), gpu=20)
+    assert world.session("b")["preemptions"] == 1
+    assert world.totals["events"] < world.totals["iterations"]
+
+
+def test_a_session_that_a_preemption_makes_room_for_is_admitted_in_the_next_iteration() -> None:
+    """Prefill apart, two places, 7 blocks: the prefills are looked at before a lacks a block and c is preempted.
+
+    So b, which waits, is admitted one iteration later, beside nobody, and not when a has ended.
+    """
+    world = both(
+        session("a", 1, 5),
+        session("b", 1, 1, pause(0.0), 1, pause(1e-5), 1),
+        session("c", 1, 4, pause(0.0), 1),
+        policy="cache-lru",
+        gpu=7,
+        max_running=2,
+        mixed_batches=False,
+        chunked_prefill=False,
+        swap="blocking",
+        token_budget=2,
+    )
+    assert world.session("c")["preemptions"] == 1
+    assert world.call("b", 2)["finished_at"] < world.session("a")["finished_at"]
+
+
+class DropsAfterTwoSeconds(InterceptPolicy):
+    """Discards a context when its pause has lasted 2 s, and says so beforehand."""
+
+    def revise(self, view: EngineView) -> Iterator[Change]:
+        for paused in view.paused:
+            if view.now >= paused.paused_at + 2.0:
+                yield paused, Discard()
+
+    def review_at(self, view: EngineView) -> float:
+        return min((paused.paused_at + 2.0 for paused in view.paused), default=NEVER)
+
+
+def test_a_session_that_a_change_of_mind_makes_room_for_is_admitted_in_the_next_iteration() -> None:
+    """40 blocks. a pauses at 1.15 with 10 and loses them at 1.15 + 2 * 1.01 = 3.17; c needs 30 and b has 8 by then.
+
+    The queue was looked at before the policy: c begins one iteration later, at 4.18.
+    """
+    world = both(
+        session("a", 10, 1, pause(90.0), 1),
+        session("b", 5, 20),
+        session("c", 25, 1, at=0.5),
+        policy=DropsAfterTwoSeconds(),
+        gpu=40,
+    )
+    assert world.call("c", 0)["scheduled_at"] == pytest.approx(4.18)
+
+
+def test_a_policy_is_asked_at_its_time_in_the_middle_of_a_leap() -> None:
+    """a pauses at 1.15; b's iterations begin at 1.15, 2.16 and 3.17, the first at which 2 s have passed."""
+    world = both(session("a", 10, 1, pause(90.0)), session("b", 5, 60), policy=DropsAfterTwoSeconds())
+    dropped = [one["time"] for one in world.record.decisions if one["asked"] == "revise"]
+    assert dropped == [pytest.approx(3.17)]
+
+
+def test_a_policy_is_asked_at_its_time_while_nothing_runs() -> None:
+    """a is alone: its pause begins at 1.10, and its context goes at 3.10."""
+    world = both(session("a", 10, 1, pause(90.0)), policy=DropsAfterTwoSeconds())
+    assert [one["time"] for one in world.record.decisions if one["asked"] == "revise"] == [pytest.approx(3.10)]
+    assert world.totals["waste_preserve_token_s"] == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("horizon", [1.0, 1.10, 50.0, 50.59, 50.6, 1e4])
+def test_a_leap_is_cut_at_the_horizon(horizon: float) -> None:
+    """Iterations end at 1.10 + k * 1.01, so at 50.59 for k = 49: what had not ended by then is not emitted."""
+    world = both(session("a", 10, 500), horizon=horizon)
+    assert world.totals["end_time"] <= horizon

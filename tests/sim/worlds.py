@@ -1,0 +1,333 @@
+"""Tiny worlds: a few sessions, one GPU with round numbers, and a log of every iteration.
+
+    run(session("a", 90, 10, pause(3.0, returned=20), 5), policy="discard").chunks("a")
+
+Unless a test says otherwise an iteration of x tokens takes 1 s + 0.01 s * x, a token is copied in 0.01 s either way,
+blocks hold one token, no watermark is left free, and an iteration computes at most 64 tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import sim.run
+from policies.contract import InterceptPolicy, QueueOrder
+from policies.orders import FirstCome
+from policies.registry import Spec, make_policy
+from sim.engine import Engine
+from sim.live import LiveSession, State
+from sim.plan import Batch, Copy, Outcome, Plan
+from sim.profile import LinearForward, PhysicalForward, Profile, SwapCost
+from sim.recorder import RunRecord
+from sim.settings import EngineSettings
+from traces.session import Call, Pause, Session
+
+
+def pause(seconds: float, returned: int = 0, keeps: int | None = None, tool: str = "") -> Pause:
+    """A pause of ``seconds``, after which ``returned`` tokens join what is left of the context."""
+    return Pause(seconds, returned, tool=tool, keeps=keeps)
+
+
+def session(name: str, prompt: int, *steps: int | Pause, at: float = 0.0, **shape: Any) -> Session:
+    """``session("a", 90, 10, pause(3), 5)``: a prompt of 90, generates 10, pauses 3 s, generates 5."""
+    calls: list[Call] = []
+    for step in steps:
+        if isinstance(step, Pause):
+            calls[-1] = Call(calls[-1].output, step)
+        else:
+            calls.append(Call(step))
+    return Session(name, at, prompt, tuple(calls), **shape)
+
+
+def profile(
+    *,
+    fixed: float = 1.0,
+    per_token: float = 0.01,
+    copy: float = 0.01,
+    latency: float = 0.0,
+    slowdown: float = 0.0,
+    gpu: int = 1000,
+    host: int = 1000,
+    saturation: int = 64,
+    forward: PhysicalForward | None = None,
+) -> Profile:
+    """Costs of the tiny GPU: seconds an iteration and a token, ``copy`` seconds a token copied, pools in tokens."""
+    return Profile(
+        name="tiny",
+        model="none",
+        gpu="none",
+        origin="estimate",
+        source="a test",
+        kv_bytes_per_token=1,
+        kv_capacity_tokens=gpu,
+        host_capacity_tokens=host,
+        saturation_tokens=saturation,
+        forward=forward or LinearForward(fixed_s=fixed, per_token_s=per_token),
+        swap=SwapCost(
+            out_bytes_per_s=1 / copy,
+            in_bytes_per_s=1 / copy,
+            latency_s=latency,
+            slowdown_out=slowdown,
+            slowdown_in=slowdown,
+        ),
+    )
+
+
+@dataclass
+class Iteration:
+    """What one plan did, by session name. ``end`` is NaN where nothing was waited for: copies that run alone.
+
+    ``beside`` are the tokens of the copies that the batch does not wait for; ``alike`` the iterations of a leap.
+    """
+
+    begin: float
+    end: float = math.nan
+    chunks: dict[str, int] = field(default_factory=dict)
+    decoding: tuple[str, ...] = ()
+    copies: list[tuple[str, str, int]] = field(default_factory=list)
+    beside: int = 0
+    batch: Batch = field(default_factory=Batch)
+    alike: int = 1
+    paused: tuple[str, ...] = ()
+    finished: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed."""
+        return len(self.decoding) + sum(self.chunks.values())
+
+
+class Livelock(AssertionError):
+    """A world that goes on and on."""
+
+
+class WatchedEngine(Engine):
+    """An engine that notes its iterations and checks its invariants at every plan and commit."""
+
+    most_plans = 50_000
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.iterations: list[Iteration] = []
+        self.news: list[tuple[float, str, str]] = []
+        self.everyone: list[LiveSession] = []
+        self.decoded = self.chunked = self.recomputed = 0
+        self._plans = 0
+        self._clock = 0.0
+
+    def submit(self, session: Session, now: float) -> LiveSession:
+        self.news.append((now, "arrived", session.id))
+        live = super().submit(session, now)
+        self.everyone.append(live)
+        self._check()
+        return live
+
+    def plan(self, now: float) -> Plan:
+        self._tick(now)
+        plan = super().plan(now)
+        self._plans += 1
+        if self._plans > self.most_plans:
+            raise Livelock(f"{self._plans} plans at {now} s; inside: {self.queues.inside()}")
+        self._check()
+        self._check_plan(plan)
+        if not plan.empty:
+            self.iterations.append(
+                Iteration(
+                    begin=now,
+                    chunks={chunk.live.session.id: chunk.tokens for chunk in plan.chunks},
+                    decoding=_ids(self.queues.decoding) if plan.decoding else (),
+                    copies=[(copy.live.session.id, copy.direction.value, copy.tokens) for copy in plan.copies],
+                    beside=sum(copy.tokens for copy in plan.copies if not copy.blocking),
+                    batch=plan.batch,
+                )
+            )
+        return plan
+
+    def commit(self, plan: Plan, now: float) -> Outcome:
+        self._tick(now)
+        for live in [chunk.live for chunk in plan.chunks] + (list(self.queues.decoding) if plan.decoding else []):
+            assert live.offloaded == 0 and live.copy is None, f"INV-3: {live} computes with context elsewhere"
+        self.decoded += len(self.queues.decoding) * plan.iterations if plan.decoding else 0
+        self.chunked += sum(chunk.tokens for chunk in plan.chunks)
+        self.recomputed += sum(chunk.recomputed for chunk in plan.chunks)
+        outcome = super().commit(plan, now)
+        self._check()
+        last = self.iterations[-1]
+        last.end, last.alike = now, plan.iterations
+        last.paused, last.finished = _ids(outcome.paused), _ids(outcome.finished)
+        return outcome
+
+    def copied(self, copy: Copy, now: float) -> LiveSession | None:
+        if not copy.blocking:
+            self.news.append((now, "copied", copy.live.session.id))
+        ended = super().copied(copy, now)
+        self._check()
+        return ended
+
+    def resume(self, live: LiveSession, now: float) -> bool:
+        self.news.append((now, "answered", live.session.id))
+        over = super().resume(live, now)
+        self._check()
+        return over
+
+    def _tick(self, now: float) -> None:
+        assert now >= self._clock, f"time runs backwards: {self._clock} then {now}"
+        self._clock = now
+
+    def _check(self) -> None:
+        """INV-1 and INV-2."""
+        queues, inside = self.queues, self.queues.inside()
+        self.contexts.check(inside)
+        assert len({id(live) for live in inside}) == len(inside), f"INV-1: twice inside: {inside}"
+        gone = [live for live in self.everyone if live.state in (State.FINISHED, State.REJECTED, State.FAILED)]
+        assert len(inside) + len(gone) == len(self.everyone), f"INV-1: lost: {set(self.everyone) - set(inside)}"
+        places = (
+            (State.WAITING, [live for _, live in queues.waiting]),
+            (State.SWAPPED, list(queues.swapped)),
+            (State.PREFILLING, list(queues.prefilling)),
+            (State.DECODING, list(queues.decoding)),
+        )
+        for state, members in places:
+            assert all(live.state is state for live in members), f"INV-1: not all {state}: {members}"
+        for live in inside:
+            assert live.resident >= 0 and live.offloaded >= 0 and live.missing >= 0, live
+        for live in gone:
+            assert live.resident == live.offloaded == 0 and live.copy is None, f"{live} left its memory behind"
+
+    def _check_plan(self, plan: Plan) -> None:
+        """INV-4 and INV-5, and what a plan may hold at all."""
+        tokens = plan.batch.query_tokens
+        assert tokens == (len(self.queues.decoding) if plan.decoding else 0) + sum(c.tokens for c in plan.chunks)
+        alone = not self.settings.chunked_prefill and len(plan.chunks) == 1
+        assert tokens <= self.token_budget or alone, f"INV-4: {tokens} tokens, budget {self.token_budget}"
+        assert self.queues.running <= self.settings.max_running
+        assert len({chunk.live for chunk in plan.chunks}) == len(plan.chunks), "one context twice in a batch"
+        assert all(chunk.tokens > 0 and chunk.start == chunk.live.resident for chunk in plan.chunks)
+        assert self.settings.mixed_batches or not (plan.decoding and plan.chunks), "prefill and decode share a batch"
+        if not self.settings.chunked_prefill:
+            assert all(chunk.tokens == chunk.live.missing for chunk in plan.chunks), "a chunk though chunking is off"
+        if plan.empty and (self.queues.ready() or len(self.queues.decoding)):
+            assert self.contexts.flying or self.queues.paused, "INV-5: nothing will ever change"
+
+
+def _ids(sessions: Any) -> tuple[str, ...]:
+    return tuple(live.session.id for live in sessions)
+
+
+@dataclass
+class World:
+    """A world that has run."""
+
+    record: RunRecord
+    engine: WatchedEngine
+
+    @property
+    def iterations(self) -> list[Iteration]:
+        """Every plan that did something, in order."""
+        return self.engine.iterations
+
+    def chunks(self, name: str) -> list[int]:
+        """The sizes of the chunks in which a session's missing tokens were computed, in order."""
+        return [iteration.chunks[name] for iteration in self.iterations if name in iteration.chunks]
+
+    def copies(self, name: str) -> list[tuple[float, str, int]]:
+        """A session's copies: when each was begun, which way, how many tokens."""
+        return [
+            (iteration.begin, way, tokens)
+            for iteration in self.iterations
+            for who, way, tokens in iteration.copies
+            if who == name
+        ]
+
+    def times(self) -> list[tuple[float, float]]:
+        """Begin and end of every iteration that was waited for."""
+        return [(one.begin, one.end) for one in self.iterations if not math.isnan(one.end)]
+
+    def session(self, name: str) -> dict[str, Any]:
+        """A session's row of the record."""
+        return _rows(self.record.sessions, id=name)[0]
+
+    def call(self, name: str, index: int) -> dict[str, Any]:
+        """A call's row of the record."""
+        return _rows(self.record.calls, session=name, call=index)[0]
+
+    def decided(self) -> list[tuple[str, str, str]]:
+        """Logged decisions: session, what was asked, the verdict."""
+        return [(one["session"], one["asked"], one["verdict"]) for one in self.record.decisions]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """Sums over the run."""
+        return self.record.totals
+
+
+def _rows(columns: dict[str, list[Any]], **match: Any) -> list[dict[str, Any]]:
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [row for row in rows if all(row[key] == value for key, value in match.items())]
+
+
+_OF_PROFILE = {"fixed", "per_token", "copy", "latency", "slowdown", "gpu", "host", "saturation", "forward"}
+_DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "max_running": 8}
+
+
+def run(
+    *sessions: Session,
+    policy: InterceptPolicy | Spec = "preserve",
+    order: QueueOrder | None = None,
+    horizon: float | None = None,
+    step: float = 1.0,
+    leap: bool = False,
+    **knobs: Any,
+) -> World:
+    """Run a tiny world to its end, iteration by iteration.
+
+    ``knobs`` are those of ``profile`` and the fields of ``EngineSettings``.
+    """
+    costs = {name: knobs.pop(name) for name in sorted(_OF_PROFILE & knobs.keys())}
+    return simulate(
+        sessions,
+        policy=policy if isinstance(policy, InterceptPolicy) else make_policy(policy),
+        order=order or FirstCome(),
+        settings=EngineSettings(**_DEFAULTS | knobs),
+        profile=profile(**costs),
+        horizon=horizon,
+        step=step,
+        leap=leap,
+    )
+
+
+def simulate(
+    sessions: Sequence[Session],
+    *,
+    policy: InterceptPolicy,
+    order: QueueOrder,
+    settings: EngineSettings,
+    profile: Profile,
+    horizon: float | None = None,
+    step: float = 1.0,
+    leap: bool = False,
+) -> World:
+    """``sim.run.simulate`` with a watched engine."""
+    engines: list[WatchedEngine] = []
+
+    def watched(*args: Any) -> WatchedEngine:
+        engines.append(WatchedEngine(*args))
+        return engines[-1]
+
+    with patch.object(sim.run, "Engine", watched):
+        record = sim.run.simulate(
+            sessions,
+            policy=policy,
+            order=order,
+            settings=settings,
+            profile=profile,
+            horizon=horizon,
+            timeline_step=step,
+            leap=leap,
+            log_decisions=True,
+        )
+    return World(record, engines[0])
