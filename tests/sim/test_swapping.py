@@ -103,6 +103,36 @@ def test_a_copy_begun_with_the_queue_s_head_stays_within_what_its_iteration_hide
     assert sum(tokens for _, _, tokens in together.copies) <= 11
 
 
+class SwapsWhenAsked(InterceptPolicy):
+    """Keeps contexts until their room is needed; then they leave for the host."""
+
+    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+        for paused in view.paused:
+            if not paused.moving:
+                yield paused, Swap()
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_copies_that_make_room_stay_within_what_their_iteration_hides(mixed: bool) -> None:
+    """20 blocks: a pauses at 1.15 with 10, b decodes, c comes at 1.2 and needs 12. b's 1.01 s hide 2 tokens of 0.5 s.
+
+    With prefill apart the queue is looked at, and a asked for room, before b's iteration is planned.
+    """
+    world = run(
+        session("a", 10, 1, pause(50.0)),
+        session("b", 5, 8),
+        session("c", 12, 1, at=1.2),
+        gpu=20,
+        copy=0.5,
+        policy=SwapsWhenAsked(),
+        mixed_batches=mixed,
+        swap="overlapped",
+        swap_budget="hidden",
+    )
+    assert world.copies("a")[0] == (pytest.approx(2.16), "out", 2)
+    assert all(one.beside <= 2 for one in world.iterations if one.decoding == ("b",))
+
+
 def overlapped_and_hidden(plot: Plot) -> Plot:
     rules = plot.settings.model_copy(update={"swap": "overlapped", "swap_budget": "hidden"})
     slow = plot.profile.model_copy(update={"swap": SwapCost(out_bytes_per_s=100.0, in_bytes_per_s=50.0)})
