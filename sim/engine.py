@@ -28,7 +28,7 @@ from sim.costs import CostModel
 from sim.counsel import Counsel
 from sim.errors import StalledEngine
 from sim.live import LiveSession, State
-from sim.plan import Copy, Outcome, Plan
+from sim.plan import Batch, Copy, Outcome, Plan
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.settings import EngineSettings
@@ -216,10 +216,16 @@ class Engine:
         plan.iterations = len(plan.growth)
 
     def _hidden_tokens(self, plan: Plan) -> float:
-        """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass."""
-        if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited" or not plan.computes:
+        """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass.
+
+        Before anything is planned the batch is taken to be the decoding sessions.
+        """
+        if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited":
             return math.inf
-        return self.costs.tokens_within(self.costs.iteration_time(plan.batch))
+        batch, decoding = plan.batch, self.queues.decoding
+        if not plan.computes and decoding:
+            batch = Batch(len(decoding), decoding.resident_tokens + len(decoding))
+        return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
 
     # ---- the end of an iteration
 
