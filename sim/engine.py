@@ -184,7 +184,7 @@ class Engine:
             if not plan.chunks:
                 batching.decode(plan)
                 batching.swap_in(plan)
-            if not plan.computes:
+            if not plan.computes and not self.room.copies_beside:
                 batching.prefill(plan)
         if self.contexts.held or self.room.unsettled:
             self.room.settle_budget()

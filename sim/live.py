@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where a session is. Exactly one at a time; the last four are inside, the last three final."""
+    """Where a session is. Exactly one at a time; the first five are inside, the last three final."""
 
     WAITING = "waiting"
     """Ready; part of its context must be computed before it can decode."""

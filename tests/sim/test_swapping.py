@@ -133,6 +133,25 @@ def test_copies_that_make_room_stay_within_what_their_iteration_hides(mixed: boo
     assert all(one.beside <= 2 for one in world.iterations if one.decoding == ("b",))
 
 
+def test_copies_begun_before_a_chunk_is_planned_stay_within_what_it_hides() -> None:
+    """Prefill apart, ``swapped_first``: c's last 36 tokens are planned after a's copy. 1.36 s hide 13 tokens of 0.1 s.
+
+    a is on the host from 3.75 and back at 10.25; c computes 64 tokens from 9.5 to 11.14 and the rest beside a's copy.
+    """
+    world = run(
+        session("a", 25, 1, pause(9.0), 1),
+        session("c", 100, 1, at=9.5),
+        copy=0.1,
+        policy="swap",
+        mixed_batches=False,
+        swapped_first=True,
+        swap="overlapped",
+        swap_budget="hidden",
+    )
+    last = next(one for one in world.iterations if one.chunks == {"c": 36})
+    assert last.beside <= 13
+
+
 def overlapped_and_hidden(plot: Plot) -> Plot:
     rules = plot.settings.model_copy(update={"swap": "overlapped", "swap_budget": "hidden"})
     slow = plot.profile.model_copy(update={"swap": SwapCost(out_bytes_per_s=100.0, in_bytes_per_s=50.0)})
