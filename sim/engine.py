@@ -184,7 +184,7 @@ class Engine:
             if not plan.chunks:
                 batching.decode(plan)
                 batching.swap_in(plan)
-            if not plan.computes and not self.room.copies_beside:
+            if not plan.computes:
                 batching.prefill(plan)
         if self.contexts.held or self.room.unsettled:
             self.room.settle_budget()
@@ -218,13 +218,17 @@ class Engine:
     def _hidden_tokens(self, plan: Plan) -> float:
         """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass.
 
-        Before anything is planned the batch is taken to be the decoding sessions.
+        Before anything is planned the batch is taken to be the decoding sessions or, without any, the next chunk.
         """
         if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited":
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes and decoding:
             batch = Batch(len(decoding), decoding.resident_tokens + len(decoding))
+        elif not plan.computes and self.queues.prefilling:
+            batch = Batch()
+            first = min(self.queues.prefilling, key=by_key)
+            batch.add_chunk(first.resident, min(first.missing, self.token_budget))
         return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
 
     # ---- the end of an iteration
