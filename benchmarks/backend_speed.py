@@ -188,7 +188,7 @@ class Bench:
             F.linear(x[:1], self.model.weights.head)
 
         taken, limit = self.seconds(compute), self.seconds(products)
-        flops = 2 * chunk * self.model.config.matmul_parameters
+        flops = 2 * chunk * self.model.config.layer_parameters
         self.add(against(f"prefill chunk of {chunk}", taken * 1e3, "ms", limit * 1e3, "its matrix products alone"))
         self.add(Row("those matrix products", flops / limit / 1e12, "TFLOP/s"))
 

@@ -142,9 +142,9 @@ def memory(comparison: Comparison, load: float | None = None) -> Picture:
         axes.stackplot(binned["time"], shares, colors=colours, labels=[label for label, _ in USES.values()], lw=0)
         axes.set_title(system, fontsize=10, loc="left", color=_INK)
         axes.set_ylim(0, 100)
-        axes.set_xlim(0, None)
         axes.axvline(comparison.duration, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
         _frame(axes, grid="y")
+    grid.flat[0].set_xlim(left=0)  # shared; set once all panels are drawn, so that the longest run is whole
     for axes in list(grid.flat)[len(systems) :]:
         axes.set_visible(False)
     figure.supxlabel(f"simulated time (s) at load {load:g}; dotted: the last arrival", fontsize=10)

@@ -50,8 +50,8 @@ class Released(InterceptPolicy):
             held = -(-paused.resident_tokens // view.block_size)
             leaving = min(held, blocks, self._budget_blocks)
             if leaving > 0 and recompute >= dearest:
-                blocks, self._budget_blocks = blocks - leaving, self._budget_blocks - leaving
                 because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
+                blocks, self._budget_blocks = blocks - leaving, self._budget_blocks - leaving
                 yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
 
     def _candidates(self, view: EngineView) -> list[Candidate]:

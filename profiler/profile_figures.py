@@ -60,14 +60,11 @@ def decode(findings: Findings) -> Figure:
     chosen = findings.points[_of(findings.points, "decode")]
     contexts = chosen.decode_context / chosen.decodes
     costs = _device(findings.profile)
-    levels = np.unique(contexts)
-    for colour, marker, context in zip(_ramp(len(levels)), _markers(len(levels)), levels, strict=True):
-        mine = chosen[contexts == context]
-        order = np.argsort(mine.decodes)
-        _measured(axes, mine[order], mine.decodes[order], colour, marker, f"{context:,.0f} tokens")
-        sizes = np.unique(np.geomspace(1, mine.decodes.max(), 120).round())
-        line = [costs.iteration_time(Batch(decode_sessions=int(n), decode_context=int(n * context))) for n in sizes]
-        axes.plot(sizes, 1e3 * np.array(line), color=colour, linewidth=1.4)
+
+    def predicted(sessions: int, context: float) -> float:
+        return costs.iteration_time(Batch(decode_sessions=sessions, decode_context=int(sessions * context)))
+
+    _families(axes, chosen, chosen.decodes, contexts, predicted, least=1)
     _logarithmic(axes)
     _legend(axes, "context of each")
     return figure
@@ -80,14 +77,7 @@ def prefill(findings: Findings) -> Figure:
     chosen = points[_of(points, "prefill", "tokens") & (points.chunks == 1)]
     priors = chosen.chunk_context - chosen.chunk_tokens
     costs = _device(findings.profile)
-    levels = np.unique(priors)
-    for colour, marker, prior in zip(_ramp(len(levels)), _markers(len(levels)), levels, strict=True):
-        mine = chosen[priors == prior]
-        order = np.argsort(mine.chunk_tokens)
-        _measured(axes, mine[order], mine.chunk_tokens[order], colour, marker, f"{prior:,.0f} tokens")
-        sizes = np.unique(np.geomspace(mine.chunk_tokens.min(), mine.chunk_tokens.max(), 200).round())
-        line = [costs.forward_time(int(n), int(prior)) for n in sizes]
-        axes.plot(sizes, 1e3 * np.array(line), color=colour, linewidth=1.4)
+    _families(axes, chosen, chosen.chunk_tokens, priors, lambda n, prior: costs.forward_time(n, int(prior)))
     _logarithmic(axes)
     _legend(axes, "context before it")
     return figure
@@ -264,6 +254,20 @@ def _panel(findings: Findings, title: str, across: str, up: str) -> tuple[Figure
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure, axes
+
+
+def _families(
+    axes: Axes, points: Points, across: Floats, by: Floats, predict: Callable[[int, float], float], least: int = 0
+) -> None:
+    """One colour a value of ``by``, in tokens: its points over ``across``, and ``predict(across, by)`` as a line that
+    begins at ``least``, by default at its first point."""
+    levels = np.unique(by)
+    for colour, marker, level in zip(_ramp(len(levels)), _markers(len(levels)), levels, strict=True):
+        mine, places = points[by == level], across[by == level]
+        order = np.argsort(places)
+        _measured(axes, mine[order], places[order], colour, marker, f"{level:,.0f} tokens")
+        sizes = np.unique(np.geomspace(least or places.min(), places.max(), 200).round())
+        axes.plot(sizes, [1e3 * predict(int(n), float(level)) for n in sizes], color=colour, linewidth=1.4)
 
 
 def _measured(axes: Axes, points: Points, across: Floats, colour: str, marker: str, label: str) -> None:

@@ -211,10 +211,7 @@ class Server:
 
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
-        for live in outcome.first_tokens:
-            self._recorder.first_token(live, now)
-        for live in outcome.ended:
-            self._recorder.call_ended(live, now)
+        self._recorder.committed(outcome, now)
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None

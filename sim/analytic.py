@@ -20,7 +20,10 @@ from sim.profile import PhysicalForward, Profile, SwapCost
 
 
 class ModelShape(BaseModel):
-    """The sizes of a Llama-family decoder that its costs follow from. A model file's other keys are not needed."""
+    """The sizes of a Llama-family decoder that its costs follow from; other keys of a model file are passed over.
+
+    A backend that builds the model extends this with what else it needs.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,9 +48,10 @@ class ModelShape(BaseModel):
         """Weights of the output matrix, used once for each emitted token."""
         return self.vocab * self.hidden
 
-    def kv_bytes_per_token(self, element_bytes: int) -> int:
-        """Bytes of keys and values of one token over all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+    @property
+    def kv_numbers_per_token(self) -> int:
+        """Numbers in the keys and values of one token over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
 
 
 class Datasheet(BaseModel):
@@ -94,7 +98,7 @@ def derive(model: ModelShape, gpu: Datasheet, assume: Assumptions | None = None)
     bandwidth = gpu.memory_bytes_per_s * assume.memory_share
     flops = gpu.bf16_flops * assume.compute_share
     weights = (model.layer_parameters + model.head_parameters) * assume.element_bytes
-    kv = model.kv_bytes_per_token(assume.element_bytes)
+    kv = model.kv_numbers_per_token * assume.element_bytes
     embedding = model.head_parameters * assume.element_bytes
     pool = gpu.memory_bytes * assume.memory_fraction - weights - embedding - assume.activation_bytes
     if pool <= kv:

@@ -71,7 +71,7 @@ class Batching:
         if not plan.computes and self._room.copies_beside:
             return
         promised = self._promised_blocks(plan)
-        while queues.waiting and queues.running < self._queues.most_running:
+        while queues.waiting and queues.running < queues.most_running:
             live = queues.waiting[0][1]
             tokens = self._chunk_tokens(live, plan)
             if tokens == 0:
@@ -141,7 +141,7 @@ class Batching:
             if live.copy is not None:
                 continue
             need = self._contexts.blocks(live.context) - self._contexts.blocks(live.resident)
-            if queues.running + arriving >= self._queues.most_running or not self._room.make(need, urgent=False):
+            if queues.running + arriving >= queues.most_running or not self._room.make(need, urgent=False):
                 return
             copy = self._room.begin_in(live)
             if copy is None:

@@ -10,6 +10,7 @@ from typing import Any
 from sim.engine import Engine
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
+from sim.plan import Outcome
 from traces.session import Session
 
 Columns = dict[str, list[Any]]
@@ -88,14 +89,13 @@ class Recorder:
                 pause.duration,
             )
 
-    def first_token(self, live: LiveSession, now: float) -> None:
-        """The first token of a call."""
-        self._open[live.serial].first_token_at = now
-        self._first_token.setdefault(live.serial, now)
-
-    def call_ended(self, live: LiveSession, now: float) -> None:
-        """The last token of a call."""
-        self._close(live, now)
+    def committed(self, outcome: Outcome, now: float) -> None:
+        """An iteration is over: first tokens of calls, and calls that have ended."""
+        for live in outcome.first_tokens:
+            self._open[live.serial].first_token_at = now
+            self._first_token.setdefault(live.serial, now)
+        for live in outcome.ended:
+            self._close(live, now)
 
     def finished(self, live: LiveSession, now: float) -> None:
         """The session is over."""

@@ -160,10 +160,7 @@ class Replica:
 
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
-        for live in outcome.first_tokens:
-            self.recorder.first_token(live, now)
-        for live in outcome.ended:
-            self.recorder.call_ended(live, now)
+        self.recorder.committed(outcome, now)
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None

@@ -11,6 +11,8 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sim.analytic import ModelShape
+
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = (_ROOT / "configs" / "models", _ROOT / "caesura" / "_configs" / "models")
 
@@ -30,24 +32,17 @@ class RopeScaling(BaseModel):
     original_context: int = Field(gt=0)
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(ModelShape):
     """Sizes of one decoder. ``dtype`` is what its weights and its KV are held in, unless a caller says otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    layers: int = Field(ge=1)
-    hidden: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
     head_dim: int = Field(ge=2)
-    intermediate: int = Field(ge=1)
     vocab: int = Field(ge=2)
     rope_theta: float = Field(gt=0)
     rope_scaling: RopeScaling | None = None
     norm_eps: float = Field(gt=0)
     tied_embeddings: bool = False
-    max_context: int = Field(ge=1, description="tokens of the longest context the model was made for")
     dtype: Literal["bfloat16", "float16", "float32", "float64"] = "bfloat16"
 
     @model_validator(mode="after")
@@ -76,20 +71,14 @@ class ModelConfig(BaseModel):
         return self.kv_heads * self.head_dim
 
     @property
-    def matmul_parameters(self) -> int:
-        """Weights that take part in the matrix products of every token: all but the embedding, the head and norms."""
-        attention = self.hidden * (self.query_size + 2 * self.kv_size) + self.query_size * self.hidden
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
-
-    @property
     def parameters(self) -> int:
         """All weights."""
         embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
-        return self.matmul_parameters + embeddings + (2 * self.layers + 1) * self.hidden
+        return self.layer_parameters + embeddings + (2 * self.layers + 1) * self.hidden
 
     def kv_bytes_per_token(self, dtype: torch.dtype | None = None) -> int:
         """Bytes of keys and values that one context token holds over all layers."""
-        return self.layers * 2 * self.kv_size * int((dtype or self.torch_dtype).itemsize)
+        return self.kv_numbers_per_token * int((dtype or self.torch_dtype).itemsize)
 
     def inverse_frequencies(self) -> torch.Tensor:
         """Rotary angle a position for each pair of dimensions, float64 ``[head_dim / 2]``, Llama 3 scaling applied."""

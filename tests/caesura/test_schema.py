@@ -32,7 +32,7 @@ def test_it_is_a_schema() -> None:
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_experiments_hold(file: Path) -> None:
-    jsonschema.validate(yaml.safe_load(file.read_text()), SCHEMA, jsonschema.Draft202012Validator)
+    assert not list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(yaml.safe_load(file.read_text())))
 
 
 GOOD: dict[str, Any] = {"workload": {"arrivals": {"poisson": {"rate": 2}}}, "systems": ["vllm"]}
