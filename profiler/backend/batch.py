@@ -93,6 +93,10 @@ class BatchBuffers:
         max_tokens: tokens of all chunks of an iteration at most.
         device: where the copy goes.
         scratch_row, scratch_block: what padding reads and writes.
+        schedule: int32 numbers that attention may write for the decoding sessions.
+
+    Attributes:
+        schedule: where it writes them, on the host.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class BatchBuffers:
         device: torch.device,
         scratch_row: int,
         scratch_block: int,
+        schedule: int = 0,
     ) -> None:
         self.tables, self.max_tokens = tables, max_tokens
         self.scratch_row, self.scratch_block = scratch_row, scratch_block
@@ -113,7 +118,8 @@ class BatchBuffers:
         self._flat_end = 4 * max_decodes
         self._lengths_at = self._flat_end
         self._starts_at = _aligned(self._lengths_at + max_decodes)
-        self._blocks_at = _aligned(self._starts_at + max_decodes + 1)
+        self._schedule_at = _aligned(self._starts_at + max_decodes + 1)
+        self._blocks_at = _aligned(self._schedule_at + schedule)
         fixed_end = _aligned(self._blocks_at + max_decodes * width)
         capacity = fixed_end + 8 * max_tokens + max_decodes * (width + 1) + 64
         cuda = device.type == "cuda"
@@ -122,6 +128,7 @@ class BatchBuffers:
         self._numbers: Ints = self.host.numpy()
         self._flat = self._numbers[: self._flat_end].reshape(4, max_decodes)
         self._flat_on_device = self.device[: self._flat_end].view(4, max_decodes)
+        self.schedule: Ints = self._numbers[self._schedule_at : self._schedule_at + schedule]
         self._used = 0
 
     def graph_inputs(self, padded: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -129,6 +136,11 @@ class BatchBuffers:
         starts = self.device[self._starts_at : self._starts_at + padded + 1]
         lengths = self.device[self._lengths_at : self._lengths_at + padded]
         return starts, self.device[self._blocks_at : self._blocks_at + padded * len(self._columns)], lengths
+
+    @property
+    def schedule_on_device(self) -> torch.Tensor:
+        """Where ``schedule`` lies once it is sent."""
+        return self.device[self._schedule_at : self._schedule_at + len(self.schedule)]
 
     def fill_decodes(self, rows: Ints, positions: Ints, padded: int) -> Sequences | None:
         """Write the decoding sessions, which have blocks for their tokens at ``positions``, padded to ``padded``."""

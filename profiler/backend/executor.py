@@ -15,7 +15,7 @@ import torch
 from profiler.backend.attention import Attention, TorchPagedAttention
 from profiler.backend.batch import BatchBuffers, Chunk, ChunkPart, TokenBatch
 from profiler.backend.block_tables import BlockTables, Ints
-from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes
+from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes, schedule_length
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.moments import GpuMoment, Moment, moment_on
@@ -109,6 +109,7 @@ class Executor:
         on_gpu = self.device.type == "cuda"
         rows = len(tables.gpu_count)
         self.store = TokenStore(rows, tables.max_context, model.config.vocab, self.device, sampling, margins)
+        use_flashinfer = on_gpu and cache.dtype.itemsize == 2 if flashinfer is None else flashinfer
         self.buffers = BatchBuffers(
             tables,
             padded_sizes(max_decodes)[-1],
@@ -116,8 +117,8 @@ class Executor:
             self.device,
             self.store.scratch_row,
             cache.scratch_block,
+            schedule_length(cache, max_decodes) if use_flashinfer else 0,
         )
-        use_flashinfer = on_gpu and cache.dtype.itemsize == 2 if flashinfer is None else flashinfer
         self.attention: Attention = (
             FlashInferAttention(cache, self.buffers, max_decodes) if use_flashinfer else TorchPagedAttention(cache)
         )
@@ -186,8 +187,9 @@ class Executor:
         rows = np.fromiter((self.tables.rows[key] for key in decode), dtype=np.int32, count=len(decode))
         work = [self._look_up(chunk) for chunk in chunks]
         padded = self.attention.padded(len(decode))
-        begun = moment_on(self.device)
         part = self._prepare(rows, work, padded)
+        begun = moment_on(self.device)
+        self._send()
         graph = self._graphs.get(padded) if part is None else None
         if graph is not None:
             graph.replay()
@@ -207,18 +209,21 @@ class Executor:
         return Chunk(row, chunk.start, chunk.tokens, end == self.context[row])
 
     def _prepare(self, rows: Ints, work: Sequence[Chunk], padded: int) -> ChunkPart | None:
-        """Take blocks, fill and send the index tensors, plan attention."""
+        """Take blocks, fill the index tensors, plan attention."""
         self.tables.grow(rows, self.context[rows])
         if work:
             ends = np.array([chunk.start + chunk.tokens for chunk in work], dtype=np.int32)
             self.tables.grow(np.array([chunk.row for chunk in work], dtype=np.int32), ends)
         sequences = self.buffers.fill_decodes(rows, self.context[rows] - 1, padded)
         part = self.buffers.fill_chunks(work, padded)
-        self.buffers.send()
         self.attention.plan(sequences, None if part is None else part.sequences)
+        return part
+
+    def _send(self) -> None:
+        """Send the index tensors."""
+        self.buffers.send()
         if self.device.type == "cuda":
             self._sent = GpuMoment(timed=False)
-        return part
 
     def _compute(self, padded: int, part: ChunkPart | None) -> None:
         """Everything on the device, from index tensors to stored token ids; also what a graph captures."""
@@ -256,6 +261,7 @@ class Executor:
             for _ in range(2):  # the first time kernels are loaded and libraries make their workspaces
                 torch.cuda.synchronize(self.device)
                 self._prepare(nobody, (), padded)
+                self._send()
                 self._compute(padded, None)
             torch.cuda.synchronize(self.device)
             graph = torch.cuda.CUDAGraph()

@@ -4,18 +4,22 @@ Decoding sessions and chunks run in kernels of their own, each tiled for its kin
 session costs the same whether a chunk runs beside it or not. Decoding sessions always go through fixed buffers and
 padded sizes, as CUDA graphs want it, with and without a graph.
 
-The pinned workspace of a wrapper is read by an asynchronous copy that ``plan`` starts: whoever plans again must first
-have waited for that copy. The executor does, once for all its buffers.
+The pinned workspace of the chunks' wrapper is read by an asynchronous copy that ``plan`` starts: whoever plans again
+must first have waited for that copy. The executor does, once for all its buffers. The decoding sessions' schedule is
+our own (see ``decode_schedule``) and goes with the index tensors.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from profiler.backend.batch import BatchBuffers, Sequences, TokenBatch
+from profiler.backend.decode_schedule import DecodeSchedule, tile_of
 from profiler.backend.kv_cache import KVCache
 
 WORKSPACE_BYTES = 256 << 20
@@ -26,6 +30,25 @@ def padded_sizes(most: int) -> tuple[int, ...]:
     """The batch sizes that decoding sessions are padded to: 1, 2, 4, then every 8 up to ``most`` or just above."""
     sizes = (1, 2, 4, *range(STEP, most + STEP, STEP))
     return sizes[: bisect_left(sizes, most) + 1]
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1 elsewhere."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def schedule_length(cache: KVCache, max_decodes: int) -> int:
+    """int32 numbers of the longest schedule."""
+    most = padded_sizes(max_decodes)[-1]
+    return DecodeSchedule(most, cache.config.kv_heads, processors(cache.device), cache.block_size).places.end
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodePlan:
+    """FlashInfer's wrapper for one padded size, and what is computed for each batch of it."""
+
+    wrapper: Any
+    schedule: DecodeSchedule
 
 
 class FlashInferAttention:
@@ -45,7 +68,7 @@ class FlashInferAttention:
         self.sizes = padded_sizes(max_decodes)
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
-        self._decode_wrappers: dict[int, Any] = {}
+        self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
     def padded(self, decodes: int) -> int:
@@ -71,23 +94,29 @@ class FlashInferAttention:
             )
 
     def _plan_decode(self, decode: Sequences, shape: tuple[int, int, int, int]) -> None:
-        """Plan for a padded batch. All index tensors are on the device already, at the wrapper's own buffers, so that
-        only the schedule is computed and sent; a wrapper's first plan, which also loads its kernels, does all of it."""
+        """Plan for a padded batch: write its schedule beside the index tensors, which are sent later."""
+        planned = self._decode_plans.get(len(decode))
+        if planned is None:
+            planned = self._decode_plans[len(decode)] = self._first_plan(decode, shape)
+        blocks = np.diff(decode.block_starts.numpy())
+        planned.schedule.write(self._buffers.schedule, blocks)
+
+    def _first_plan(self, decode: Sequences, shape: tuple[int, int, int, int]) -> _DecodePlan:
+        """A wrapper for a padded size. Its own first plan loads the kernels; ours takes that one's place."""
+        heads, kv_heads, head_dim, block_size = shape
+        wrapper = self._make_decode_wrapper(len(decode))
         indices = (decode.block_starts, decode.blocks_on_host, decode.last_lengths)
-        dtype = self.cache.dtype
-        wrapper = self._decode_wrappers.get(len(decode))
-        if wrapper is None:
-            wrapper = self._decode_wrappers[len(decode)] = self._make_decode_wrapper(len(decode))
-            wrapper.plan(*indices, *shape, q_data_type=dtype, kv_data_type=dtype)
-            return
-        self._lib.decode.fast_decode_plan(
-            wrapper,
-            *indices,
-            *shape,
-            q_data_type=dtype,
-            kv_data_type=dtype,
-            global_override_indptr_cpu=decode.block_starts,
-        )
+        wrapper.plan(*indices, *shape, q_data_type=self.cache.dtype, kv_data_type=self.cache.dtype)
+        tile = tile_of(wrapper._plan_info)
+        if tile is None:
+            raise RuntimeError(
+                f"FlashInfer {self._lib.__version__} plans in another form; install flashinfer-python==0.6.3"
+            )
+        schedule = DecodeSchedule(len(decode), kv_heads, processors(self.cache.device), block_size)
+        assert schedule.workspace_bytes(heads, head_dim) <= WORKSPACE_BYTES
+        wrapper._plan_info = schedule.plan(heads, head_dim, tile)
+        wrapper._int_workspace_buffer = self._buffers.schedule_on_device.view(torch.uint8)
+        return _DecodePlan(wrapper, schedule)
 
     def _make_decode_wrapper(self, size: int) -> Any:
         starts, blocks, lengths = self._buffers.graph_inputs(size)
@@ -107,7 +136,7 @@ class FlashInferAttention:
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         n, views = self._decodes, self.cache.views[layer]
         if n:
-            self._decode_wrappers[n].run(q[:n], views, out=out[:n])
+            self._decode_plans[n].wrapper.run(q[:n], views, out=out[:n])
         if n < len(q):
             self._chunk_wrapper.run(q[n:], views, out=out[n:])
         return out.flatten(1)

@@ -1,0 +1,119 @@
+"""How the attention of a decoding batch is cut into pieces that the GPU's processors take one after another.
+
+FlashInfer cuts long contexts only while the batch leaves processors idle. A batch large enough to fill the GPU goes
+uncut, and then one long context among short ones holds all of them up: a single processor reads it. Here every batch is
+cut into pieces of about the same length, several for each processor, so that what it costs follows from the sum of its
+contexts. The pieces are written down as FlashInfer's kernels read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from profiler.backend.block_tables import Ints
+
+PIECES_A_PROCESSOR = 8
+"""Pieces that each of the GPU's multiprocessors gets if all contexts are long."""
+SHORTEST_PIECE = 128
+"""Tokens: below, a piece costs more to begin than to read."""
+PLAN_FIELDS = 15
+"""Numbers in the plan of FlashInfer's ``fa2`` kernels."""
+_TILE_FIELD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the parts of a schedule lie, in int32 from its beginning. ``end`` is where it ends."""
+
+    requests: int
+    query_tiles: int
+    pieces: int
+    row_starts: int
+    merge_starts: int
+    piece_tokens: int
+    rows: int
+    valid: int
+    end: int
+
+
+class DecodeSchedule:
+    """The schedule of ``size`` decoding sessions, padding included.
+
+    Args:
+        size: sessions.
+        kv_heads: each of them reads its part of a context on its own.
+        processors: multiprocessors of the GPU.
+        block_size: tokens a block.
+    """
+
+    def __init__(self, size: int, kv_heads: int, processors: int, block_size: int) -> None:
+        self.size, self._block_size = size, block_size
+        self._cuts = -(-PIECES_A_PROCESSOR * processors // kv_heads)
+        self.most_pieces = size + self._cuts
+        self._sessions: Ints = np.arange(size, dtype=np.int32)
+        self._numbers: Ints = np.arange(self.most_pieces, dtype=np.int32)
+        self.places = _places(size, self.most_pieces)
+
+    def plan(self, heads: int, head_dim: int, tile: int) -> list[int]:
+        """FlashInfer's plan: byte offsets in the schedule and in the workspace of its kernels.
+
+        Args:
+            heads, head_dim: of the queries.
+            tile: query rows that a kernel takes at a time, as FlashInfer chose it.
+        """
+        at = self.places
+        sums = 4 * self.most_pieces * heads * head_dim
+        ints = (at.requests, at.query_tiles, at.pieces, at.merge_starts, at.row_starts, at.piece_tokens)
+        return [
+            self.most_pieces,
+            self.size,
+            4 * at.rows,
+            tile,
+            *(4 * place for place in ints),
+            0,
+            -(-sums // 16) * 16,
+            4 * at.valid,
+            1,
+            1,
+        ]
+
+    def workspace_bytes(self, heads: int, head_dim: int) -> int:
+        """Bytes for the pieces' sums and weights, before they are merged."""
+        return 4 * self.most_pieces * heads * (head_dim + 1) + 32
+
+    def write(self, schedule: Ints, blocks: Ints) -> None:
+        """Cut sessions of ``blocks[i]`` blocks each, and write it into ``schedule``, int32 ``[places.end]``."""
+        at = self.places
+        longest = max(-(-int(blocks.sum()) // self._cuts), -(-SHORTEST_PIECE // self._block_size))
+        counts = -(-blocks // longest)
+        starts = schedule[at.row_starts : at.row_starts + self.size + 1]
+        starts[0] = 0
+        np.cumsum(counts, out=starts[1:])
+        pieces = int(starts[-1])
+        assert pieces <= self.most_pieces, f"{pieces} pieces of {self.size} sessions; {self.most_pieces} have room"
+        requests = np.repeat(self._sessions, counts)
+        schedule[at.requests : at.requests + pieces] = requests
+        schedule[at.query_tiles : at.query_tiles + pieces] = 0
+        schedule[at.pieces : at.pieces + pieces] = self._numbers[:pieces] - starts[requests]
+        schedule[at.merge_starts : at.merge_starts + self.size + 1] = starts
+        schedule[at.piece_tokens] = longest * self._block_size
+        schedule[at.rows] = self.size
+        valid = schedule[at.valid : at.end].view(np.bool_)
+        valid[:pieces], valid[pieces:] = True, False
+
+
+def tile_of(plan: Sequence[int]) -> int | None:
+    """Query rows that FlashInfer's kernels take at a time, by a plan of its own; None if that has another form."""
+    return int(plan[_TILE_FIELD]) if len(plan) == PLAN_FIELDS else None
+
+
+def _places(size: int, pieces: int) -> Places:
+    """Each part at a step of 16 bytes."""
+    lengths = (pieces, pieces, pieces, size + 1, size + 1, 1, 1, -(-pieces // 4))
+    at = [0]
+    for length in lengths:
+        at.append(-(-(at[-1] + length) // 4) * 4)
+    return Places(*at)

@@ -1,0 +1,60 @@
+"""The cuts of decoding batches: everything is read once, and no piece is much longer than the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+
+from profiler.backend.decode_schedule import DecodeSchedule, tile_of
+
+
+def pieces_of(schedule: DecodeSchedule, blocks: list[int]) -> tuple[list[tuple[int, int]], int]:
+    """(session, piece) of each valid piece, and tokens a piece."""
+    at = schedule.places
+    numbers = np.full(at.end, -1, dtype=np.int32)
+    schedule.write(numbers, np.array(blocks, dtype=np.int32))
+    valid = numbers[at.valid : at.end].view(np.bool_)[: schedule.most_pieces]
+    requests, kv = numbers[at.requests :][: schedule.most_pieces], numbers[at.pieces :][: schedule.most_pieces]
+    return list(zip(requests[valid].tolist(), kv[valid].tolist(), strict=True)), int(numbers[at.piece_tokens])
+
+
+def test_one_long_context_is_cut_for_all_processors() -> None:
+    """132 processors x 8 pieces over 8 KV heads: 132 cuts. 512 + 3 x 8 blocks are 536, so a piece has ceil(536/132) = 5
+    blocks, but at least 128 tokens, 8 blocks: 512/8 = 64 pieces for the long one, one for each of the others."""
+    pieces, tokens = pieces_of(DecodeSchedule(4, 8, 132, 16), [512, 8, 8, 8])
+    assert tokens == 128
+    assert [sum(1 for session, _ in pieces if session == index) for index in range(4)] == [64, 1, 1, 1]
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=64), st.integers(1, 200), st.sampled_from([1, 8, 40]))
+def test_pieces_cover_each_context_once_and_have_room(blocks: list[int], processors: int, kv_heads: int) -> None:
+    schedule = DecodeSchedule(len(blocks), kv_heads, processors, 16)
+    pieces, tokens = pieces_of(schedule, blocks)
+    expected = [(index, piece) for index, count in enumerate(blocks) for piece in range(-(-count * 16 // tokens))]
+    assert pieces == expected
+    assert len(pieces) <= schedule.most_pieces
+
+
+def test_parts_do_not_overlap_and_stay_aligned() -> None:
+    at = DecodeSchedule(7, 2, 3, 4).places
+    places = [
+        at.requests,
+        at.query_tiles,
+        at.pieces,
+        at.row_starts,
+        at.merge_starts,
+        at.piece_tokens,
+        at.rows,
+        at.valid,
+    ]
+    assert [*places, at.valid] == sorted({*places, at.valid})
+    assert all(place % 4 == 0 for place in places), "16 bytes are 4 numbers"
+
+
+def test_a_plan_of_another_form_is_noticed() -> None:
+    assert tile_of([1, 2, 3, 16, *[0] * 11]) == 16
+    assert tile_of([1, 2, 3]) is None
