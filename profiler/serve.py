@@ -114,8 +114,8 @@ class Server:
         self.engine = Engine(settings, costs, policy, order, gpu, host, log_decisions)
         self._follower = BlockFollower(backend)
         self.engine.contexts.witness = self._follower
-        self._recorder = Recorder(Ledger(costs, gpu, host, settings.block_size, timeline_step))
-        self._bytes_per_token = profile.kv_bytes_per_token
+        ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
+        self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
         self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
         self._accounted = 0.0
         self._left = 0
@@ -144,7 +144,7 @@ class Server:
                 self._sleep(arrivals, begun, horizon)
         end = time.perf_counter() - begun
         self._account_idle(end)
-        return self._recorder.record(self.engine, self._bytes_per_token, end)
+        return self._recorder.record(self.engine, end)
 
     def abandon(self) -> None:
         """The run was cut: free what the sessions still inside hold in the backend, for the next run on it."""

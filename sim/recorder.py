@@ -1,9 +1,13 @@
-"""What a run leaves behind: a row for each session, call and step of time, and totals. Plain data, no opinions."""
+"""What a run leaves behind: a row for each session, call and step of time, and totals. Plain data, no opinions.
+
+A session is forgotten when it has left: its row and those of its calls are packed numbers by then, so that a run of
+millions of sessions fits in memory.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +15,8 @@ from sim.engine import Engine
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Outcome
+from sim.rows import Columns, Rows
 from traces.session import Session
-
-Columns = dict[str, list[Any]]
 
 
 @dataclass(slots=True)
@@ -54,20 +57,30 @@ class _OpenCall:
 
 
 class Recorder:
-    """Collects rows while a replica runs."""
+    """Collects rows while a replica runs.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: accounts for memory and time.
+        bytes_per_token: of KV, by which copies are counted.
+    """
+
+    def __init__(self, ledger: Ledger, bytes_per_token: int) -> None:
         self.ledger = ledger
-        self.live: list[LiveSession] = []
+        self._bytes_per_token = bytes_per_token
+        self._inside: dict[int, LiveSession] = {}
         self._open: dict[int, _OpenCall] = {}
-        self._calls: list[tuple[Any, ...]] = []
         self._first_token: dict[int, float] = {}
-        self._finished: dict[int, float] = {}
+        self._sessions = Rows(SESSION_COLUMNS)
+        self._serials = array("q")  # of the sessions in their rows
+        self._calls = Rows(CALL_COLUMNS)
+        self._recomputed = self._preemptions = 0
 
     def arrived(self, live: LiveSession) -> None:
         """A session was submitted."""
-        self.live.append(live)
-        if live.state is not State.REJECTED:
+        if live.state is State.REJECTED:
+            self._write(live, math.nan)
+        else:
+            self._inside[live.serial] = live
             self._open[live.serial] = _OpenCall(0, live.session.arrival, live.context, 0, 0, live.missing)
 
     def answered(self, live: LiveSession, now: float) -> None:
@@ -99,7 +112,8 @@ class Recorder:
 
     def finished(self, live: LiveSession, now: float) -> None:
         """The session is over."""
-        self._finished[live.serial] = now
+        del self._inside[live.serial]
+        self._write(live, now)
 
     def _close(self, live: LiveSession, now: float) -> None:
         call = self._open.pop(live.serial)
@@ -123,26 +137,38 @@ class Recorder:
             )
         )
 
-    def record(self, engine: Engine, bytes_per_token: int, end: float) -> RunRecord:
-        """The run is over at ``end``: put the rows together. Calls still open are rows without an end."""
-        for live in self.live:
+    def record(self, engine: Engine, end: float) -> RunRecord:
+        """The run is over at ``end``: put the rows together. Calls still open are rows without an end.
+
+        The recorder is empty afterwards.
+        """
+        for live in self._inside.values():
             if live.serial in self._open:
                 self._close(live, math.nan)
+            self._write(live, math.nan)
+        self._inside.clear()
         totals = self.ledger.totals(end)
         totals["emitted_tokens"] = engine.emitted_tokens
-        totals["recomputed_tokens"] = sum(live.recomputed for live in self.live)
-        totals["preemptions"] = sum(live.preemptions for live in self.live)
-        rows = [self._session_row(live, bytes_per_token) for live in self.live]
+        totals["recomputed_tokens"] = self._recomputed
+        totals["preemptions"] = self._preemptions
+        serials = self._serials
         return RunRecord(
-            sessions=_columns(SESSION_COLUMNS, rows),
-            calls=_columns(CALL_COLUMNS, self._calls),
+            sessions=self._sessions.take(sorted(range(len(serials)), key=serials.__getitem__)),
+            calls=self._calls.take(),
             timeline=self.ledger.timeline(end),
             totals=totals,
             facts={"uses_oracle": engine.counsel.uses_oracle},
             decisions=engine.counsel.decisions,
         )
 
-    def _session_row(self, live: LiveSession, bytes_per_token: int) -> tuple[Any, ...]:
+    def _write(self, live: LiveSession, finished_at: float) -> None:
+        """The session's row is what it will be."""
+        self._serials.append(live.serial)
+        self._recomputed += live.recomputed
+        self._preemptions += live.preemptions
+        self._sessions.append(self._session_row(live, finished_at))
+
+    def _session_row(self, live: LiveSession, finished_at: float) -> tuple[Any, ...]:
         session: Session = live.session
         begun = live.call_index + 1
         over = begun if live.state in (State.FINISHED, State.PAUSED) else begun - 1
@@ -155,8 +181,8 @@ class Recorder:
             status,
             live.reason,
             session.arrival,
-            self._first_token.get(live.serial, math.nan),
-            self._finished.get(live.serial, math.nan),
+            self._first_token.pop(live.serial, math.nan),
+            finished_at,
             session.prompt,
             live.emitted_total if live.state in (State.FINISHED, State.PAUSED) else live.emitted_total + live.emitted,
             sum(pause.returned for pause in answered),
@@ -165,51 +191,47 @@ class Recorder:
             sum(pause.duration for pause in pauses),
             live.queued_s,
             live.recomputed,
-            live.swapped_out * bytes_per_token,
-            live.swapped_in * bytes_per_token,
+            live.swapped_out * self._bytes_per_token,
+            live.swapped_in * self._bytes_per_token,
             live.preemptions,
         )
 
 
 _FINAL = (State.FINISHED, State.REJECTED, State.FAILED)
 
-SESSION_COLUMNS = (
-    "id",
-    "kind",
-    "status",
-    "reason",
-    "arrival",
-    "first_token_at",
-    "finished_at",
-    "prompt_tokens",
-    "output_tokens",
-    "returned_tokens",
-    "calls",
-    "pauses",
-    "pause_s",
-    "queued_s",
-    "recomputed_tokens",
-    "swapped_out_bytes",
-    "swapped_in_bytes",
-    "preemptions",
-)
-CALL_COLUMNS = (
-    "session",
-    "call",
-    "ready_at",
-    "scheduled_at",
-    "first_token_at",
-    "finished_at",
-    "context_tokens",
-    "output_tokens",
-    "tool",
-    "waits_for",
-    "pause_s",
-    "resident_tokens",
-    "offloaded_tokens",
-    "missing_tokens",
-)
-
-
-def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Columns:
-    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+SESSION_COLUMNS = {
+    "id": str,
+    "kind": str,
+    "status": str,
+    "reason": str,
+    "arrival": float,
+    "first_token_at": float,
+    "finished_at": float,
+    "prompt_tokens": int,
+    "output_tokens": int,
+    "returned_tokens": int,
+    "calls": int,
+    "pauses": int,
+    "pause_s": float,
+    "queued_s": float,
+    "recomputed_tokens": int,
+    "swapped_out_bytes": int,
+    "swapped_in_bytes": int,
+    "preemptions": int,
+}
+CALL_COLUMNS = {
+    "session": str,
+    "call": int,
+    "ready_at": float,
+    "scheduled_at": float,
+    "first_token_at": float,
+    "finished_at": float,
+    "context_tokens": int,
+    "output_tokens": int,
+    "tool": str,
+    "waits_for": str,
+    "pause_s": float,
+    "resident_tokens": int,
+    "offloaded_tokens": int,
+    "missing_tokens": int,
+}
