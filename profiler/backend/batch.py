@@ -69,12 +69,12 @@ class ChunkPart:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """The flat tokens of an iteration on the device, int64.
+    """The flat tokens of an iteration on the device.
 
     Attributes:
-        rows, positions: ``[T]``: whose token, and where in its context.
-        blocks, offsets: ``[T]``: where in the pool its keys and values go.
-        sampled: ``[S]``: the tokens whose logits are wanted; None for all.
+        rows, positions: int64 ``[T]``: whose token, and where in its context.
+        blocks, offsets: int32 ``[T]``: where in the pool its keys and values go.
+        sampled: int64 ``[S]``: the tokens whose logits are wanted; None for all.
     """
 
     rows: torch.Tensor
@@ -215,8 +215,8 @@ class BatchBuffers:
         flat = self._flat_on_device[:, :padded]
         if chunks is not None:
             flat = torch.cat((flat, chunks.tokens), dim=1)
-        rows, positions, blocks, offsets = flat.long().unbind()
-        return TokenBatch(rows, positions, blocks, offsets, None if chunks is None else chunks.sampled.long())
+        rows, positions = flat[:2].long().unbind()
+        return TokenBatch(rows, positions, flat[2], flat[3], None if chunks is None else chunks.sampled.long())
 
     def _blocks_of(self, rows: Ints, counts: Ints) -> Ints:
         """The first ``counts[i]`` block ids of each row, one row after another."""

@@ -1,8 +1,8 @@
 """How the attention of a decoding batch is cut into pieces that the GPU's processors take one after another.
 
 FlashInfer cuts long contexts only while the batch leaves processors idle. A batch large enough to fill the GPU goes
-uncut, and then one long context among short ones holds all of them up: a single processor reads it. Here every batch is
-cut into pieces of about the same length, several for each processor, so that what it costs follows from the sum of its
+uncut, and then one long context among short ones holds all of them up: a single processor reads it. Here no piece is
+longer than a processor's fair share, and the longest begin first, so that what a batch costs follows from the sum of its
 contexts. The pieces are written down as FlashInfer's kernels read them.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from profiler.backend.block_tables import Ints
 
-PIECES_A_PROCESSOR = 8
-"""Pieces that each of the GPU's multiprocessors gets if all contexts are long."""
+PIECES_A_PROCESSOR = 2
+"""Pieces that each of the GPU's multiprocessors works on at a time, if all contexts are long."""
 SHORTEST_PIECE = 128
 """Tokens: below, a piece costs more to begin than to read."""
 PLAN_FIELDS = 15
@@ -95,9 +95,11 @@ class DecodeSchedule:
         pieces = int(starts[-1])
         assert pieces <= self.most_pieces, f"{pieces} pieces of {self.size} sessions; {self.most_pieces} have room"
         requests = np.repeat(self._sessions, counts)
-        schedule[at.requests : at.requests + pieces] = requests
+        numbers = self._numbers[:pieces] - starts[requests]
+        order = np.argsort(numbers * longest - blocks[requests], kind="stable")  # those cut short are read last
+        schedule[at.requests : at.requests + pieces] = requests[order]
         schedule[at.query_tiles : at.query_tiles + pieces] = 0
-        schedule[at.pieces : at.pieces + pieces] = self._numbers[:pieces] - starts[requests]
+        schedule[at.pieces : at.pieces + pieces] = numbers[order]
         schedule[at.merge_starts : at.merge_starts + self.size + 1] = starts
         schedule[at.piece_tokens] = longest * self._block_size
         schedule[at.rows] = self.size

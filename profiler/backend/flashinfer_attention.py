@@ -68,6 +68,8 @@ class FlashInferAttention:
         self.sizes = padded_sizes(max_decodes)
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
+        most = self.sizes[-1] + buffers.max_tokens
+        self._numbers = torch.arange(most + 1, dtype=torch.int32, device=cache.device)
         self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
@@ -132,9 +134,13 @@ class FlashInferAttention:
         )
 
     def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
-        self.cache.write(layer, kv, tokens.blocks, tokens.offsets)
+        views, numbers = self.cache.views[layer], self._numbers[: len(q) + 1]
+        every = numbers[:-1]  # each token is a sequence of one block, written at its offset
+        self._lib.append_paged_kv_cache(
+            kv[:, 0], kv[:, 1], every, tokens.offsets, views, tokens.blocks, numbers, every, "NHD"
+        )
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        n, views = self._decodes, self.cache.views[layer]
+        n = self._decodes
         if n:
             self._decode_plans[n].wrapper.run(q[:n], views, out=out[:n])
         if n < len(q):

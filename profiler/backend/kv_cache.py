@@ -61,8 +61,8 @@ class KVCache:
         return self.config.kv_bytes_per_token(self.dtype) * self.block_size
 
     def write(self, layer: int, kv: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor) -> None:
-        """Store ``kv`` ``[T, 2, kv_heads, head_dim]`` of T tokens at ``offsets`` in ``blocks``, both int64 ``[T]``."""
-        self._by_token[layer].index_put_((blocks, offsets), kv)
+        """Store ``kv`` ``[T, 2, kv_heads, head_dim]`` of T tokens at ``offsets`` in ``blocks``, both ``[T]``."""
+        self._by_token[layer].index_put_((blocks.long(), offsets.long()), kv)
 
 
 def blocks_in(memory_bytes: float, config: ModelConfig, block_size: int, dtype: torch.dtype | None = None) -> int:

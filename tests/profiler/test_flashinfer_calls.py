@@ -108,11 +108,14 @@ class StandInDecode:
         assert int(numbers[rows_at // 4]) == rows
         assert merge == row_starts
         found: dict[int, list[Any]] = {}
-        for index in torch.flatten(valid.nonzero()).tolist():
+        chosen = torch.flatten(valid.nonzero()).tolist()
+        for index in chosen:
             request, piece = requests[index], kv_pieces[index]
             assert tiles[index] == 0
-            assert len(found.setdefault(request, [])) == piece < merge[request + 1] - merge[request]
-            found[request].append(self.piece(q[request], paged_kv_cache, request, piece * size[0], size[0]))
+            assert piece < merge[request + 1] - merge[request]
+            parts = found.setdefault(request, [])
+            parts.append(self.piece(q[request], paged_kv_cache, request, piece * size[0], size[0]))
+        assert len({(requests[index], kv_pieces[index]) for index in chosen}) == len(chosen) == merge[-1]
         for request, parts in found.items():
             sums, weights = (torch.stack(part) for part in zip(*parts, strict=True))
             out[request] = (sums * torch.softmax(weights, 0)[..., None]).sum(0)
@@ -151,11 +154,34 @@ def apply_rope(positions: Any, query: Any, key: Any, head_size: int, cos_sin_cac
         second.copy_(turned[1])
 
 
+def append_paged_kv_cache(
+    append_key: Any,
+    append_value: Any,
+    batch_indices: Any,
+    positions: Any,
+    paged_kv_cache: Any,
+    kv_indices: Any,
+    kv_indptr: Any,
+    kv_last_page_len: Any,
+    kv_layout: str,
+) -> None:
+    """Token i belongs to sequence ``batch_indices[i]`` and goes to its place ``positions[i]``."""
+    numbers = (batch_indices, positions, kv_indices, kv_indptr, kv_last_page_len)
+    assert {t.dtype for t in numbers} == {torch.int32}
+    assert all(t.is_contiguous() for t in numbers)
+    assert kv_layout == "NHD"
+    size = paged_kv_cache[0].shape[1]
+    block = kv_indices[(kv_indptr[batch_indices] + positions // size).long()].long()
+    for pool, new in zip(paged_kv_cache, (append_key, append_value), strict=True):
+        pool[block, positions.long() % size] = new
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = SimpleNamespace(
         BatchPrefillWithPagedKVCacheWrapper=StandInPrefill,
         BatchDecodeWithPagedKVCacheWrapper=StandInDecode,
+        append_paged_kv_cache=append_paged_kv_cache,
         rmsnorm=rmsnorm,
         fused_add_rmsnorm=fused_add_rmsnorm,
         silu_and_mul=lambda x: torch.nn.functional.silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1],
