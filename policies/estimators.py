@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
 
 from policies.contract import DurationEstimator, Paused
@@ -33,16 +34,16 @@ class ToolMean(DurationEstimator):
         self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
-        for name in (_tool(paused), ""):
+        for name in (tool_of(paused), ""):
             total, count = self._sums[name]
             self._sums[name] = total + duration, count + 1
 
     def remaining(self, paused: Paused, now: float) -> float:
-        total, count = self._sums.get(_tool(paused)) or self._sums.get("") or (self.default, 1)
+        total, count = self._sums.get(tool_of(paused)) or self._sums.get("") or (self.default, 1)
         return max(0.0, total / count - (now - paused.paused_at))
 
 
-def _tool(paused: Paused) -> str:
+def tool_of(paused: Paused) -> str:
     """What pauses are told apart by: who is waited for and, where known, the tool."""
     return f"{paused.waits_for}/{paused.tool}"
 
@@ -55,3 +56,35 @@ class Oracle(DurationEstimator):
     def remaining(self, paused: Paused, now: float) -> float:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"
         return max(0.0, self.truth(paused) - now)
+
+
+class NoisyOracle(DurationEstimator):
+    """The truth, misjudged: a pause of d seconds is taken to last d + N(0, noise * d), at least 0.
+
+    So LAMPS (arXiv 2410.18248) tests its predictions. The second parameter is the standard deviation. Each pause is
+    misjudged once and the same way whoever asks, how often and when: the error follows from the seed, the session's id
+    and the number of the call.
+
+    Args:
+        noise: p, the standard deviation as a share of the true duration; 0 is the oracle.
+        seed: of the errors.
+    """
+
+    needs_truth = True
+
+    def __init__(self, noise: float, seed: int = 0) -> None:
+        if not 0 <= noise < math.inf:
+            raise ValueError("noise is a share of the true duration, finite and >= 0")
+        self.noise = noise
+        self.seed = seed
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        assert self.truth is not None, "the engine hands an oracle the truth before the run"
+        duration = self.truth(paused) - paused.paused_at
+        believed = misjudged(duration, self.noise, f"{self.seed}/{paused.id}/{paused.calls_done}")
+        return max(0.0, believed - (now - paused.paused_at))
+
+
+def misjudged(truth: float, noise: float, name: str) -> float:
+    """``truth`` + N(0, ``noise`` * ``truth``), at least 0; the same for the same ``name``."""
+    return max(0.0, truth + random.Random(name).gauss(0.0, noise * truth))

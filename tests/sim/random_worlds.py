@@ -102,6 +102,12 @@ class LastCome(QueueOrder):
 
 
 ESTIMATORS = ["elapsed", "oracle", {"name": "tool-mean", "default": 1.0}]
+LEARNED = [
+    {"name": "tool-quantile", "share": 0.5},
+    {"name": "ewma", "default": 1.0},
+    {"name": "empirical", "enough": 1, "window": 3},
+    {"name": "noisy-oracle", "noise": 0.5},
+]
 SHIPPED: list[Any] = [
     "discard",
     "preserve",
@@ -110,7 +116,11 @@ SHIPPED: list[Any] = [
     *({"name": "heuristic", "estimator": one, "swap_above": 4.0, "discard_above": 7.0} for one in ESTIMATORS),
     {"name": "heuristic", "estimator": "oracle", "swap_above": 7.0, "discard_above": 0.5},
     *({"name": "min-waste", "estimator": one, "swaps": swaps} for one in ESTIMATORS for swaps in (True, False)),
+    *({"name": "min-waste", "estimator": one} for one in LEARNED),
     {"name": "min-waste-released", "estimator": "oracle"},
+    {"name": "released-heuristic", "estimator": "oracle", "swap_above": 2.0, "discard_above": 7.0},
+    {"name": "greedy-swap", "estimator": "oracle", "tokens": 40},
+    {"name": "swap-or-discard", "estimator": "tool-mean", "preserve_below": 1.0},
     {"name": "min-waste-released", "estimator": "elapsed", "per_token": 0.1, "fixed": 20.0},
 ]
 ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome]

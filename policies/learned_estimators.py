@@ -1,0 +1,127 @@
+"""Estimators that learn more of a tool than its mean: a quantile, a moving average, the whole distribution.
+
+All learn only from pauses that have ended, in the order in which they ended. A tool that was not seen often enough is
+expected to behave as all tools together have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+from policies.contract import DurationEstimator, Paused
+from policies.estimators import tool_of
+from policies.samples import Samples
+
+ALL_TOOLS = ""
+
+
+class ToolQuantile(DurationEstimator):
+    """A quantile of the tool's past pauses, less what has elapsed.
+
+    Args:
+        share: which quantile, above 0 and at most 1; 0.9 is exceeded by one pause in ten.
+        default: seconds expected before any pause has ended.
+        window: pauses remembered of each tool.
+    """
+
+    def __init__(self, share: float = 0.9, default: float = 0.0, window: int = 1000) -> None:
+        if not 0 < share <= 1:
+            raise ValueError("share is a quantile, above 0 and at most 1")
+        _require_default(default)
+        self.share = share
+        self.default = default
+        self._seen = _PerTool(window)
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        self._seen.add(paused, duration)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        samples = self._seen.of(paused, enough=1)
+        whole = self.default if samples is None else samples.quantile(self.share)
+        return max(0.0, whole - (now - paused.paused_at))
+
+
+class Ewma(DurationEstimator):
+    """An exponentially weighted moving average of the tool's past pauses, less what has elapsed.
+
+    m <- weight * d + (1 - weight) * m for a pause of d seconds; a tool's first pause sets m. TokenCake (arXiv
+    2510.18586) expects function calls so.
+
+    Args:
+        weight: of the newest pause, above 0 and at most 1.
+        default: seconds expected before any pause has ended.
+    """
+
+    def __init__(self, weight: float = 0.2, default: float = 0.0) -> None:
+        if not 0 < weight <= 1:
+            raise ValueError("weight is above 0 and at most 1")
+        _require_default(default)
+        self.weight = weight
+        self.default = default
+        self._means: dict[str, float] = {}
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        for name in (tool_of(paused), ALL_TOOLS):
+            mean = self._means.get(name, duration)
+            self._means[name] = mean + self.weight * (duration - mean)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        mean = self._means.get(tool_of(paused), self._means.get(ALL_TOOLS, self.default))
+        return max(0.0, mean - (now - paused.paused_at))
+
+
+class Empirical(DurationEstimator):
+    """Mean residual life: the mean of the tool's longer pauses, less what has elapsed.
+
+        E[D - e | D > e], e the time that the pause has lasted
+
+    so that a pause which has outlasted most is expected to be one of the long ones. Until ``enough`` pauses of the tool
+    have ended, those of all tools are taken; until ``enough`` of all have, and for a pause that has outlasted all that
+    were seen, as long again as it has lasted (InferCept's estimate).
+
+    Args:
+        enough: pauses from which a distribution is trusted.
+        window: pauses remembered of each tool.
+    """
+
+    def __init__(self, enough: int = 5, window: int = 1000) -> None:
+        if not 1 <= enough <= window:
+            raise ValueError("enough is at least 1 and at most the window")
+        self.enough = enough
+        self._seen = _PerTool(window)
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        self._seen.add(paused, duration)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        elapsed = now - paused.paused_at
+        samples = self._seen.of(paused, self.enough)
+        longer = samples.mean_beyond(elapsed) if samples is not None else None
+        return elapsed if longer is None else longer - elapsed
+
+
+class _PerTool:
+    """Samples of each tool, and of all together."""
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError("window is at least 1")
+        self._samples: dict[str, Samples] = defaultdict(lambda: Samples(window))
+
+    def add(self, paused: Paused, duration: float) -> None:
+        for name in (tool_of(paused), ALL_TOOLS):
+            self._samples[name].add(duration)
+
+    def of(self, paused: Paused, enough: int) -> Samples | None:
+        """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
+        for name in (tool_of(paused), ALL_TOOLS):
+            samples = self._samples.get(name)
+            if samples is not None and len(samples) >= enough:
+                return samples
+        return None
+
+
+def _require_default(default: float) -> None:
+    if not 0 <= default < math.inf:
+        raise ValueError("default is in seconds, finite and >= 0")

@@ -1,0 +1,49 @@
+"""The last durations that were seen of one thing, kept sorted: an empirical distribution."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections import deque
+from itertools import accumulate
+
+
+class Samples:
+    """A sliding window of durations, s. Adding costs O(window), asking O(log window).
+
+    Args:
+        window: samples kept; the oldest leaves when one more comes.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._recent: deque[float] = deque()
+        self._window = window
+        self._sums: list[float] | None = None
+        self.ordered: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.ordered)
+
+    def add(self, seconds: float) -> None:
+        """One more was seen."""
+        if len(self._recent) == self._window:
+            del self.ordered[bisect_right(self.ordered, self._recent.popleft()) - 1]
+        self._recent.append(seconds)
+        insort(self.ordered, seconds)
+        self._sums = None
+
+    def share_within(self, seconds: float) -> float:
+        """The empirical distribution function: the share of samples of at most ``seconds``."""
+        return bisect_right(self.ordered, seconds) / len(self.ordered)
+
+    def quantile(self, share: float) -> float:
+        """The smallest sample that at least ``share`` of the samples do not exceed."""
+        return self.ordered[max(0, math.ceil(share * len(self.ordered) - 1e-9) - 1)]
+
+    def mean_beyond(self, seconds: float) -> float | None:
+        """Mean of the samples above ``seconds``; None if there is none."""
+        if self._sums is None:
+            self._sums = list(accumulate(self.ordered, initial=0.0))
+        below = bisect_right(self.ordered, seconds)
+        beyond = len(self.ordered) - below
+        return (self._sums[-1] - self._sums[below]) / beyond if beyond else None
