@@ -140,6 +140,30 @@ def list_profiles() -> None:
 
 
 @app.command()
+def profile(
+    model: Annotated[str, typer.Option(help="A name in configs/models, a YAML file or a Hugging Face folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The profile's folder; the same command goes on there.")],
+    budget: Annotated[str, typer.Option(help="How long to measure, set-up apart.")] = "7 min",
+    device: Annotated[str, typer.Option(help="cuda, cuda:1, ...; cpu to rehearse.")] = "cuda",
+    memory_fraction: Annotated[
+        float, typer.Option(min=0.05, max=1.0, help="Share of the GPU's memory that the server may take.")
+    ] = 0.9,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the samples that lie in the folder.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Measure nothing; fit the samples there anew.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what a model costs on this GPU, and write a profile to simulate with."""
+    with _said_plainly():
+        from caesura.gpu import measure_profile
+        from caesura.options import seconds
+
+        measure_profile(
+            model, out, device=device, budget_s=seconds(budget, "--budget"), memory_fraction=memory_fraction,
+            fresh=fresh, refit=refit, quiet=quiet,
+        )  # fmt: skip
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
     from caesura.schema import json_schema

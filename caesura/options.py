@@ -11,6 +11,7 @@ import yaml
 from caesura.config import Override, Setup, make_setup
 from caesura.errors import UserError
 from caesura.schema import Objective
+from caesura.units import parse_seconds
 from caesura.yaml_source import Loc, Source, read_yaml
 
 DEFAULT_SYSTEMS = ["vllm", "improved-discard", "preserve", "swap", "heuristic", "infercept", "cache-lru"]
@@ -68,6 +69,21 @@ def overrides(
     if objective is not None:
         given.append((("objective", next(iter(Objective.model_fields))), _scalar(objective), "--objective"))
     return [Override(*one) for one in given]
+
+
+def seconds(text: str, option: str) -> float:
+    """A duration from an option, more than 0.
+
+    Raises:
+        UserError: naming the option and what to write.
+    """
+    try:
+        found = parse_seconds(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+    if found <= 0:
+        raise UserError(f"{option}: {text!r} must be more than 0")
+    return found
 
 
 def load_key(experiment: Mapping[str, Any]) -> Loc:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import platform
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caesura.errors import UserError
+from caesura.gpu import find_device, read_model, require_idle
+from caesura.schema import GeneratedTrace
 from caesura.systems import System, load_preset
+from caesura.workload import find_trace, read_trace
 from sim.profile import Profile
 from traces.arrivals import Poisson, draw_workload
 from traces.limits import fit
 from traces.session import Session
-from traces.shipped import load as load_trace
+
+if TYPE_CHECKING:
+    import torch
+
+    from profiler.agreement import Alone
+    from profiler.backend.backend import Backend
+    from profiler.backend.model import Llama
+
+_WITHOUT = "; `caesura validate --recorded` replays recorded runs without one"
+_SPARE_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,15 @@ class Plan:
 
     Attributes:
         model: name or file of the model's shape.
-        profile: measured costs of that model on this GPU, with the pools that the runs shall have.
+        profile: measured costs of that model on this device, with the pools that the runs shall have.
         systems, loads: presets, and sessions per second.
         duration: seconds of arrivals.
         horizon: seconds after which a run is cut.
         seed: of the workload.
+        trace: a shipped trace's name, or a file.
         max_context: longer sessions are cut to this.
+        device: ``cuda``, ``cuda:1``; ``cpu`` to rehearse.
+        checked_sessions: of how many sessions of each run the tokens are compared with those of the session alone.
     """
 
     model: str
@@ -42,11 +57,28 @@ class Plan:
     seed: int = 0
     trace: str = "infercept-mix"
     max_context: int = 2048
+    device: str = "cuda"
+    checked_sessions: int = 12
 
     def sessions(self, load: float) -> list[Session]:
-        """The workload at one load."""
-        drawn = draw_workload(load_trace(self.trace), Poisson(load), self.duration, self.seed)
+        """The workload at one load.
+
+        Raises:
+            UserError: there is no such trace.
+        """
+        trace = find_trace(self.trace, Path())
+        assert not isinstance(trace, GeneratedTrace)
+        drawn = draw_workload(read_trace(trace), Poisson(load), self.duration, self.seed)
         return list(fit(drawn, self.max_context).sessions)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs of a plan are made on."""
+
+    device: torch.device
+    backend: Backend
+    alone: Alone | None
 
 
 def record_runs(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Path]:
@@ -54,39 +86,91 @@ def record_runs(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Path]
 
     A run that is recorded already is not made again, so that the work can be spread over sittings.
 
-    Raises:
-        UserError: there is no GPU.
-    """
-    import torch
+    Args:
+        say: is told what happens, a line at a time.
 
-    if not torch.cuda.is_available():
-        raise UserError("there is no CUDA GPU here; `caesura validate --recorded` replays recorded runs without one")
+    Raises:
+        UserError: there is no such device, system, trace or model; the GPU is busy; or ``out`` holds recordings of
+            other runs.
+    """
     systems = [load_preset(name) for name in plan.systems]
     wanted = [(load, system) for load in plan.loads for system in systems]
     folders = [out / f"{system.name}.load-{load:g}" for load, system in wanted]
-    if all((folder / "run.json").is_file() for folder in folders):
+    recorded = [_is_recorded(plan, system, load, out) for load, system in wanted]
+    if all(recorded):
         return folders
-    backend = _make_backend(plan, systems, torch.device("cuda"))
-    for (load, system), folder in zip(wanted, folders, strict=True):
-        if not (folder / "run.json").is_file():
-            begun = time.perf_counter()
-            _record(plan, system, load, backend, out)
-            say(f"{system.name} at {load:g}/s: {time.perf_counter() - begun:.0f} s")
+    bench = _set_up(plan, systems, say)
+    for number, ((load, system), done) in enumerate(zip(wanted, recorded, strict=True), start=1):
+        name = f"{system.name} at {load:g}/s ({number} of {len(wanted)})"
+        if done:
+            say(f"{name}: recorded already")
+            continue
+        say(f"{name}: {plan.duration:g} s of arrivals{f', cut at {plan.horizon:g} s' if plan.horizon else ''}")
+        begun = time.perf_counter()
+        said = _record(plan, system, load, bench, out)
+        say(f"{name}: {time.perf_counter() - begun:.0f} s; {said}")
     return folders
 
 
-def _make_backend(plan: Plan, systems: Sequence[System], device: Any) -> Any:
-    """One backend for all runs: it has the most of whatever one of them needs."""
-    from profiler.backend.backend import make_backend, make_model
-    from profiler.backend.model_config import load_model_config
+def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
+    """Whether this very run lies in ``out``.
 
-    block_sizes = {system.engine.block_size for system in systems}
-    if len(block_sizes) > 1:
-        raise UserError(f"the systems have blocks of {sorted(block_sizes)} tokens; run those of one size together")
-    block = block_sizes.pop()
-    profile, longest = plan.profile, plan.max_context + 128
+    Raises:
+        UserError: another one does, under its name.
+    """
+    from profiler.recorded import workload_hash
+
+    file = out / f"{system.name}.load-{load:g}" / "run.json"
+    if not file.is_file():
+        return False
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    pools = ("kv_capacity_tokens", "host_capacity_tokens")
+    same = {
+        "system": facts["rules"] == system.rules(),
+        "workload": facts["workload"]["sha256"] == workload_hash(plan.sessions(load)),
+        "horizon": facts["horizon"] == plan.horizon,
+        "model": facts["profile"]["model"] == plan.profile.model,
+        "memory pools": all(facts["profile"][name] == getattr(plan.profile, name) for name in pools),
+    }
+    if other := [name for name, equal in same.items() if not equal]:
+        raise UserError(
+            f"{file.parent} holds a run with another {' and another '.join(other)}; choose another folder with --out"
+        )
+    return True
+
+
+def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -> Bench:
+    """One backend for all runs: it has the most of whatever one of them needs.
+
+    Raises:
+        UserError: as ``record_runs``.
+    """
+    sizes = {system.engine.block_size for system in systems}
+    if len(sizes) > 1:
+        raise UserError(f"the systems have blocks of {sorted(sizes)} tokens; run those of one size together")
+    device = find_device(plan.device, _WITHOUT)
+    require_idle(device)
+    import torch
+
+    from profiler.agreement import Alone
+    from profiler.backend.backend import make_model
+
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    config, longest = read_model(plan.model), plan.max_context + _SPARE_TOKENS
+    pools = f"{plan.profile.kv_capacity_tokens:,} and {plan.profile.host_capacity_tokens:,} tokens"
+    say(f"loading {config.name}; pools of {pools}")
+    model = make_model(config, device, max_context=longest)
+    backend = _make_backend(plan, systems, model, sizes.pop())
+    alone = Alone(model, longest, backend.tables.block_size) if plan.checked_sessions else None
+    return Bench(device, backend, alone)
+
+
+def _make_backend(plan: Plan, systems: Sequence[System], model: Llama, block: int) -> Backend:
+    from profiler.backend.backend import make_backend
+
+    profile, longest = plan.profile, plan.max_context + _SPARE_TOKENS
     budgets = [_budget(system, profile) for system in systems]
-    model = make_model(load_model_config(plan.model), device, max_context=longest)
     backend = make_backend(
         model,
         profile.kv_capacity_tokens // block,
@@ -106,26 +190,34 @@ def _budget(system: System, profile: Profile) -> int:
     return profile.saturation_tokens if budget == "saturation" else budget
 
 
-def _record(plan: Plan, system: System, load: float, backend: Any, out: Path) -> None:
-    import torch
-
+def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) -> str:
+    """Make one run and write it; returns what to say of it."""
     from policies.registry import make_order, make_policy
+    from profiler.agreement import TokenKeeper, agreement, sample
+    from profiler.measure.machine import commit_of, describe
     from profiler.recorded import RecordedRun, save
     from profiler.serve import Server
 
     sessions = plan.sessions(load)
     policy, order = make_policy(system.policy), make_order(system.order)
-    server = Server(backend, policy=policy, order=order, settings=system.engine, profile=plan.profile)
+    server = Server(bench.backend, policy=policy, order=order, settings=system.engine, profile=plan.profile)
+    chosen = sample(plan.sessions(min(plan.loads)), plan.checked_sessions)
+    keeper = TokenKeeper(bench.backend.executor, chosen)
+    server.on_leave = keeper.leaving
     record = server.serve(sessions, plan.horizon)
     server.abandon()
     timings = server.timings
-    provenance = {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+    provenance: dict[str, Any] = {
+        **describe(bench.device),
+        "commit": commit_of(Path(__file__).parent),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "iterations": len(timings.wall),
         "host_s": sum(timings.wall) - sum(timings.device),
         "device_s": sum(timings.device),
     }
+    said = f"{record.sessions['status'].count('finished')} of {len(sessions)} sessions finished"
+    if bench.alone is not None:
+        found = provenance["agreement"] = agreement(keeper.tokens(), chosen, bench.alone)
+        said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
     save(RecordedRun(system.name, load, system.rules(), plan.profile, plan.horizon, sessions, record, provenance), out)
+    return said

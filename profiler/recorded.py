@@ -18,12 +18,13 @@ import pandas as pd
 from policies.registry import make_order, make_policy
 from sim.profile import Profile
 from sim.recorder import RunRecord
-from sim.run import simulate
 from sim.settings import EngineSettings
 from traces.readers.own import read_own, write_own
 from traces.session import Session
 
 TABLES = ("sessions", "calls", "timeline")
+SHIPPED = Path(__file__).resolve().parent / "recordings"
+_RULED = ("kv_capacity_tokens", "host_capacity_tokens", "saturation_tokens")
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,14 @@ def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:
 
     Args:
         run: the real run.
-        profile: other costs than those recorded with it, such as a newer fit; its pools are replaced by the run's.
+        profile: other costs than those recorded with it, such as a newer fit. Its pools and its saturation point,
+            which is the engine's token budget, are replaced by the run's.
     """
+    from sim.run import simulate  # SimPy is not needed to record
+
     costs = run.profile
     if profile is not None:
-        pools = ("kv_capacity_tokens", "host_capacity_tokens")
-        costs = profile.model_copy(update={name: getattr(run.profile, name) for name in pools})
+        costs = profile.model_copy(update={name: getattr(run.profile, name) for name in _RULED})
     return simulate(
         run.sessions,
         policy=make_policy(run.rules["policy"]),

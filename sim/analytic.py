@@ -36,6 +36,7 @@ class ModelShape(BaseModel):
     intermediate: int = Field(gt=0)
     vocab: int = Field(gt=0)
     max_context: int = Field(gt=0)
+    tied_embeddings: bool = False
 
     @property
     def layer_parameters(self) -> int:
@@ -99,7 +100,7 @@ def derive(model: ModelShape, gpu: Datasheet, assume: Assumptions | None = None)
     flops = gpu.bf16_flops * assume.compute_share
     weights = (model.layer_parameters + model.head_parameters) * assume.element_bytes
     kv = model.kv_numbers_per_token * assume.element_bytes
-    embedding = model.head_parameters * assume.element_bytes
+    embedding = 0 if model.tied_embeddings else model.head_parameters * assume.element_bytes
     pool = gpu.memory_bytes * assume.memory_fraction - weights - embedding - assume.activation_bytes
     if pool <= kv:
         raise ValueError(f"{model.name} needs {(weights + embedding) / 1e9:.1f} GB; {gpu.name} leaves no room for KV")

@@ -42,7 +42,6 @@ class ModelConfig(ModelShape):
     rope_theta: float = Field(gt=0)
     rope_scaling: RopeScaling | None = None
     norm_eps: float = Field(gt=0)
-    tied_embeddings: bool = False
     dtype: Literal["bfloat16", "float16", "float32", "float64"] = "bfloat16"
 
     @model_validator(mode="after")

@@ -22,7 +22,6 @@ from traces.session import Call, Pause, Session  # noqa: E402
 
 BLOCK = 4
 MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
-SYSTEMS = [name for name in preset_names() if not name.endswith("-chunked")]
 
 
 def small_profile(gpu_blocks: int, host_blocks: int) -> Profile:
@@ -71,7 +70,7 @@ def workloads(draw: st.DrawFn) -> list[Session]:
     return sessions
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", preset_names())
 @settings(max_examples=8, deadline=None)
 @given(workload=workloads(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
 def test_every_system_emits_the_tokens_of_each_session_served_alone(system, workload, spare, host_blocks):
