@@ -86,7 +86,7 @@ class Engine:
         Raises:
             UnsupportedSession: the session has a shape that this engine cannot serve.
         """
-        self.now = now
+        self._hear(now)
         require_supported(session)
         live = LiveSession(session, self._next_serial, now)
         self._next_serial += 1
@@ -108,13 +108,17 @@ class Engine:
         While the context is being copied the answer is taken up when the copy ends.
         """
         assert live.state is State.PAUSED, live
-        self.now = now
+        self._hear(now)
         live.ready_at = live.waits_since = now
         self.counsel.answer(live, now - live.paused_at)
         if live.copy is not None:
             live.answered = True
             return False
         return self._take_answer(live)
+
+    def _hear(self, at: float) -> None:
+        """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""
+        self.now = max(self.now, at)
 
     def _take_answer(self, live: LiveSession) -> bool:
         self.room.forget_wish(live)
@@ -139,7 +143,7 @@ class Engine:
 
     def copied(self, copy: Copy, now: float) -> LiveSession | None:
         """A copy has ended: its blocks change hands. Returns its session if that has ended with it."""
-        self.now = now
+        self._hear(now)
         self.contexts.finish(copy)
         live = copy.live
         if live.answered:
