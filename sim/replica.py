@@ -139,7 +139,8 @@ class Replica:
                 self._set_timer(review)
             return
         self._plan, self._stall = plan, stall
-        beside = {direction: free - now for direction, free in self._channel_free.items() if free > now}
+        computes_at = now + stall
+        beside = {way: free - computes_at for way, free in self._channel_free.items() if free > computes_at}
         if plan.iterations == 1:
             forward = costs.iteration_time(plan.batch)
             self._ends = [now + (stall + (costs.slowed(forward, beside) if beside else forward))]

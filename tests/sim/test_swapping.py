@@ -228,6 +228,28 @@ def test_a_copy_beside_the_batch_slows_it_while_it_runs() -> None:
     assert end - begin == pytest.approx(1.06)
 
 
+def test_a_copy_that_ends_while_the_batch_still_waits_for_another_slows_nothing() -> None:
+    """20 blocks, 0.3 s a copied token. a's 10 leave beside the batch from 1.18 to 4.18, so b and c take 1.02 + 0.51.
+
+    At 2.71 no block is left: c is preempted and its 5 tokens leave in 1.5 s, for which b waits until 4.21. b then
+    computes beside nothing: 1.01 s.
+    """
+    world = run(
+        session("a", 10, 1, pause(90)),
+        session("b", 4, 8),
+        session("c", 4, 8),
+        gpu=20,
+        copy=0.3,
+        slowdown=0.5,
+        policy="swap",
+        swap="overlapped",
+        swap_budget="unlimited",
+        preemption="swap",
+    )
+    assert world.copies("c")[0] == (pytest.approx(2.71), "out", 5)
+    assert [end for _, end in world.times()[:3]] == pytest.approx([1.18, 2.71, 2.71 + 1.5 + 1.01])
+
+
 class SwapsItsTail(InterceptPolicy):
     """Swaps all but 3 tokens at the pause."""
 
