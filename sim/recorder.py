@@ -42,7 +42,10 @@ class RunRecord:
 
 @dataclass(slots=True)
 class _OpenCall:
-    """A call from the moment it is ready; what is known before it ends."""
+    """A call from the moment it is ready; what is known before it ends.
+
+    ``resident``, ``offloaded`` and ``missing`` are what is left of the context then; a tool's answer comes on top.
+    """
 
     index: int
     ready_at: float
@@ -89,14 +92,15 @@ class Recorder:
         assert pause is not None
         if not live.last_call:
             kept = live.context if pause.keeps is None else min(live.context, pause.keeps)
-            context = kept + pause.returned
+            resident = min(live.resident, kept)
+            offloaded = min(live.offloaded, kept - resident)
             self._open[live.serial] = _OpenCall(
                 live.call_index + 1,
                 now,
-                context,
-                live.resident,
-                live.offloaded,
-                live.missing,
+                kept + pause.returned,
+                resident,
+                offloaded,
+                kept - resident - offloaded,
                 pause.tool,
                 pause.waits_for,
                 pause.duration,

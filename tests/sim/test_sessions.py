@@ -70,6 +70,27 @@ def test_a_rewritten_context_keeps_its_prefix(
         assert world.session("a")["swapped_in_bytes"] == keeps
 
 
+@pytest.mark.parametrize(
+    ("policy", "keeps", "where"),
+    [
+        ("preserve", 6, (6, 0, 0)),
+        ("preserve", 14, (14, 0, 0)),
+        ("preserve", 15, (14, 0, 1)),
+        ("preserve", None, (14, 0, 1)),
+        ("discard", 6, (0, 0, 6)),
+        ("swap", 6, (0, 6, 0)),
+        ("swap", 99, (0, 14, 1)),
+    ],
+)
+def test_a_call_s_row_says_where_what_is_left_of_the_context_is(
+    policy: str, keeps: int | None, where: tuple[int, int, int]
+) -> None:
+    """Context 15, of which 14 were computed. The row counts what survives the rewrite; the 3 returned come on top."""
+    row = run(session("a", 10, 5, pause(1.0, 3, keeps=keeps), 2), policy=policy, swap="blocking").call("a", 1)
+    assert (row["resident_tokens"], row["offloaded_tokens"], row["missing_tokens"]) == where
+    assert sum(where) + 3 == row["context_tokens"]
+
+
 @pytest.mark.parametrize("keeps", [0, 6])
 def test_a_rewrite_that_adds_nothing_is_refused(keeps: int) -> None:
     """Were 6 tokens kept and none returned, all that is left would be computed, and nothing give the next token."""
