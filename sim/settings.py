@@ -39,7 +39,9 @@ class EngineSettings(BaseModel):
         default="running", description="a session resumed with its context on the GPU runs at once, or queues"
     )
     swapped_first: bool = Field(
-        default=False, description="admit nobody new while a resumed session waits to be swapped in"
+        default=False,
+        description="without mixed batches: no prefill while a resumed session waits to be swapped in; "
+        "with them it has no effect",
     )
     recompute_swapped_when_idle: bool = Field(
         default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
