@@ -2,7 +2,7 @@
 
 FlashInfer cuts long contexts only while the batch leaves processors idle. A batch large enough to fill the GPU goes
 uncut, and then one long context among short ones holds all of them up: a single processor reads it. Here no piece is
-longer than a processor's fair share, and the longest begin first, so that what a batch costs follows from the sum of its
+longer than a fair share, and the longest begin first, so that what a batch costs follows from the sum of its
 contexts. The pieces are written down as FlashInfer's kernels read them.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from profiler.backend.block_tables import Ints
 
-PIECES_A_PROCESSOR = 2
+PIECES_A_PROCESSOR = 3
 """Pieces that each of the GPU's multiprocessors works on at a time, if all contexts are long."""
 SHORTEST_PIECE = 128
 """Tokens: below, a piece costs more to begin than to read."""
