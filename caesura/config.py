@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 
 from caesura.errors import ConfigError, UserError
+from caesura.generator_file import with_generator
+from caesura.generator_schema import Generate, GeneratedTrace
 from caesura.profiles import profile_reference, replica_profile
-from caesura.schema import Experiment, GeneratedTrace
+from caesura.schema import Experiment
 from caesura.systems import System, check_names, resolve
 from caesura.validation import validated
-from caesura.workload import find_trace, read_trace
+from caesura.workload import draw_sessions, find_trace, read_trace, recorded_arrivals, replays_itself
 from caesura.yaml_source import Loc, Source, read_yaml
 from policies.registry import UnknownPolicy, make_order, make_policy
 from sim.profile import Profile
@@ -69,12 +71,14 @@ def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Overri
     """The experiment that ``source`` and the overrides describe; raises ConfigError with one line per fault."""
     for override in overrides:
         source.override(override.loc, override.value, override.option)
+    source = with_generator(source, base)
     experiment = validated(Experiment, source)
     extend_search_path(base)
     faults: list[str] = []
     systems = _systems(experiment, source, base, faults)
     profile = _profile(experiment, source, base, systems, faults)
     trace = _trace(experiment, source, base, faults)
+    experiment = _with_arrivals_found(experiment, source, base, faults)
     _check_sweep(experiment, source, faults)
     if faults or profile is None or trace is None:
         raise ConfigError(faults)
@@ -191,17 +195,37 @@ def _profile(
 
 
 def _trace(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> str | Path | GeneratedTrace | None:
-    """The trace, read once so that its faults are found now."""
+    """The trace, read once so that its faults are found now; one that is described is drawn from once."""
     try:
         trace = find_trace(experiment.workload.trace, base)
-        recorded = () if isinstance(trace, GeneratedTrace) else read_trace(trace)
+        recorded = draw_sessions(_few(trace), 0) if isinstance(trace, GeneratedTrace) else read_trace(trace)
     except UserError as error:
         faults.append(source.fault(("workload", "trace"), str(error)))
         return None
-    if experiment.workload.arrivals.replay is not None and not any(session.arrival for session in recorded):
+    if replays_itself(experiment.workload.arrivals) and not any(session.arrival for session in recorded):
         advice = "write {poisson: {rate: 2}}"
         faults.append(source.fault(("workload", "arrivals"), f"the trace records no arrivals to replay; {advice}"))
     return trace
+
+
+def _few(trace: GeneratedTrace) -> Generate:
+    return trace.generate.model_copy(update={"sessions": min(trace.generate.sessions, 10)})
+
+
+def _with_arrivals_found(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> Experiment:
+    """The experiment with the absolute path of the trace whose arrivals it replays."""
+    arrivals = experiment.workload.arrivals
+    if arrivals.replay is None or arrivals.replay.trace is None:
+        return experiment
+    try:
+        found = str(find_trace(arrivals.replay.trace, base))
+        recorded_arrivals(found)
+    except UserError as error:
+        faults.append(source.fault(("workload", "arrivals", "replay", "trace"), str(error)))
+        return experiment
+    replay = arrivals.replay.model_copy(update={"trace": found})
+    workload = experiment.workload.model_copy(update={"arrivals": arrivals.model_copy(update={"replay": replay})})
+    return experiment.model_copy(update={"workload": workload})
 
 
 def _check_sweep(experiment: Experiment, source: Source, faults: list[str]) -> None:
@@ -211,5 +235,5 @@ def _check_sweep(experiment: Experiment, source: Source, faults: list[str]) -> N
     twice = sorted({load for load in loads if loads.count(load) > 1})
     if twice:
         faults.append(source.fault(at, f"the load {twice[0]:g} is listed twice"))
-    if arrivals.replay is not None and len(experiment.seeds) > 1:
+    if replays_itself(arrivals) and len(experiment.seeds) > 1:
         faults.append(source.fault(("seeds",), "a replay draws nothing, so every seed gives the same run; keep one"))

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caesura.arrivals_schema import Arrivals
 from caesura.config import Setup, extend_search_path, max_context, resolved
 from caesura.errors import UserError
+from caesura.generator_schema import GeneratedTrace
 from caesura.metrics import call_table, session_table, summarize
 from caesura.run_folder import write_run
-from caesura.schema import GeneratedTrace
 from caesura.systems import System
-from caesura.workload import WorkloadSpec, content_hash, make_sessions, read_trace
+from caesura.workload import WorkloadSpec, content_hash, make_sessions, read_trace, recorded_arrivals
 from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
 from sim.errors import SimulationError
@@ -30,10 +31,13 @@ from sim.recorder import RunRecord
 from sim.run import simulate
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CODE = ("traces", "policies", "sim", "caesura/metrics.py", "caesura/run_folder.py", "caesura/workload.py")
+_CODE = (
+    *("traces", "policies", "sim"),
+    *("caesura/metrics.py", "caesura/run_folder.py", "caesura/workload.py", "caesura/generator_schema.py"),
+)
 _SURE_TO_ARRIVE = 50
 _loaded: dict[str, str] = {}
-_LIBRARIES = ("numpy", "simpy", "pyarrow")
+_LIBRARIES = ("numpy", "scipy", "simpy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def expand(setup: Setup) -> list[Run]:
     """The runs of an experiment: systems x loads x seeds, in this order."""
     experiment = setup.experiment
     trace_hash = _trace_hash(setup.trace)
+    arrivals_hash = _arrivals_hash(experiment.workload.arrivals)
     runs: list[Run] = []
     for system in setup.systems:
         for load in experiment.workload.arrivals.loads:
@@ -89,6 +94,7 @@ def expand(setup: Setup) -> list[Run]:
                 config = resolved(setup, [system], load, [seed])
                 determinants = {
                     "workload": config["workload"] | {"trace": trace_hash, "max_context": workload.max_context},
+                    "arrivals": arrivals_hash,
                     "seed": seed,
                     "profile": setup.profile.model_dump(mode="json"),
                     "horizon": experiment.replica.horizon,
@@ -178,6 +184,12 @@ def versions() -> dict[str, str]:
 def _trace_hash(trace: str | Path | GeneratedTrace) -> str:
     """What is drawn from, by content; a drawn trace is its parameters and the code."""
     return trace.model_dump_json() if isinstance(trace, GeneratedTrace) else content_hash(read_trace(trace))
+
+
+def _arrivals_hash(arrivals: Arrivals) -> str:
+    """The arrivals that another trace lends, by content; nothing where there is none."""
+    lender = arrivals.replay.trace if arrivals.replay is not None else None
+    return "" if lender is None else hashlib.sha256(repr(recorded_arrivals(lender).recorded).encode()).hexdigest()
 
 
 @functools.cache

@@ -6,23 +6,16 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
+from caesura.arrivals_schema import Arrivals
+from caesura.generator_schema import GeneratedTrace
+from caesura.strict import Strict, no_switch
 from caesura.units import PoolSize, PositiveSeconds
 from sim.settings import EngineSettings
-from traces.arrivals import LEAST_BURSTINESS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
-Kind = Literal["math", "qa", "ve", "chat", "image", "tts"]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-_RATES_SCHEMA = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}},
-    ]
-}
-Rates = Annotated[list[Rate], Field(min_length=1), WithJsonSchema(_RATES_SCHEMA)]
 Seeds = Annotated[
     list[Annotated[int, Field(ge=0, strict=True)]],
     Field(min_length=1),
@@ -36,126 +29,6 @@ Seeds = Annotated[
     ),
 ]
 Rule = Annotated[str, Field(min_length=1)] | dict[str, Any]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _one_or_many(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-def _no_switch(value: object) -> object:
-    """YAML's on, off, yes and no are no numbers, whatever Python says."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, bool):
-            raise ValueError("expected a number, not true or false")
-    return value
-
-
-class PoissonArrivals(_Strict):
-    """Sessions arrive independently of each other."""
-
-    rate: Rates = Field(description="sessions per second; a list runs every one of them")
-
-    @field_validator("rate", mode="before")
-    @classmethod
-    def _rates(cls, value: object) -> object:
-        return _one_or_many(_no_switch(value))
-
-
-class GammaArrivals(PoissonArrivals):
-    """Arrivals with gamma-distributed gaps: burstier than Poisson below 1, steadier above."""
-
-    burstiness: float = Field(
-        ge=LEAST_BURSTINESS,
-        le=1e6,
-        allow_inf_nan=False,
-        description="shape of the gaps as in `vllm bench serve`; 1 is Poisson",
-    )
-
-
-class ReplayedArrivals(_Strict):
-    """Arrivals as the trace recorded them."""
-
-    speed: Rates = Field(
-        default=[1.0], description="how many times faster than recorded; a list runs every one of them"
-    )
-
-    @field_validator("speed", mode="before")
-    @classmethod
-    def _speeds(cls, value: object) -> object:
-        return _one_or_many(_no_switch(value))
-
-
-def _arrivals_schema(schema: dict[str, Any]) -> None:
-    """Say in JSON schema what the validators of Arrivals say: the word replay, or a mapping with one key."""
-    mapping = {key: schema.pop(key) for key in ("properties", "additionalProperties", "type")}
-    schema["anyOf"] = [{"const": "replay"}, {**mapping, "minProperties": 1, "maxProperties": 1}]
-
-
-class Arrivals(_Strict):
-    """How sessions arrive: exactly one of these processes."""
-
-    model_config = ConfigDict(json_schema_extra=_arrivals_schema)
-
-    poisson: PoissonArrivals | None = None
-    gamma: GammaArrivals | None = None
-    replay: ReplayedArrivals | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, value: object) -> object:
-        if value == "replay" or value == {"replay": None}:
-            return {"replay": {}}
-        if isinstance(value, str):
-            raise ValueError(f"expected {{poisson: {{rate: 2}}}}, {{gamma: ...}} or replay, not {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        chosen = [name for name in ("poisson", "gamma", "replay") if getattr(self, name) is not None]
-        if len(chosen) != 1:
-            given = " and ".join(chosen) or "none"
-            raise ValueError(f"expected exactly one of poisson, gamma and replay; {given} given")
-        return self
-
-    @property
-    def loads(self) -> list[float]:
-        """The sweep: rates in sessions per second, or speeds of a replay."""
-        process = self.poisson or self.gamma
-        if process is not None:
-            return process.rate
-        assert self.replay is not None
-        return self.replay.speed
-
-
-class Generate(_Strict):
-    """Sessions drawn from the means and deviations that InferCept published for its six augmentations."""
-
-    sessions: int = Field(default=1000, ge=1, le=10**6, strict=True, description="how many different ones to draw")
-    weights: dict[Kind, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
-        default=None, min_length=1, description="how often each kind comes, relative to the others; as in the mix"
-    )
-
-    @field_validator("weights", mode="after")
-    @classmethod
-    def _some(cls, value: dict[Kind, float] | None) -> dict[Kind, float] | None:
-        if value is not None and not any(value.values()):
-            raise ValueError("all weights are 0; nothing could be drawn")
-        return value
-
-
-class GeneratedTrace(_Strict):
-    """A trace that is drawn, not read."""
-
-    generate: Generate
-
-    @field_validator("generate", mode="before")
-    @classmethod
-    def _empty(cls, value: object) -> object:
-        return {} if value is None else value
 
 
 def _trace_kind(value: object) -> str | None:
@@ -174,10 +47,22 @@ Trace = Annotated[
 ]
 
 
-class Workload(_Strict):
+def _workload_schema(schema: dict[str, Any]) -> None:
+    """A generator stands for a trace and may bring arrivals along."""
+    schema["required"].remove("arrivals")
+    schema["anyOf"] = [{"required": ["arrivals"]}, {"required": ["generator"]}]
+    schema["not"] = {"required": ["trace", "generator"]}
+
+
+class Workload(Strict):
     """What the users send."""
 
+    model_config = ConfigDict(json_schema_extra=_workload_schema)
+
     trace: Trace = Field(default="infercept-mix", description="infercept-mix, the path of a .jsonl file, or a draw")
+    generator: str | None = Field(
+        default=None, min_length=1, description="a generator file instead of a trace; it may say how sessions arrive"
+    )
     arrivals: Arrivals
     duration: PositiveSeconds = Field(default=600.0, description="sessions arrive for this long")
     too_long: Literal["cut", "reject"] = Field(
@@ -188,7 +73,7 @@ class Workload(_Strict):
     )
 
 
-class Replica(_Strict):
+class Replica(Strict):
     """The engine's model and GPU."""
 
     profile: str = Field(
@@ -201,7 +86,7 @@ class Replica(_Strict):
     )
 
 
-class SystemEntry(_Strict):
+class SystemEntry(Strict):
     """A system: a preset, perhaps with changes, or one of your own."""
 
     preset: str | None = Field(default=None, description="a name from `caesura systems`, or the path of a preset file")
@@ -239,13 +124,13 @@ System = Annotated[
 ]
 
 
-class Objective(_Strict):
+class Objective(Strict):
     """What a system must hold for a load to count as sustained."""
 
     normalized_latency: PositiveSeconds = Field(default=0.1, description="mean seconds per output token")
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """Systems compared on one workload and one replica, over loads and seeds."""
 
     workload: Workload
@@ -257,7 +142,7 @@ class Experiment(_Strict):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: object) -> object:
-        _no_switch(value)
+        no_switch(value)
         if isinstance(value, int):
             if value < 1:
                 raise ValueError(f"expected at least 1 seed, or a list of seeds, not {value}")

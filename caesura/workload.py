@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from caesura.arrivals_schema import Arrivals
 from caesura.errors import UserError, did_you_mean, listed
-from caesura.schema import Arrivals, GeneratedTrace
+from caesura.generator_schema import Generate, GeneratedTrace
 from traces import shipped
-from traces.arrivals import ArrivalProcess, Gamma, Poisson, draw_workload, replay_workload
+from traces.arrivals import ArrivalProcess, Gamma, Poisson, Replay, Weibull, draw_workload, replay_workload
 from traces.errors import TraceError
 from traces.generate import MIX_WEIGHTS, generate
 from traces.limits import TooLong, fit
+from traces.modulated import Bursts, Diurnal
 from traces.readers import read_sessions
 from traces.session import Session
+from traces.shapes import draw_mixture
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,11 @@ def make_sessions(spec: WorkloadSpec) -> Sessions:
     Raises:
         UserError: a trace that cannot be read or replayed, or a workload without sessions.
     """
-    if spec.arrivals.replay is not None:
+    if replays_itself(spec.arrivals):
         sessions = _replayed(spec)
     else:
-        sessions = draw_workload(
-            _trace(spec.trace, spec.seed), _process(spec.arrivals, spec.load), spec.duration, spec.seed
-        )
+        process = arrival_process(spec.arrivals, spec.load)
+        sessions = draw_workload(_trace(spec.trace, spec.seed), process, spec.duration, spec.seed)
     if not sessions:
         raise UserError(f"no session arrives within {spec.duration:g} s at load {spec.load:g}; raise one of them")
     if spec.max_context is None:
@@ -104,8 +106,45 @@ def content_hash(sessions: Sequence[Session]) -> str:
     return digest.hexdigest()
 
 
-def _process(arrivals: Arrivals, load: float) -> ArrivalProcess:
-    return Gamma(load, arrivals.gamma.burstiness) if arrivals.gamma else Poisson(load)
+def replays_itself(arrivals: Arrivals) -> bool:
+    """Whether sessions arrive as their own trace recorded them, each once."""
+    return arrivals.replay is not None and arrivals.replay.trace is None
+
+
+def arrival_process(arrivals: Arrivals, load: float) -> ArrivalProcess:
+    """The process at one load; for a replay of another trace, at that speed.
+
+    Raises:
+        UserError: the other trace cannot be read, or records no arrivals.
+    """
+    if arrivals.gamma:
+        return Gamma(load, arrivals.gamma.burstiness)
+    if arrivals.weibull:
+        return Weibull(load, arrivals.weibull.shape)
+    if bursts := arrivals.bursts:
+        return Bursts(load, bursts.busy, bursts.quiet, bursts.quiet_rate)
+    if diurnal := arrivals.diurnal:
+        peak = diurnal.period / 2 if diurnal.peak is None else diurnal.peak
+        return Diurnal(load, diurnal.swing, diurnal.period, peak)
+    if arrivals.replay and arrivals.replay.trace is not None:
+        recorded = recorded_arrivals(arrivals.replay.trace)
+        return Replay(tuple(time / load for time in recorded.recorded))
+    return Poisson(load)
+
+
+@functools.lru_cache(maxsize=4)
+def recorded_arrivals(trace: str) -> Replay:
+    """The arrivals of a trace, the path of a file or a shipped one's name, counted from the first.
+
+    Raises:
+        UserError: the trace cannot be read, or records no arrivals.
+    """
+    found = find_trace(trace, Path.cwd())
+    assert not isinstance(found, GeneratedTrace)
+    times = sorted(session.arrival for session in read_trace(found))
+    if not times[-1]:
+        raise UserError(f"the trace {trace} records no arrivals; name one that does")
+    return Replay(tuple(time - times[0] for time in times))
 
 
 def _replayed(spec: WorkloadSpec) -> list[Session]:
@@ -115,11 +154,23 @@ def _replayed(spec: WorkloadSpec) -> list[Session]:
 
 
 def _trace(trace: str | Path | GeneratedTrace, seed: int) -> Sequence[Session]:
-    if isinstance(trace, GeneratedTrace):
-        weights = trace.generate.weights
-        chosen = MIX_WEIGHTS if weights is None else {str(kind): weight for kind, weight in weights.items()}
-        return generate(trace.generate.sessions, seed, chosen)
-    return read_trace(trace)
+    return draw_sessions(trace.generate, seed) if isinstance(trace, GeneratedTrace) else read_trace(trace)
+
+
+def draw_sessions(what: Generate, seed: int) -> list[Session]:
+    """The sessions that ``what`` describes, all with arrival 0.
+
+    Raises:
+        UserError: a session longer than can be drawn.
+    """
+    if what.kinds is None:
+        chosen = MIX_WEIGHTS if what.weights is None else {str(kind): weight for kind, weight in what.weights.items()}
+        return generate(what.sessions, seed, chosen)
+    try:
+        shapes = {name: (kind.weight, kind.shape()) for name, kind in what.kinds.items()}
+        return draw_mixture(shapes, what.sessions, seed)
+    except ValueError as error:
+        raise UserError(f"the generator cannot be drawn from: {error}") from None
 
 
 @functools.lru_cache(maxsize=4)

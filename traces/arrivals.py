@@ -24,6 +24,7 @@ from traces.session import Session
 Times = npt.NDArray[np.float64]
 
 LEAST_BURSTINESS = 0.001
+LEAST_WEIBULL_SHAPE = 0.1
 MOST_ARRIVALS = 100_000_000
 
 
@@ -44,7 +45,7 @@ class Poisson:
     rate: float
 
     def __post_init__(self) -> None:
-        _require_rate(self.rate)
+        require_rate(self.rate)
 
     def first(self, count: int, rng: np.random.Generator) -> Times:
         """The first ``count`` arrival times."""
@@ -67,7 +68,7 @@ class Gamma:
     burstiness: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_rate(self.rate)
+        require_rate(self.rate)
         if not (math.isfinite(self.burstiness) and self.burstiness >= LEAST_BURSTINESS):
             raise ValueError(f"burstiness is {self.burstiness!r}; it must be finite and >= {LEAST_BURSTINESS}")
 
@@ -81,6 +82,35 @@ class Gamma:
 
     def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
         return lambda count: rng.standard_gamma(self.burstiness, count) / self.burstiness
+
+
+@dataclass(frozen=True, slots=True)
+class Weibull:
+    """Arrivals with Weibull-distributed gaps, ``rate`` sessions a second on average.
+
+    ``shape`` 1 is Poisson; below 1 gaps have a heavier tail than those of `Gamma` with the same coefficient of
+    variation, which is ``sqrt(Gamma(1 + 2 / shape) / Gamma(1 + 1 / shape)^2 - 1)``.
+    """
+
+    rate: float
+    shape: float
+
+    def __post_init__(self) -> None:
+        require_rate(self.rate)
+        if not (math.isfinite(self.shape) and self.shape >= LEAST_WEIBULL_SHAPE):
+            raise ValueError(f"shape is {self.shape!r}; it must be finite and >= {LEAST_WEIBULL_SHAPE}")
+
+    def first(self, count: int, rng: np.random.Generator) -> Times:
+        """The first ``count`` arrival times."""
+        return _times(self._unit_gaps(rng)(count), self.rate)
+
+    def times(self, duration: float, rng: np.random.Generator) -> Times:
+        """Every arrival time below ``duration`` seconds."""
+        return _times_below(duration, self._unit_gaps(rng), self.rate)
+
+    def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
+        mean = math.gamma(1 + 1 / self.shape)
+        return lambda count: rng.weibull(self.shape, count) / mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +215,8 @@ def _times_below(duration: float, draw_unit_gaps: Callable[[int], Times], rate: 
     return times[times < duration]
 
 
-def _require_rate(rate: float) -> None:
+def require_rate(rate: float) -> None:
+    """Refuse a rate that is not finite and > 0 with a `ValueError`."""
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError(f"rate is {rate!r}; it must be finite and > 0 sessions a second")
 

@@ -66,7 +66,7 @@ FILES = {
     "burstiness zero": (workload("arrivals: {gamma: {rate: 1, burstiness: 0}}"), ["gamma.burstiness: expected"]),
     "two processes": (
         workload("arrivals: {poisson: {rate: 1}, gamma: {rate: 1, burstiness: 1}}"),
-        ["workload.arrivals: expected exactly one of poisson, gamma and replay; poisson and gamma given"],
+        ["workload.arrivals: expected exactly one of poisson, gamma, ", "; poisson and gamma given"],
     ),
     "unknown process": (workload("arrivals: poisson"), ["workload.arrivals: expected {poisson: {rate: 2}}"]),
     "negative duration": (workload(f"{POISSON}, duration: -5 s"), ["workload.duration: '-5 s' must be more than 0"]),

@@ -1,0 +1,307 @@
+"""Sessions drawn from distributions: what a generator file says about each kind of session.
+
+A kind's lengths and pauses are drawn independently of each other, with three exceptions that change what a server sees:
+which pause follows which (a tool, then a person, ...), how alike the values of one session are (`SessionShape.alike`),
+and contexts that a client rewrites, which keep only a part.
+
+Every quantity has a random stream of its own and is drawn by the inverse of its distribution. So the first sessions of
+a longer draw are those of a shorter one, and two generators that differ in one distribution differ in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from traces.distributions import Distribution, Values
+from traces.generate import AUGMENTATIONS, generate_session
+from traces.session import Call, Pause, Session
+
+ALIKE = ("output", "pause", "returned")
+MOST_TOKENS = 10**9
+MOST_CALLS = 10**7
+
+
+@dataclass(frozen=True)
+class PauseShape:
+    """One sort of pause.
+
+    Attributes:
+        waits_for: who is waited for.
+        tool: the tool's name, empty where there is none.
+        seconds: how long.
+        returned: tokens that the answer appends.
+        share: how often it comes, relative to the kind's other pauses.
+        then: the same for the pause right after it, by the other pauses' labels; empty leaves ``share`` to decide.
+    """
+
+    waits_for: str
+    seconds: Distribution
+    returned: Distribution
+    tool: str = ""
+    share: float = 1.0
+    then: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """How ``then`` names it: ``tool:search``, or only who is waited for."""
+        return pause_label(self.waits_for, self.tool)
+
+
+@dataclass(frozen=True)
+class Rewrites:
+    """Pauses after which the client has rewritten the context (compaction, dropped reasoning).
+
+    Attributes:
+        share: of all pauses that are followed by a call.
+        keeps: the part of the context that survives, 0 to 1.
+        returned: tokens appended after that, at least 1.
+    """
+
+    share: float
+    keeps: Distribution
+    returned: Distribution
+
+
+@dataclass(frozen=True)
+class SessionShape:
+    """What sessions of one kind are drawn from.
+
+    Attributes:
+        calls: calls a session.
+        prompt: tokens of the first prompt.
+        output: tokens of a call.
+        pauses: the sorts of pause; empty where sessions have one call.
+        ends_with_pause: share of sessions whose last call is followed by a pause.
+        rewrites: contexts that the client rewrote.
+        alike: for ``output``, ``pause`` and ``returned``, the correlation (0 to below 1) between the normal scores of
+            two such values of one session.
+    """
+
+    calls: Distribution
+    prompt: Distribution
+    output: Distribution
+    pauses: tuple[PauseShape, ...] = ()
+    ends_with_pause: float = 0.0
+    rewrites: Rewrites | None = None
+    alike: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_pauses(self.pauses)
+        for name, value in self.alike.items():
+            if name not in ALIKE or not 0 <= value < 1:
+                raise ValueError(f"alike.{name} is {value!r}; there are {', '.join(ALIKE)}, each 0 to below 1")
+
+    def draw(self, kind: str, count: int, seeds: np.random.SeedSequence) -> list[Session]:
+        """``count`` sessions with arrival 0 and ids ``<kind>-<index>``.
+
+        Raises:
+            ValueError: a session longer than `MOST_TOKENS` or `MOST_CALLS`, or several calls where no pause is given.
+        """
+        streams = {
+            name: np.random.default_rng(seed) for name, seed in zip(_STREAMS, seeds.spawn(len(_STREAMS)), strict=True)
+        }
+        calls = _whole(self.calls.values(streams["calls"].random(count)), 1, "calls", MOST_CALLS)
+        if calls.sum() > MOST_CALLS:
+            raise ValueError(f"{kind}: {calls.sum():,} calls in {count} sessions; draw fewer sessions, or shorter ones")
+        if not self.pauses and calls.max(initial=1) > 1:
+            raise ValueError(
+                f"{kind}: a session has {calls.max()} calls, but no pauses are given to stand between them"
+            )
+        prompts = _whole(self.prompt.values(streams["prompt"].random(count)), 1, "prompt")
+        outputs = _whole(self.output.values(self._alike("output", calls, streams)), 1, "output")
+        sorts = self._sorts(calls, streams["sorts"])
+        seconds, returned = self._pauses(sorts, calls, streams)
+        ends = streams["ends"].random(count) < self.ends_with_pause
+        pauses = [
+            Pause(float(s), int(r), self.pauses[sort].waits_for, self.pauses[sort].tool)
+            for s, r, sort in zip(seconds.tolist(), returned.tolist(), sorts, strict=True)
+        ]
+        edges = np.concatenate([[0], np.cumsum(calls)]).tolist()
+        chains = [
+            _chain(outputs[a:b].tolist(), pauses[a:b], bool(end))
+            for a, b, end in zip(edges, edges[1:], ends, strict=False)
+        ]
+        if self.rewrites is not None:
+            chains = self._rewritten(self.rewrites, prompts.tolist(), chains, streams["rewrites"])
+        return [
+            Session(f"{kind}-{index}", 0.0, prompt, chain, kind)
+            for index, (prompt, chain) in enumerate(zip(prompts.tolist(), chains, strict=True))
+        ]
+
+    def _alike(self, name: str, calls: np.ndarray, streams: Mapping[str, np.random.Generator]) -> Values:
+        """One uniform number a call, correlated within a session as ``alike`` says."""
+        from scipy.special import ndtr
+
+        share = self.alike.get(name, 0.0)
+        own = streams[name].standard_normal(int(calls.sum()))
+        common = np.repeat(streams[f"{name} of sessions"].standard_normal(len(calls)), calls)
+        scores: Values = ndtr(math.sqrt(share) * common + math.sqrt(1 - share) * own)
+        return np.minimum(scores, np.nextafter(1.0, 0.0))
+
+    def _sorts(self, calls: np.ndarray, stream: np.random.Generator) -> list[int]:
+        """Which sort of pause follows each call; a session's pauses form a chain."""
+        uniform = stream.random(int(calls.sum())).tolist()
+        if len(self.pauses) <= 1:
+            return [0] * (len(uniform) if self.pauses else 0)
+        labels = [pause.label for pause in self.pauses]
+        first = _steps([pause.share for pause in self.pauses])
+        after = [_steps([p.then.get(label, 0.0) for label in labels]) if p.then else first for p in self.pauses]
+        sorts, position = [], 0
+        for length in calls.tolist():
+            steps = first
+            for u in uniform[position : position + length]:
+                sort = next(index for index, step in enumerate(steps) if u < step)
+                sorts.append(sort)
+                steps = after[sort]
+            position += length
+        return sorts
+
+    def _pauses(
+        self, sorts: Sequence[int], calls: np.ndarray, streams: Mapping[str, np.random.Generator]
+    ) -> tuple[Values, np.ndarray]:
+        """Seconds and returned tokens of the pause after each call."""
+        lasting, appended = self._alike("pause", calls, streams), self._alike("returned", calls, streams)
+        seconds, returned = np.zeros(len(sorts)), np.zeros(len(sorts), dtype=np.int64)
+        which = np.array(sorts, dtype=np.int64)
+        for sort, pause in enumerate(self.pauses):
+            here = which == sort
+            seconds[here] = np.maximum(pause.seconds.values(lasting[here]), 0.0)
+            returned[here] = _whole(pause.returned.values(appended[here]), 0, "returned")
+        return seconds, returned
+
+    @staticmethod
+    def _rewritten(
+        rewrites: Rewrites, prompts: Sequence[int], chains: list[tuple[Call, ...]], stream: np.random.Generator
+    ) -> list[tuple[Call, ...]]:
+        total = sum(len(chain) for chain in chains)
+        happens, kept, appended = stream.random((total, 3)).T
+        keeps = np.clip(rewrites.keeps.values(kept), 0.0, 1.0).tolist()
+        returned = _whole(rewrites.returned.values(appended), 1, "returned").tolist()
+        rewritten, position = [], 0
+        for prompt, chain in zip(prompts, chains, strict=True):
+            context, calls = prompt, []
+            for index, call in enumerate(chain):
+                context += call.output
+                followed = call.pause is not None and index + 1 < len(chain)
+                if call.pause is not None and followed and happens[position] < rewrites.share:
+                    part = math.floor(keeps[position] * context)
+                    call = replace(call, pause=replace(call.pause, keeps=part, returned=returned[position]))
+                    context = part
+                context += call.pause.returned if call.pause is not None else 0
+                calls.append(call)
+                position += 1
+            rewritten.append(tuple(calls))
+        return rewritten
+
+
+@dataclass(frozen=True)
+class AugmentationShape:
+    """Sessions of one of InferCept's six augmentations, perhaps with other pauses.
+
+    Attributes:
+        name: a key of `traces.AUGMENTATIONS`.
+        seconds: replaces the durations of pauses, by who is waited for.
+    """
+
+    name: str
+    seconds: Mapping[str, Distribution] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in AUGMENTATIONS:
+            raise ValueError(f"no augmentation {self.name!r}; there are {', '.join(AUGMENTATIONS)}")
+        waits = [wait.waits_for for wait in AUGMENTATIONS[self.name].waits]
+        for who in self.seconds:
+            if who not in waits:
+                raise ValueError(f"{self.name} sessions do not wait for {who!r}, only for {' and '.join(waits)}")
+
+    def draw(self, kind: str, count: int, seeds: np.random.SeedSequence) -> list[Session]:
+        """``count`` sessions with arrival 0 and ids ``<kind>-<index>``."""
+        stream, pauses = (np.random.default_rng(seed) for seed in seeds.spawn(2))
+        drawn = [replace(generate_session(f"{kind}-{i}", self.name, stream), kind=kind) for i in range(count)]
+        return [self._with_seconds(session, pauses) for session in drawn] if self.seconds else drawn
+
+    def _with_seconds(self, session: Session, stream: np.random.Generator) -> Session:
+        uniform = stream.random(len(session.calls))
+        calls = []
+        for call, u in zip(session.calls, uniform, strict=True):
+            if call.pause is not None and call.pause.waits_for in self.seconds:
+                (seconds,) = self.seconds[call.pause.waits_for].values(np.array([u]))
+                call = replace(call, pause=replace(call.pause, duration=max(float(seconds), 0.0)))
+            calls.append(call)
+        return replace(session, calls=tuple(calls))
+
+
+Shape = SessionShape | AugmentationShape
+
+
+def draw_mixture(shapes: Mapping[str, tuple[float, Shape]], count: int, seed: int) -> list[Session]:
+    """Sessions of several kinds, all with arrival 0.
+
+    Args:
+        shapes: weight (relative to the others) and shape of each kind.
+        count: how many; the first sessions of a longer draw are those of a shorter one.
+        seed: fixes every draw. What a kind's k-th session is does not depend on the other kinds.
+
+    Raises:
+        ValueError: weights that are negative or all zero, or a shape that cannot be drawn from.
+    """
+    weights = [weight for weight, _ in shapes.values()]
+    if not any(weights) or any(not (math.isfinite(weight) and weight >= 0) for weight in weights):
+        raise ValueError("weights must be finite and >= 0, and one of them above 0")
+    steps = np.array(_steps(weights))
+    chosen = np.searchsorted(steps, np.random.default_rng(seed).random(count), side="right").tolist()
+    drawn = [
+        iter(shape.draw(kind, chosen.count(index), np.random.SeedSequence([seed, *kind.encode()])))
+        for index, (kind, (_, shape)) in enumerate(shapes.items())
+    ]
+    return [next(drawn[index]) for index in chosen]
+
+
+def pause_label(waits_for: str, tool: str) -> str:
+    """A name for a sort of pause: ``tool:search``, or only who is waited for."""
+    return f"{waits_for}:{tool}" if tool else waits_for
+
+
+_STREAMS = (
+    *("calls", "prompt", "sorts", "ends", "rewrites"),
+    *(name + suffix for name in ALIKE for suffix in ("", " of sessions")),
+)
+
+
+def _whole(values: Values, least: int, name: str, most: int = MOST_TOKENS) -> np.ndarray:
+    """Nearest whole numbers, at least ``least``."""
+    if len(values) and not values.max() <= most:
+        raise ValueError(f"{name} of {values.max():g} was drawn; the distribution needs a max (at most {most:,})")
+    return np.maximum(np.rint(values).astype(np.int64), least)
+
+
+def _chain(outputs: Sequence[int], pauses: Sequence[Pause], ends_with_pause: bool) -> tuple[Call, ...]:
+    following = [*pauses[: len(outputs) - 1], pauses[len(outputs) - 1] if ends_with_pause and pauses else None]
+    return tuple(map(Call, outputs, following))
+
+
+def _steps(weights: Sequence[float]) -> list[float]:
+    """Cumulative shares; the last that can come is 1 exactly."""
+    total = math.fsum(weights)
+    steps = (np.cumsum(weights) / total).tolist()
+    last = max(index for index, weight in enumerate(weights) if weight > 0)
+    return [*steps[:last], *[1.0] * (len(weights) - last)]
+
+
+def _check_pauses(pauses: Sequence[PauseShape]) -> None:
+    labels = [pause.label for pause in pauses]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"two pauses are called {label!r}; give each its own waits_for or tool")
+    if pauses and not any(pause.share for pause in pauses):
+        raise ValueError("the shares of all pauses are 0; nothing could be drawn")
+    for pause in pauses:
+        unknown = [label for label in pause.then if label not in labels]
+        if unknown:
+            raise ValueError(f"{pause.label}.then names {unknown[0]!r}; the pauses are {', '.join(labels)}")
+        if pause.then and not any(pause.then.values()):
+            raise ValueError(f"the shares in {pause.label}.then are all 0; nothing could be drawn")
