@@ -110,6 +110,8 @@ def _known_keys(model: type[BaseModel], loc: Loc) -> set[str]:
         if isinstance(part, int):
             continue
         fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        if not fields:  # a name that the user gave to an entry of a mapping
+            continue
         models = [found for field in fields for found in _models_in(field.annotation)]
     return {key for m in models for key in m.model_fields}
 

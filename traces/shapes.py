@@ -244,11 +244,13 @@ def draw_mixture(shapes: Mapping[str, tuple[float, Shape]], count: int, seed: in
     Args:
         shapes: weight (relative to the others) and shape of each kind.
         count: how many; the first sessions of a longer draw are those of a shorter one.
-        seed: fixes every draw. What a kind's k-th session is does not depend on the other kinds.
+        seed: fixes every draw. What a kind's k-th session is does not depend on the other kinds, nor on
+            their order.
 
     Raises:
         ValueError: weights that are negative or all zero, or a shape that cannot be drawn from.
     """
+    shapes = dict(sorted(shapes.items()))
     weights = [weight for weight, _ in shapes.values()]
     if not any(weights) or any(not (math.isfinite(weight) and weight >= 0) for weight in weights):
         raise ValueError("weights must be finite and >= 0, and one of them above 0")
