@@ -19,7 +19,7 @@ from policies.registry import make_order, make_policy
 from sim.profile import Profile
 from sim.recorder import RunRecord
 from sim.settings import EngineSettings
-from traces.readers.own import read_own, write_own
+from traces.readers import read_own, write_own
 from traces.session import Session
 
 TABLES = ("sessions", "calls", "timeline")

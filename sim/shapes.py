@@ -9,14 +9,15 @@ from traces.session import Session
 def require_supported(session: Session) -> None:
     """Refuse a session whose shape the engine cannot serve.
 
+    Named prefixes and block hashes are no reason: they say what sessions could share, and an engine that shares nothing
+    keeps every context whole.
+
     Raises:
         UnsupportedSession: names the session and the field.
     """
     unsupported = {
         "samples": session.samples > 1,
         "stream": bool(session.stream),
-        "prefix": session.prefix is not None,
-        "block_hashes": bool(session.block_hashes),
         "pause.tools": any(pause.tools for pause in session.pauses),
         "pause.session": any(pause.session for pause in session.pauses),
     }

@@ -18,14 +18,25 @@ from traces.arrivals import ArrivalProcess, Gamma, Poisson, Replay, draw_workloa
 from traces.errors import TraceError
 from traces.generate import AUGMENTATIONS, MIX_WEIGHTS, generate
 from traces.limits import Limited, TooLong, cut, fit
-from traces.readers import READERS, read_own, read_session_files, read_sessions, write_own
+from traces.readers import (
+    Trace,
+    UnknownFormat,
+    convert,
+    detect,
+    formats,
+    read,
+    read_own,
+    read_session_files,
+    read_sessions,
+    write,
+    write_own,
+)
 from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
 from traces.statistics import contexts, describe
 
 __all__ = [
     "AUGMENTATIONS",
     "MIX_WEIGHTS",
-    "READERS",
     "ArrivalProcess",
     "Call",
     "Gamma",
@@ -39,17 +50,24 @@ __all__ = [
     "SharedPrefix",
     "TooLong",
     "ToolRun",
+    "Trace",
     "TraceError",
+    "UnknownFormat",
     "contexts",
+    "convert",
     "cut",
     "describe",
+    "detect",
     "draw_workload",
     "fit",
+    "formats",
     "generate",
+    "read",
     "read_own",
     "read_session_files",
     "read_sessions",
     "replay_workload",
     "shipped",
+    "write",
     "write_own",
 ]

@@ -71,7 +71,8 @@ class Call:
     pause: Pause | None = None
 
     def __post_init__(self) -> None:
-        _require(self.output >= 1, "call.output", self.output, ">= 1")
+        if self.output < 1:
+            _require(False, "call.output", self.output, ">= 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,9 @@ class Session:
     hash_block: int = 0
 
     def __post_init__(self) -> None:
+        plain = self.prefix is None and not self.block_hashes
+        if plain and len(self.calls) == 1 and 0 <= self.arrival < math.inf and self.prompt >= 1 and self.samples >= 1:
+            return
         _require(math.isfinite(self.arrival) and self.arrival >= 0, "arrival", self.arrival, "finite, >= 0")
         _require(self.prompt >= 1, "prompt", self.prompt, ">= 1")
         _require(len(self.calls) >= 1, "calls", self.calls, "at least one call")

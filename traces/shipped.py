@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 
-from traces.readers.session_files import read_session_files
+from traces.readers import read_session_files
 from traces.session import Session
 
 _FILES = {"infercept-mix": "infercept_mix.jsonl"}

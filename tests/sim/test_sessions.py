@@ -134,8 +134,6 @@ def test_a_pool_without_a_block_rejects_everyone() -> None:
     [
         ("samples", {"samples": 2}),
         ("stream", {"stream": (PromptPart(5, 1.0),)}),
-        ("prefix", {"prefix": SharedPrefix("system", 5)}),
-        ("block_hashes", {"block_hashes": (1, 2), "hash_block": 4}),
     ],
 )
 def test_shapes_that_the_engine_does_not_serve_are_refused_by_name(field: str, shape: dict[str, object]) -> None:
@@ -153,6 +151,14 @@ def test_shapes_that_the_engine_does_not_serve_are_refused_by_name(field: str, s
 def test_pauses_that_the_engine_does_not_serve_are_refused_by_name(field: str, odd: Pause) -> None:
     with pytest.raises(UnsupportedSession, match=rf"session odd uses '{field}'"):
         run(session("odd", 10, 2, odd, 1))
+
+
+def test_what_sessions_could_share_changes_nothing_where_nothing_is_shared() -> None:
+    alone = run(session("a", 10, 2), session("b", 10, 2, at=0.5))
+    shared = {"prefix": SharedPrefix("system", 5), "block_hashes": (1, 2, 3), "hash_block": 4}
+    alike = run(session("a", 10, 2, **shared), session("b", 10, 2, at=0.5, **shared))
+    assert alike.record.sessions == alone.record.sessions
+    assert alike.iterations == alone.iterations
 
 
 def test_an_empty_workload_is_over_at_once() -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from traces import Call, Pause, Session, TraceError, read_own, read_session_files, read_sessions, write_own
+from traces import (
+    Call,
+    Pause,
+    Session,
+    TraceError,
+    UnknownFormat,
+    read_own,
+    read_session_files,
+    read_sessions,
+    write_own,
+)
 
 GOOD_OWN = '{"id": "a", "arrival": 0.5, "prompt": 90, "calls": [{"output": 10}]}'
 GOOD_RECORDED = '{"id": "a", "kind": "math", "calls": [{"prompt": 9, "output": 1}]}'
@@ -186,10 +196,10 @@ def test_duplicate_ids_of_recorded_sessions_name_both_lines(tmp_path: Path) -> N
 
 
 def test_another_kind_of_trace_is_recognised_as_foreign(tmp_path: Path) -> None:
-    error = error_of(tmp_path, '{"timestamp": 0, "input_length": 67, "output_length": 5}\n')
-    assert "timestamp, input_length, output_length" in error.found
-    with pytest.raises(ValueError, match="no trace format 'csv'; there are own, session-files"):
-        read_sessions(tmp_path / "some.jsonl", "csv")
+    error = error_of(tmp_path, '{"when": 0, "how_much": 67}\n')
+    assert "when, how_much" in error.found
+    with pytest.raises(UnknownFormat, match="no trace format 'cvs'; there are own, session-files"):
+        read_sessions(tmp_path / "some.jsonl", "cvs")
 
 
 def test_the_format_is_recognised_by_content(tmp_path: Path) -> None:

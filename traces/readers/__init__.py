@@ -1,46 +1,64 @@
-"""Trace files in, sessions out: one module a format, and `read_sessions`, which recognises the format by content."""
+"""Trace files in, sessions out: one module a format, recognised by content.
+
+    trace = traces.read("trace.csv.gz", on_error="skip")
+    trace.format.name, trace.format.lacks          # what it is, and what it cannot say
+    sessions = list(trace.sessions)                # or one by one: memory does not grow with the file
+    trace.skipped.count, trace.skipped.first       # what was wrong
+    trace.warnings                                 # what looks odd, such as milliseconds taken for seconds
+    traces.write("out.jsonl.zst", sessions)        # as Caesura's own format; convert() is faster for whole files
+
+Formats of your own: a `Format` under the entry-point group ``caesura.readers``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
-from traces.readers.own import read_own, write_own
-from traces.readers.records import Record, read_records
-from traces.readers.session_files import read_session_files
+from traces.readers.formats import Format, Head
+from traces.readers.reading import OnError, Reading, Skipped
+from traces.readers.registry import UnknownFormat, formats
+from traces.readers.tables import Requests
+from traces.readers.trace import Trace, Written, convert, detect, read, write
 from traces.session import Session
 
-READERS: dict[str, Callable[[str | Path], list[Session]]] = {"own": read_own, "session-files": read_session_files}
-
-__all__ = ["READERS", "read_own", "read_session_files", "read_sessions", "write_own"]
+__all__ = [
+    "Format",
+    "Head",
+    "OnError",
+    "Reading",
+    "Requests",
+    "Skipped",
+    "Trace",
+    "UnknownFormat",
+    "Written",
+    "convert",
+    "detect",
+    "formats",
+    "read",
+    "read_own",
+    "read_session_files",
+    "read_sessions",
+    "write",
+    "write_own",
+]
 
 
 def read_sessions(path: str | Path, format: str | None = None) -> list[Session]:
-    """Read the sessions of a trace file, in the order of its lines.
-
-    Args:
-        path: the file.
-        format: a name in `READERS`; None recognises it by the first line.
-
-    Raises:
-        ValueError: a format that does not exist.
-        TraceError: the file is missing, of no known format, or wrong in one of its lines.
-    """
-    if format is None:
-        format = _recognised(next(read_records(path)))
-    if format not in READERS:
-        raise ValueError(f"no trace format {format!r}; there are {', '.join(READERS)}")
-    return READERS[format](path)
+    """All sessions of a trace at once, in its order; raises as `read` and `Trace.sessions` do."""
+    return list(read(path, format).sessions)
 
 
-def _recognised(first: Record) -> str:
-    """Caesura's own sessions state one prompt and arrival; in recorded session files every call states its prompt."""
-    if first.has("prompt") or first.has("arrival"):
-        return "own"
-    calls = first.values.get("calls")
-    if isinstance(calls, list):
-        states_prompt = any(isinstance(call, dict) and "prompt" in call for call in calls)
-        return "session-files" if states_prompt or not calls else "own"
-    fields = ", ".join(list(first.values)[:8]) or "none"
-    expected = 'a session with "calls" (of Caesura\'s own format, or a recorded session file)'
-    raise first.wrong("", f"an object with the fields {fields}", expected, "convert the trace to one of these formats")
+def read_own(path: str | Path) -> list[Session]:
+    """All sessions of a file in Caesura's own format."""
+    return read_sessions(path, "own")
+
+
+def read_session_files(path: str | Path) -> list[Session]:
+    """All sessions of a recorded session file."""
+    return read_sessions(path, "session-files")
+
+
+def write_own(path: str | Path, sessions: Iterable[Session]) -> None:
+    """Write sessions as Caesura's own JSONL; raises as `write` does."""
+    write(path, sessions)

@@ -9,15 +9,17 @@ in seconds, lengths in tokens::
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from json.encoder import encode_basestring_ascii
 
-from traces.errors import TraceError
-from traces.readers.records import Record, read_each, shown
-from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
+from traces.readers.formats import Format, Head
+from traces.readers.reading import Reading
+from traces.readers.records import Record
+from traces.readers.session_files import calls_state_prompt
+from traces.readers.tables import Requests
+from traces.readers.writing import Writing
+from traces.session import Call, Pause, PromptPart, Session, SharedPrefix, ToolRun
 
 SESSION = ("id", "kind", "arrival", "prompt", "calls", "samples", "stream", "prefix", "block_hashes", "hash_block")
 CALL = ("output", "pause")
@@ -29,35 +31,30 @@ PREFIX = ("name", "tokens")
 Json = dict[str, object]
 
 
-def read_own(path: str | Path) -> list[Session]:
-    """Read the sessions of a file in Caesura's own format, in the order of its lines.
-
-    Raises:
-        TraceError: the file or one of its lines is not as the format says.
-    """
-    return read_each(path, session_from)
+def read(reading: Reading) -> Iterator[Session]:
+    """The sessions of a file in Caesura's own format, in the order of its lines."""
+    return reading.each(reading.records(), session_from)
 
 
-def write_own(path: str | Path, sessions: Iterable[Session]) -> None:
-    """Write sessions as Caesura's own JSONL. The file appears whole or not at all.
+def write(writing: Writing, sessions: Iterable[Session]) -> None:
+    """Write every field of every session. Nothing is written that could not be read back."""
+    for number, session in enumerate(sessions, start=1):
+        values = session_to_json(session)
+        session_from(Record(values, writing.name, number))
+        writing.line(json.dumps(values, allow_nan=False))
 
-    Raises:
-        TraceError: no session at all, an id that occurs twice, a value that could not be read back, or a place that
-            cannot be written.
-    """
-    path = Path(path)
-    lines = list(_lines(path, sessions))
-    if not lines:
-        raise TraceError(str(path), "no session to write", "at least one session", "write a workload that has sessions")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_text("".join(lines), encoding="ascii")
-        unfinished.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        found = f"a place that cannot be written ({error.strerror})"
-        raise TraceError(str(path), found, "a file name in a folder that is writable", "name another place") from None
+
+def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
+    """The same lines for sessions of one call each, which came as columns."""
+    text = encode_basestring_ascii
+    for batch in batches:
+        rows = zip(batch.ids, batch.kinds, batch.arrivals, batch.prompts, batch.outputs, strict=True)
+        lines = [
+            f'{{"id": {text(id)}, "kind": {text(kind)}, "arrival": {arrival!r}, "prompt": {prompt}, '
+            f'"calls": [{{"output": {output}}}]}}\n'
+            for id, kind, arrival, prompt, output in rows
+        ]
+        writing.write("".join(lines).replace('"kind": "", ', ""))
 
 
 def session_from(record: Record) -> Session:
@@ -65,21 +62,18 @@ def session_from(record: Record) -> Session:
     record.only(SESSION)
     calls = record.some_records("calls")
     prefix = record.record("prefix")
-    try:
-        return Session(
-            id=record.text("id"),
-            kind=record.text("kind", ""),
-            arrival=record.seconds("arrival"),
-            prompt=record.whole("prompt", least=1),
-            calls=tuple(_call(call, last=call is calls[-1]) for call in calls),
-            samples=record.whole("samples", 1, least=1),
-            stream=tuple(_prompt_part(part) for part in record.records("stream")),
-            prefix=None if prefix is None else _prefix(prefix),
-            block_hashes=record.wholes("block_hashes"),
-            hash_block=record.whole("hash_block", 0),
-        )
-    except InvalidSession as error:
-        raise record.wrong("", str(error), "a session that can be served", "correct the line, or remove it") from None
+    return Session(
+        id=record.text("id"),
+        kind=record.text("kind", ""),
+        arrival=record.seconds("arrival"),
+        prompt=record.whole("prompt", least=1),
+        calls=tuple(_call(call, last=call is calls[-1]) for call in calls),
+        samples=record.whole("samples", 1, least=1),
+        stream=tuple(_prompt_part(part) for part in record.records("stream")),
+        prefix=None if prefix is None else _prefix(prefix),
+        block_hashes=record.wholes("block_hashes"),
+        hash_block=record.whole("hash_block", 0),
+    )
 
 
 def session_to_json(session: Session) -> Json:
@@ -161,14 +155,18 @@ def _given(**fields: object) -> Json:
     return {name: value for name, value in fields.items() if value}
 
 
-def _lines(path: Path, sessions: Iterable[Session]) -> Iterator[str]:
-    """Text lines of the sessions, each read back once so that nothing is written that could not be read."""
-    ids: set[str] = set()
-    for number, session in enumerate(sessions, start=1):
-        if session.id in ids:
-            found = f"{shown(session.id)} a second time"
-            raise TraceError(str(path), found, "ids that differ", "give every session its own id", number, "id")
-        ids.add(session.id)
-        values = session_to_json(session)
-        session_from(Record(values, str(path), number))
-        yield json.dumps(values, allow_nan=False) + "\n"
+def _recognised(head: Head) -> bool:
+    """Caesura's own sessions state one prompt and arrival; in recorded session files every call states its prompt."""
+    if not head.has("calls"):
+        return False
+    return head.has("prompt") or head.has("arrival") or not calls_state_prompt(head)
+
+
+FORMAT = Format(
+    "own",
+    "Caesura's own JSONL: every field of a session",
+    recognises=_recognised,
+    read=read,
+    write=write,
+    write_requests=write_requests,
+)

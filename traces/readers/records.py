@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import cast
+
+import msgspec
 
 from traces.errors import TraceError
-from traces.session import Session
+from traces.readers.source import Source
 
 FIX_TYPE = "correct the value"
+ONE_OBJECT = "one JSON object"
+MOST_TOKENS = 2**31 - 1
 
 
 class Record:
@@ -38,31 +41,39 @@ class Record:
         return value
 
     def whole(self, name: str, default: int | None = None, least: int = 0) -> int:
-        """A count; ``least`` is the smallest that is allowed."""
+        """A count of at most `MOST_TOKENS`; ``least`` is the smallest that is allowed."""
+        value = self.values.get(name)
+        if type(value) is int and least <= value <= MOST_TOKENS:
+            return value
         expected = f"a whole number >= {least}"
         return self._whole(name, self._get(name, expected, default), expected, least)
 
     def optional_whole(self, name: str) -> int | None:
         return self.whole(name) if self.has(name) else None
 
-    def wholes(self, name: str) -> tuple[int, ...]:
-        """A list of whole numbers of either sign; empty when the field is missing."""
-        expected = "a whole number"
-        values = enumerate(self._list(name, "a list of whole numbers"))
-        return tuple(self._whole(f"{name}[{index}]", value, expected, None) for index, value in values)
+    def wholes(self, name: str, least: int | None = None) -> tuple[int, ...]:
+        """A list of whole numbers, of either sign if ``least`` is not given; empty when the field is missing."""
+        values = self._list(name, "a list of whole numbers")
+        if least is None and set(map(type, values)) <= {int}:
+            return tuple(cast(list[int], values))
+        expected = "a whole number" if least is None else f"a whole number >= {least}"
+        return tuple(self._whole(f"{name}[{index}]", value, expected, least) for index, value in enumerate(values))
 
     def seconds(self, name: str, default: float | None = None) -> float:
-        expected = "a finite number of seconds >= 0"
-        value = self._get(name, expected, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(name, shown(value), expected, f'{FIX_TYPE}, such as "{name}": 1.5')
-        try:
-            seconds = float(value)
-        except OverflowError:
-            seconds = math.inf
-        if not math.isfinite(seconds) or seconds < 0:
-            raise self.wrong(name, shown(value), expected, f"{FIX_TYPE}, or remove the line")
-        return seconds
+        return self._duration(name, default, "seconds")
+
+    def milliseconds(self, name: str, default: float | None = None) -> float:
+        """A time that the trace gives in milliseconds, in seconds."""
+        return self._duration(name, default, "milliseconds") / 1000
+
+    def nanoseconds(self, name: str, default: float | None = None) -> float:
+        """A time that the trace gives in nanoseconds, in seconds."""
+        return self._duration(name, default, "nanoseconds") / 1_000_000_000
+
+    def list_of_seconds(self, name: str) -> tuple[float, ...]:
+        """A list of times; empty when the field is missing."""
+        values = enumerate(self._list(name, "a list of numbers of seconds"))
+        return tuple(self._finite(f"{name}[{index}]", value, "seconds") for index, value in values)
 
     def record(self, name: str) -> Record | None:
         """The object in this field; None when it is missing."""
@@ -107,7 +118,27 @@ class Record:
             raise self.wrong(name, shown(value), expected, f"{FIX_TYPE}: digits only, no point and no quotes")
         if least is not None and value < least:
             raise self.wrong(name, shown(value), expected, f"{FIX_TYPE}, or remove the line")
+        if least is not None and value > MOST_TOKENS:
+            raise self.wrong(name, shown(value), f"{expected} and <= {MOST_TOKENS}", f"{FIX_TYPE}, or remove the line")
         return value
+
+    def _duration(self, name: str, default: float | None, unit: str) -> float:
+        value = self.values.get(name)
+        if type(value) is float and 0 <= value < math.inf:
+            return value
+        return self._finite(name, self._get(name, f"a finite number of {unit} >= 0", default), unit)
+
+    def _finite(self, name: str, value: object, unit: str) -> float:
+        expected = f"a finite number of {unit} >= 0"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(name, shown(value), expected, f'{FIX_TYPE}, such as "{name}": 1.5')
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number) or number < 0:
+            raise self.wrong(name, shown(value), expected, f"{FIX_TYPE}, or remove the line")
+        return number
 
     def _list(self, name: str, expected: str) -> list[object]:
         value = self.values.get(name)
@@ -123,40 +154,20 @@ class Record:
         return Record(value, self.file, self.line, ".".join(part for part in (self.path, name) if part))
 
 
-def read_records(path: str | Path) -> Iterator[Record]:
-    """Yield the objects of a JSONL file, one a line; blank lines are skipped.
+def record_of(source: Source, raw: bytes, line: int) -> Record:
+    """The object that one line of JSONL holds.
 
     Raises:
-        TraceError: a file that is missing, a folder, unreadable or without any object; a line that is not UTF-8, not
-            JSON, cut off, or not an object.
+        TraceError: the line is not UTF-8, not JSON, cut off, or not an object.
     """
-    path = Path(path)
-    empty = True
-    for number, raw in _numbered_lines(path):
-        text = _decoded(raw, path, number)
-        if text.strip():
-            empty = False
-            yield Record(_parsed(text, path, number), str(path), number)
-    if empty:
-        raise TraceError(str(path), "an empty file", "one JSON object a line", "name a trace that holds sessions")
-
-
-def read_each(path: str | Path, session_from: Callable[[Record], Session]) -> list[Session]:
-    """The sessions of a JSONL file, one a line, each with an id of its own.
-
-    Raises:
-        TraceError: as `read_records` and ``session_from`` do; and for an id that occurs twice.
-    """
-    lines: dict[str, int] = {}
-    sessions = []
-    for record in read_records(path):
-        session = session_from(record)
-        if session.id in lines:
-            found = f"{shown(session.id)}, which line {lines[session.id]} has already"
-            raise record.wrong("id", found, "an id of its own for every session", "rename one of the two")
-        lines[session.id] = record.line
-        sessions.append(session)
-    return sessions
+    try:
+        value = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        value = _slowly_parsed(source, raw, line)
+    if not isinstance(value, dict):
+        fix = "write one object a line, in curly brackets"
+        raise TraceError(source.name, shown(value), ONE_OBJECT, fix, line)
+    return Record(value, source.name, line)
 
 
 def shown(value: object) -> str:
@@ -165,39 +176,14 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    expected = "a file of JSON lines"
+def _slowly_parsed(source: Source, raw: bytes, line: int) -> object:
+    """What the standard library makes of a line that is not strictly JSON (NaN is let through, to be named later)."""
+    text = source.decoded(raw, line)
     try:
-        with path.open("rb") as file:
-            yield from enumerate(file, start=1)
-    except FileNotFoundError:
-        raise TraceError(str(path), "no such file", expected, "check the path") from None
-    except IsADirectoryError:
-        raise TraceError(str(path), "a folder", expected, "name a file inside it") from None
-    except OSError as error:
-        found = f"a file that cannot be read ({error.strerror})"
-        raise TraceError(str(path), found, expected, "check the path and its permissions") from None
-
-
-def _decoded(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        found = f"bytes that are not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1})"
-        raise TraceError(str(path), found, "UTF-8 text", "save the file as UTF-8, uncompressed", line) from None
-
-
-def _parsed(text: str, path: Path, line: int) -> dict[str, object]:
-    expected = "one JSON object"
-    try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         if not text.endswith("\n") and text.lstrip().startswith("{"):
             fix = "write or download the file again, or remove its last line"
-            raise TraceError(str(path), f"a last line that is cut off ({error})", expected, fix, line) from None
+            raise TraceError(source.name, f"a last line that is cut off ({error})", ONE_OBJECT, fix, line) from None
         fix = "correct the line, or remove it"
-        raise TraceError(str(path), f"malformed JSON ({error})", expected, fix, line) from None
-    if not isinstance(value, dict):
-        fix = 'write one session a line, {"id": ..., "calls": [...]}'
-        raise TraceError(str(path), shown(value), expected, fix, line)
-    return value
+        raise TraceError(source.name, f"malformed JSON ({error})", ONE_OBJECT, fix, line) from None

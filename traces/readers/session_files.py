@@ -18,10 +18,14 @@ come with arrival 0. Two shapes exist and are told apart by their calls:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from traces.readers.records import Record, read_each, shown
+from traces.readers.formats import Format, Head
+from traces.readers.reading import Reading
+from traces.readers.records import Record, shown
+from traces.readers.writing import Writing
 from traces.session import Call, Pause, Session
 
 PROMPT_SLACK = 8
@@ -30,13 +34,22 @@ SESSION = ("id", "kind", "calls")
 CALL = ("prompt", "output", "returned", "pause_s", "waits_for", "tool", "prefix")
 
 
-def read_session_files(path: str | Path) -> list[Session]:
-    """Read the sessions of a recorded session file, in the order of its lines, all with arrival 0.
+def read(reading: Reading) -> Iterator[Session]:
+    """The sessions of a recorded session file, in the order of its lines, all with arrival 0."""
+    return reading.each(reading.records(), session_from)
 
-    Raises:
-        TraceError: the file or one of its lines is not as the format says.
+
+def write(writing: Writing, sessions: Iterable[Session]) -> None:
+    """Write sessions so that they read back alike, less their arrivals.
+
+    Where a context was rewritten the calls carry ``prefix``, else ``returned``.
     """
-    return read_each(path, session_from)
+    for session in sessions:
+        writing.require_plain(session)
+        writing.lose("arrivals", session.arrival != 0)
+        rewritten = any(pause.keeps is not None for pause in session.pauses)
+        calls = _calls_with_prefixes(writing, session) if rewritten else _calls_with_returns(session)
+        writing.line(json.dumps({"id": session.id, "kind": session.kind, "calls": calls}))
 
 
 def session_from(record: Record) -> Session:
@@ -129,3 +142,60 @@ def _recorded_pause(record: Record, returned: int) -> Pause | None:
 
 def _trailing_returned(record: Record) -> int:
     return max(record.whole("returned", 0, least=-PROMPT_SLACK), 0)
+
+
+def _calls_with_returns(session: Session) -> list[dict[str, object]]:
+    calls, context = [], session.prompt
+    for call in session.calls:
+        written: dict[str, object] = {"prompt": context, "output": call.output}
+        context += call.output
+        if call.pause is not None:
+            context += call.pause.returned
+            written |= {"returned": call.pause.returned, **_written_pause(call.pause)}
+        calls.append(written)
+    return calls
+
+
+def _calls_with_prefixes(writing: Writing, session: Session) -> list[dict[str, object]]:
+    calls: list[dict[str, object]] = []
+    context, prefix = session.prompt, 0
+    for index, call in enumerate(session.calls):
+        written: dict[str, object] = {"prompt": context, "output": call.output, "prefix": prefix}
+        calls.append(written)
+        pause = call.pause
+        if pause is None:
+            continue
+        written |= _written_pause(pause)
+        before = context + call.output
+        kept = before if pause.keeps is None else min(before, pause.keeps)
+        context, prefix = kept + pause.returned, kept
+        followed = index + 1 < len(session.calls)
+        writing.lose("returned tokens of last pauses", not followed and pause.returned > 0)
+        writing.lose("rewritten contexts that grew", followed and pause.keeps is not None and context >= before)
+    return calls
+
+
+def _written_pause(pause: Pause) -> dict[str, object]:
+    return {
+        "pause_s": pause.duration,
+        "waits_for": pause.waits_for,
+        **({"tool": pause.tool} if pause.tool else {}),
+    }
+
+
+def calls_state_prompt(head: Head) -> bool:
+    """Whether the calls of the first session state their prompts, as only recorded session files do."""
+    calls = head.value.get("calls")
+    if not isinstance(calls, list):
+        return head.has("prompt")
+    return not calls or any(isinstance(call, dict) and "prompt" in call for call in calls)
+
+
+FORMAT = Format(
+    "session-files",
+    "recorded session files whose calls state their whole prompt (InferCept mix, coding agents)",
+    recognises=lambda head: head.has("calls") and not head.has("arrival") and calls_state_prompt(head),
+    read=read,
+    lacks=frozenset({"arrivals"}),
+    write=write,
+)

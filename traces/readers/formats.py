@@ -1,0 +1,104 @@
+"""What a trace format is: a name, how to recognise it, how to read it, how to write it, and what it cannot say."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from traces.session import Session
+
+if TYPE_CHECKING:
+    from traces.readers.reading import Reading
+    from traces.readers.source import Source
+    from traces.readers.tables import Requests
+    from traces.readers.writing import Writing
+
+Part = Literal["arrivals", "calls", "outputs", "pauses", "tools"]
+"""What a format may lack: when sessions begin; more than one call a session; the lengths of answers; how long pauses
+last; what is waited for."""
+
+HEAD_BYTES = 2**16
+KEYS = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+
+
+@dataclass(frozen=True)
+class Head:
+    """The beginning of a trace, as far as it takes to recognise the format.
+
+    Attributes:
+        text: the first `HEAD_BYTES` or fewer.
+        value: the first JSON object, or the first of an array; empty when there is none or it is longer than the text.
+        keys: its keys; when it is longer than the text, every key in the text, however deep.
+        columns: the columns that the first line names, if it is no JSON.
+    """
+
+    text: str
+    value: dict[str, object]
+    keys: frozenset[str]
+    columns: tuple[str, ...]
+
+    def has(self, *keys: str) -> bool:
+        """Whether the first object has all of these keys."""
+        return self.keys.issuperset(keys)
+
+    def has_columns(self, *names: str) -> bool:
+        """Whether the first line names all of these columns."""
+        return set(names) <= set(self.columns)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A trace format.
+
+    Attributes:
+        name: what people call it on the command line.
+        title: what it is, in half a line.
+        recognises: whether a trace that begins like this is one.
+        read: the sessions of a trace.
+        lacks: what the format cannot say, so that its sessions hold 0 there: an arrival or a pause of 0 s.
+        counts_text: whether lengths are counted from text, with the tokenizer that the person names.
+        write: writes sessions; None when the format can only be read.
+        read_requests: the same as ``read``, column by column, for formats of single calls.
+        write_requests: the same as ``write`` from columns.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[Head], bool]
+    read: Callable[[Reading], Iterator[Session]]
+    lacks: frozenset[Part] = frozenset()
+    counts_text: bool = False
+    write: Callable[[Writing, Iterable[Session]], None] | None = None
+    read_requests: Callable[[Reading], Iterator[Requests]] | None = None
+    write_requests: Callable[[Writing, Iterable[Requests]], None] | None = None
+
+
+def head_of(source: Source) -> Head:
+    """The beginning of a trace.
+
+    Raises:
+        TraceError: the file cannot be read.
+    """
+    with source.opened() as file:
+        raw = file.read(HEAD_BYTES)
+    text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode(raw).lstrip()
+    if text[:1] not in ("{", "["):
+        line = text.split("\n", 1)[0].rstrip("\r")
+        columns = next(csv.reader([line])) if line and "\0" not in line else []
+        return Head(text, {}, frozenset(), tuple(name.strip() for name in columns))
+    value = _first_object(text)
+    return Head(text, value, frozenset(value) or frozenset(KEYS.findall(text)), ())
+
+
+def _first_object(text: str) -> dict[str, object]:
+    start = re.match(r"[\[\s]*", text)
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, start.end() if start else 0)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,57 @@
+"""Rows that belong together and lie apart: gathered until the last of them, without holding the whole file."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from traces.errors import TraceError
+from traces.readers.records import record_of
+from traces.readers.source import Source
+
+Row = TypeVar("Row")
+
+
+def keys_of(source: Source, field: str) -> Iterator[str]:
+    """What one field of a JSONL file holds in every line where it is there, as text."""
+    for number, raw in source.lines():
+        try:
+            value = record_of(source, raw, number).values.get(field)
+        except TraceError:
+            continue
+        if value is not None:
+            yield str(value)
+
+
+class Gathering(Generic[Row]):
+    """Rows by key, each group handed out as soon as its last row came.
+
+    Memory holds 16 bytes a key and the rows of the groups that are still open: as many as overlap in the file.
+
+    Args:
+        keys: the key of every row that will come, from a first pass over the file.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        hashes = np.frombuffer(array("q", map(hash, keys)), dtype=np.int64)
+        self._keys, self._awaited = np.unique(hashes, return_counts=True)
+        self._open: dict[str, list[Row]] = {}
+
+    def rows(self, key: str) -> list[Row]:
+        """The rows of a group so far; those of the list may be replaced."""
+        return self._open.get(key, [])
+
+    def add(self, key: str, row: Row | None) -> list[Row] | None:
+        """Take in a row, or None for one that was wrong.
+
+        Returns:
+            The whole group in the order of its rows when this was its last and there is any; else None.
+        """
+        if row is not None:
+            self._open.setdefault(key, []).append(row)
+        place = int(np.searchsorted(self._keys, hash(key)))
+        self._awaited[place] -= 1
+        return self._open.pop(key, None) if self._awaited[place] == 0 else None

@@ -1,0 +1,117 @@
+"""Numbers that are possible but look as if they were given in another unit: a warning, never an error."""
+
+from __future__ import annotations
+
+import math
+import operator
+from array import array
+
+from traces.session import Session
+
+FEWEST_ARRIVALS, FEWEST_PAUSES = 20, 10
+MOST_PAUSES = 10_000
+MOST_SESSIONS_A_SECOND = 2_000.0
+LONGEST_GAP = 1_800.0
+LONGEST_TOOL_PAUSE, LONGEST_USER_PAUSE = 600.0, 86_400.0
+LONGEST_PAUSE = 30 * 86_400.0
+LONGEST_PROMPT = 20_000_000
+
+
+class Plausibility:
+    """Watches the sessions of a reading go by.
+
+    Recorded tools take about a second in the median and people a minute or two (MORI, AgentCgroup, TraceLab); no
+    published trace has a median above ten minutes for tools, or a day for people.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.sessions = 0
+        self.backwards = 0
+        self.first, self.last, self.before = math.inf, -math.inf, -math.inf
+        self.tool_pauses, self.user_pauses = array("d"), array("d")
+        self.longest_pause: tuple[float, str] = (0.0, "")
+        self.longest_prompt = 0
+
+    def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
+        """Take note of sessions that came as columns."""
+        if not arrivals:
+            return
+        self.sessions += len(arrivals)
+        before = [self.before, *arrivals[:-1]]
+        self.backwards += sum(map(operator.lt, arrivals, before))
+        self.before = arrivals[-1]
+        self.first, self.last = min(self.first, *arrivals), max(self.last, *arrivals)
+        self.longest_prompt = max(self.longest_prompt, max(prompts))
+
+    def see(self, session: Session) -> None:
+        """Take note of a session."""
+        self.sessions += 1
+        arrival = session.arrival
+        if arrival < self.before:
+            self.backwards += 1
+        self.before = arrival
+        if arrival < self.first:
+            self.first = arrival
+        if arrival > self.last:
+            self.last = arrival
+        if session.prompt > self.longest_prompt:
+            self.longest_prompt = session.prompt
+        for call in session.calls:
+            pause = call.pause
+            if pause is not None:
+                seen = self.user_pauses if pause.waits_for == "user" else self.tool_pauses
+                if len(seen) < MOST_PAUSES:
+                    seen.append(pause.duration)
+                if pause.duration > self.longest_pause[0]:
+                    self.longest_pause = (pause.duration, session.id)
+
+    def warnings(self) -> list[str]:
+        """What looks odd, one sentence each."""
+        return [
+            f"{self.file}: {text}" for text in (*self._about_arrivals(), *self._about_pauses(), *self._about_prompts())
+        ]
+
+    def _about_arrivals(self) -> list[str]:
+        found = []
+        span = self.last - self.first
+        if self.sessions >= FEWEST_ARRIVALS and span > 0:
+            rate = (self.sessions - 1) / span
+            if rate > MOST_SESSIONS_A_SECOND:
+                found.append(
+                    f"{rate:,.0f} sessions arrive a second; expected at most {MOST_SESSIONS_A_SECOND:,.0f}. "
+                    "Check that the times are not given in seconds where the format has milliseconds or nanoseconds"
+                )
+            if 1 / rate > LONGEST_GAP:
+                found.append(
+                    f"sessions arrive {1 / rate:,.0f} s apart on average; expected at most {LONGEST_GAP:,.0f} s. "
+                    "Check that the times are not given in milliseconds where the format has seconds"
+                )
+        if self.backwards:
+            found.append(f"{self.backwards} sessions arrive before the one above them; they are kept as they are")
+        return found
+
+    def _about_pauses(self) -> list[str]:
+        found = []
+        for who, seen, longest in (
+            ("tool", self.tool_pauses, LONGEST_TOOL_PAUSE),
+            ("user", self.user_pauses, LONGEST_USER_PAUSE),
+        ):
+            if len(seen) >= FEWEST_PAUSES:
+                median = sorted(seen)[len(seen) // 2]
+                if median > longest:
+                    found.append(
+                        f"half of the {who} pauses last {median:,.0f} s or more; expected a median below "
+                        f"{longest:,.0f} s. Check that they are not given in milliseconds where the format has seconds"
+                    )
+        if self.longest_pause[0] > LONGEST_PAUSE and not found:
+            seconds, id = self.longest_pause
+            found.append(
+                f"session {id!r} pauses for {seconds:,.0f} s; expected at most {LONGEST_PAUSE:,.0f} s (30 days)"
+            )
+        return found
+
+    def _about_prompts(self) -> list[str]:
+        if self.longest_prompt <= LONGEST_PROMPT:
+            return []
+        return [f"a prompt has {self.longest_prompt:,} tokens; expected at most {LONGEST_PROMPT:,}"]

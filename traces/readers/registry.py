@@ -1,0 +1,82 @@
+"""Which trace formats there are: those of Caesura, and those that others install in ``caesura.readers``."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from importlib.metadata import entry_points
+
+from traces.errors import TraceError
+from traces.readers import azure, mooncake, own, session_files, vidur
+from traces.readers.formats import Format, head_of
+from traces.readers.source import Source
+
+GROUP = "caesura.readers"
+BUILT_IN = (
+    own.FORMAT,
+    session_files.FORMAT,
+    mooncake.FORMAT,
+    azure.FORMAT,
+    vidur.FORMAT,
+)
+
+
+class UnknownFormat(ValueError):
+    """A format that does not exist, or an entry point that names none."""
+
+
+@functools.cache
+def formats() -> dict[str, Format]:
+    """Every format by name: first Caesura's own, in the order in which they are tried, then those installed.
+
+    Raises:
+        UnknownFormat: an installed entry point of the group ``caesura.readers`` that is no `Format`.
+    """
+    found = {format.name: format for format in BUILT_IN}
+    for entry in entry_points(group=GROUP):
+        format = entry.load()
+        if not isinstance(format, Format):
+            raise UnknownFormat(f"the reader {entry.name!r} is {format!r}, not a traces.readers.Format")
+        found[entry.name] = format
+    return found
+
+
+def format_named(name: str) -> Format:
+    """The format of this name; raises `UnknownFormat`, which says what there is."""
+    known = formats()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        raise UnknownFormat(f"no trace format {name!r}{hint} there are {', '.join(known)}")
+    return known[name]
+
+
+def writable(name: str) -> Format:
+    """The format of this name; raises `UnknownFormat` when it does not exist or can only be read."""
+    format = format_named(name)
+    if format.write is None:
+        can = ", ".join(known.name for known in formats().values() if known.write is not None)
+        raise UnknownFormat(f"the format {name!r} can only be read; {can} can be written")
+    return format
+
+
+def detected(source: Source) -> Format:
+    """The first format that recognises the beginning of a trace.
+
+    Raises:
+        TraceError: the file cannot be read, is empty, or is of no known format.
+    """
+    head = head_of(source)
+    if not head.text:
+        raise TraceError(source.name, "an empty file", "a trace", "name a trace that holds sessions")
+    for format in formats().values():
+        if format.recognises(head):
+            return format
+    if head.columns:
+        found = f"the columns {', '.join(head.columns[:8])}"
+    elif head.keys:
+        found = f"an object with the fields {', '.join(list(head.value)[:8] or sorted(head.keys)[:8])}"
+    else:
+        found = "no JSON object"
+    fix = "name the format, or convert the trace to one of them"
+    raise TraceError(source.name, found, f"one of the formats {', '.join(formats())}", fix, 1)

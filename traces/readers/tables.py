@@ -1,0 +1,296 @@
+"""CSV traces of single requests, read and written by columns: a request a row, thousands of rows at a time."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from traces.errors import TraceError
+from traces.readers.reading import Reading
+from traces.readers.records import MOST_TOKENS
+from traces.readers.writing import Writing
+from traces.session import Call, Session
+
+ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Sessions of one call each, column by column; all columns are equally long.
+
+    Attributes:
+        ids: unique in the trace.
+        arrivals: seconds since the trace's begin.
+        prompts: tokens.
+        outputs: tokens, at least 1.
+        kinds: the sessions' kinds, free text.
+    """
+
+    ids: list[str]
+    arrivals: list[float]
+    prompts: list[int]
+    outputs: list[int]
+    kinds: list[str]
+
+    @property
+    def columns(self) -> tuple[list[Any], ...]:
+        """Ids, arrivals, prompts, outputs and kinds."""
+        return self.ids, self.arrivals, self.prompts, self.outputs, self.kinds
+
+    def sessions(self) -> Iterator[Session]:
+        """The same, one object a session."""
+        for id, arrival, prompt, output, kind in zip(
+            self.ids, self.arrivals, self.prompts, self.outputs, self.kinds, strict=True
+        ):
+            yield Session(id, arrival, prompt, (Call(output),), kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a CSV format.
+
+    Attributes:
+        name: as the header writes it.
+        parse: text to value; raises `ValueError`.
+        allowed: whether all of some parsed values are allowed.
+        expected: what the messages call an allowed value.
+        default: the text to take when the file has no such column; None when it must be there.
+    """
+
+    name: str
+    parse: Callable[[str], object]
+    allowed: Callable[[Sequence[Any]], bool]
+    expected: str
+    default: str | None = None
+
+
+def whole(name: str, least: int) -> Column:
+    """A count of tokens."""
+    expected = f"a whole number >= {least}"
+    return Column(name, _whole, lambda values: least <= min(values) and max(values) <= MOST_TOKENS, expected)
+
+
+def seconds(name: str, default: str | None = None) -> Column:
+    """A time in seconds."""
+    expected = "a finite number of seconds >= 0"
+    return Column(name, float, lambda values: all(map(math.isfinite, values)) and min(values) >= 0, expected, default)
+
+
+def moment(name: str) -> Column:
+    """A date with a time, to the microsecond; all with a zone, or all without one."""
+    expected = "a date with a time such as 2023-11-16 18:15:46.6805900"
+    return Column(name, datetime.fromisoformat, lambda values: True, expected)
+
+
+def text(name: str, default: str | None = None) -> Column:
+    """Free text."""
+    return Column(name, str, lambda values: True, "a text", default)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some successive rows of a table: parsed values by column, and the line of each row."""
+
+    lines: list[int]
+    columns: list[list[object]]
+
+
+def read_rows(reading: Reading, columns: tuple[Column, ...]) -> Iterator[Rows]:
+    """The rows of a CSV file with a header, in the order of the file, thousands at a time.
+
+    Columns may stand in any order, and others may be there: they are not read.
+
+    Raises:
+        TraceError: a file that cannot be read, without rows, or without one of the columns; (unless skipped) a row of
+            another width, or a value that its column does not allow.
+    """
+    rows = _numbered_rows(reading)
+    header_line, header = next(rows, (1, []))
+    if not header:
+        raise reading.empty(f"a header with {', '.join(column.name for column in columns)}")
+    places = [_place(reading, header, header_line, column) for column in columns]
+    empty = True
+    while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        empty = False
+        yield _parsed(reading, chunk, header, columns, places)
+    if empty:
+        raise TraceError(reading.source.name, "a header only", "at least one row", "name a trace that holds requests")
+
+
+def requests_of(
+    reading: Reading, format: str, rows: Rows, arrivals: list[float], lengths: tuple[int, int], kind: int | None = None
+) -> Requests:
+    """Rows as requests; those without a prompt or without any generated token are left out, and counted.
+
+    Args:
+        reading: what counts them.
+        format: its name, with which every id begins; the request's line in the file follows.
+        rows: as `read_rows` gives them.
+        arrivals: of each row, in seconds; a negative one lies before the first row, which is an error.
+        lengths: which columns hold prompt and output tokens.
+        kind: which column holds the kind.
+    """
+    prompts, outputs = (cast(list[int], rows.columns[place]) for place in lengths)
+    kinds = cast(list[str], rows.columns[kind]) if kind is not None else [""] * len(arrivals)
+    ids = [f"{format}-{line}" for line in rows.lines]
+    found = Requests(ids, arrivals, prompts, outputs, kinds)
+    if not arrivals or (min(prompts) > 0 and min(outputs) > 0 and min(arrivals) >= 0):
+        return found
+    kept = [index for index, line in enumerate(rows.lines) if _is_request(reading, line, found, index)]
+    return Requests(*([column[index] for index in kept] for column in found.columns))
+
+
+def _is_request(reading: Reading, line: int, requests: Requests, index: int) -> bool:
+    if requests.arrivals[index] < 0:
+        found = f"a time {-requests.arrivals[index]:g} s before that of the first row"
+        fix = "sort the file by time, or remove the row"
+        reading.skip(TraceError(reading.source.name, found, "a time that is not before it", fix, line))
+        return False
+    for length, without in ((requests.outputs[index], "without output"), (requests.prompts[index], "without prompt")):
+        if length == 0:
+            reading.left_out[without] += 1
+            return False
+    return True
+
+
+def requests_from(writing: Writing, sessions: Iterable[Session]) -> Iterator[Requests]:
+    """Sessions of one call each, as columns.
+
+    Raises:
+        TraceError: a session that is more than one call.
+    """
+    sessions = iter(sessions)
+    while some := list(itertools.islice(sessions, ROWS_AT_ONCE)):
+        for session in some:
+            writing.require_single_call(session)
+            writing.lose("block hashes", bool(session.block_hashes))
+            writing.lose("named prefixes", session.prefix is not None)
+        yield Requests(
+            [session.id for session in some],
+            [session.arrival for session in some],
+            [session.prompt for session in some],
+            [session.calls[0].output for session in some],
+            [session.kind for session in some],
+        )
+
+
+def requests_to_sessions(
+    read_requests: Callable[[Reading], Iterator[Requests]],
+) -> Callable[[Reading], Iterator[Session]]:
+    """A reader of sessions from one of columns."""
+
+    def read(reading: Reading) -> Iterator[Session]:
+        for requests in read_requests(reading):
+            yield from requests.sessions()
+
+    return read
+
+
+def _numbered_rows(reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the line on which it ends."""
+    source = reading.source
+    line = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal line
+        for line, raw in source.lines():
+            try:
+                yield source.decoded(raw, line)
+            except TraceError as error:
+                reading.skip(error)
+
+    rows = csv.reader(texts(), strict=True)
+    while True:
+        try:
+            for row in rows:
+                if row:
+                    yield line, row
+        except csv.Error as error:
+            fix = "write every row on one line, with commas between the values"
+            reading.skip(TraceError(source.name, f"no CSV ({error})", "one row of values", fix, line))
+        else:
+            return
+
+
+def _place(reading: Reading, header: list[str], line: int, column: Column) -> int | None:
+    """Where a column stands in the rows; None when it is not there and has a default."""
+    names = [name.strip() for name in header]
+    if column.name in names:
+        return names.index(column.name)
+    if column.default is not None:
+        return None
+    close = difflib.get_close_matches(column.name, names, n=1, cutoff=0.5)
+    fix = f'rename "{close[0]}" to "{column.name}"' if close else "add the column, or name the trace's format"
+    found = f"the columns {', '.join(names)}"
+    raise TraceError(reading.source.name, found, f'a column "{column.name}"', fix, line, column.name)
+
+
+def _parsed(
+    reading: Reading,
+    chunk: list[tuple[int, list[str]]],
+    header: list[str],
+    columns: tuple[Column, ...],
+    places: list[int | None],
+) -> Rows:
+    """All rows at once where every one of them is right; else one by one."""
+    lines, rows = (list(part) for part in zip(*chunk, strict=True))
+    try:
+        turned = list(zip(*rows, strict=True))
+        if len(turned) == len(header):
+            values = [
+                list(map(column.parse, turned[place] if place is not None else [column.default or ""] * len(lines)))
+                for column, place in zip(columns, places, strict=True)
+            ]
+            if all(column.allowed(some) for column, some in zip(columns, values, strict=True)):
+                return Rows(lines, values)
+    except (ValueError, OverflowError):
+        pass
+    right = []
+    for line, row in chunk:
+        try:
+            right.append((line, _row(reading, line, row, len(header), columns, places)))
+        except TraceError as error:
+            reading.skip(error)
+    return Rows([line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)])
+
+
+def _row(
+    reading: Reading, line: int, row: list[str], width: int, columns: tuple[Column, ...], places: list[int | None]
+) -> list[object]:
+    file = reading.source.name
+    if len(row) != width:
+        fix = "correct the row, or remove it; the last row of a file may have been cut off"
+        raise TraceError(file, f"{len(row)} values", f"{width} values, one a column", fix, line)
+    values = []
+    for column, place in zip(columns, places, strict=True):
+        given = row[place] if place is not None else column.default or ""
+        try:
+            value = column.parse(given)
+            if not column.allowed([value]):
+                raise ValueError(given)
+        except (ValueError, OverflowError):
+            shown = repr(given if len(given) <= 60 else given[:57] + "...")
+            fix = "correct the value, or remove the row"
+            raise TraceError(file, shown, column.expected, fix, line, column.name) from None
+        values.append(value)
+    return values
+
+
+def _whole(given: str) -> int:
+    if "_" in given:
+        raise ValueError(given)
+    return int(given)
+
+
+def write_table(writing: Writing, header: Iterable[str], batches: Iterable[Iterable[Iterable[object]]]) -> None:
+    """Write a header and batches of rows; texts are quoted where they have to be."""
+    rows = csv.writer(writing, lineterminator="\n")
+    rows.writerow(list(header))
+    for batch in batches:
+        rows.writerows(batch)

@@ -1,0 +1,56 @@
+"""Vidur's CSV: ``arrived_at`` (s), ``num_prefill_tokens``, ``num_decode_tokens``; single requests.
+
+Its length traces have no ``arrived_at``: their requests all arrive at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from traces.readers.formats import Format
+from traces.readers.reading import Reading
+from traces.readers.tables import (
+    Requests,
+    read_rows,
+    requests_from,
+    requests_of,
+    requests_to_sessions,
+    seconds,
+    whole,
+    write_table,
+)
+from traces.readers.writing import Writing
+from traces.session import Session
+
+COLUMNS = (seconds("arrived_at", default="0"), whole("num_prefill_tokens", 0), whole("num_decode_tokens", 0))
+
+
+def read_requests(reading: Reading) -> Iterator[Requests]:
+    """The requests in the order of the rows."""
+    for rows in read_rows(reading, COLUMNS):
+        if rows.lines:
+            yield requests_of(reading, "vidur", rows, cast(list[float], rows.columns[0]), lengths=(1, 2))
+
+
+def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
+    """Write requests; arrivals and lengths read back exactly."""
+    rows = (zip(batch.arrivals, batch.prompts, batch.outputs, strict=True) for batch in batches)
+    write_table(writing, [column.name for column in COLUMNS], rows)
+
+
+def write(writing: Writing, sessions: Iterable[Session]) -> None:
+    """The same for sessions of one call each."""
+    write_requests(writing, requests_from(writing, sessions))
+
+
+FORMAT = Format(
+    "vidur",
+    "Vidur request traces (CSV)",
+    recognises=lambda head: head.has_columns("num_prefill_tokens", "num_decode_tokens"),
+    read=requests_to_sessions(read_requests),
+    lacks=frozenset({"calls"}),
+    write=write,
+    read_requests=read_requests,
+    write_requests=write_requests,
+)
