@@ -24,6 +24,9 @@ from profiler.backend.kv_cache import KVCache
 
 WORKSPACE_BYTES = 256 << 20
 STEP = 8
+WORTH_CUTTING = 12
+"""Query tokens of an iteration's chunks to the longest context: up to here, merging the parts of a context takes longer
+than reading it in one go (measured on an H200: 16 and more for 256 tokens, less for 512)."""
 
 
 def padded_sizes(most: int) -> tuple[int, ...]:
@@ -49,6 +52,11 @@ class _DecodePlan:
 
     wrapper: Any
     schedule: DecodeSchedule
+
+
+def _longest(sequences: Sequences) -> int:
+    """Blocks of the longest sequence."""
+    return int(np.diff(sequences.block_starts.numpy()).max())
 
 
 class FlashInferAttention:
@@ -93,6 +101,7 @@ class FlashInferAttention:
                 causal=True,
                 q_data_type=dtype,
                 kv_data_type=dtype,
+                disable_split_kv=_longest(chunks) * self.cache.block_size <= WORTH_CUTTING * chunks.queries,
             )
 
     def _plan_decode(self, decode: Sequences, shape: tuple[int, int, int, int]) -> None:

@@ -23,8 +23,8 @@ class Repeats:
 
     warm_up: int = 2
     least: int = 5
-    most: int = 25
-    tolerance: float = 0.003
+    most: int = 12
+    tolerance: float = 0.004
 
     def collect(self, run: Callable[[], T], seconds_of: Callable[[T], float], allowance_s: float) -> list[T]:
         """Call ``run`` until the median of ``seconds_of`` is stable, ``most`` is reached or ``allowance_s`` is spent,

@@ -56,8 +56,11 @@ class StandInPrefill:
         causal: bool = False,
         q_data_type: Any = "float16",
         kv_data_type: Any = None,
+        disable_split_kv: bool = False,
     ) -> None:
         assert causal
+        longest = int(paged_kv_indptr.diff().max()) * page_size
+        assert disable_split_kv == (longest <= 12 * int(qo_indptr[-1]))
         assert (num_qo_heads, num_kv_heads, head_dim_qk) == (CONFIG.heads, CONFIG.kv_heads, CONFIG.head_dim)
         assert {t.dtype for t in (qo_indptr, paged_kv_indptr, paged_kv_indices)} == {torch.int32}
         self.planned = [t.clone() for t in (qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len)]
