@@ -18,8 +18,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## measure speed; see benchmarks/
-	@test -f benchmarks/__main__.py || { echo "make bench: there are no benchmarks yet (benchmarks/__main__.py is missing)" >&2; exit 2; }
+bench: $(VENV)/.dev  ## measure the simulator's speed, median of five (see docs/performance.md); writes runs/bench
 	$(BIN)/python -m benchmarks
 
 clean:
