@@ -19,6 +19,7 @@ from traces.errors import TraceError
 from traces.generate import AUGMENTATIONS, MIX_WEIGHTS, generate
 from traces.limits import Limited, TooLong, cut, fit
 from traces.readers import (
+    Format,
     Trace,
     UnknownFormat,
     convert,
@@ -39,6 +40,7 @@ __all__ = [
     "MIX_WEIGHTS",
     "ArrivalProcess",
     "Call",
+    "Format",
     "Gamma",
     "InvalidSession",
     "Limited",

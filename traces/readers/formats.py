@@ -63,7 +63,8 @@ class Format:
         lacks: what the format cannot say, so that its sessions hold 0 there: an arrival or a pause of 0 s.
         counts_text: whether lengths are counted from text, with the tokenizer that the person names.
         write: writes sessions; None when the format can only be read.
-        read_requests: the same as ``read``, column by column, for formats of single calls.
+        read_requests: the same as ``read`` column by column, for formats of single calls; it may give None for a trace
+            that has longer sessions.
         write_requests: the same as ``write`` from columns.
     """
 
@@ -74,7 +75,7 @@ class Format:
     lacks: frozenset[Part] = frozenset()
     counts_text: bool = False
     write: Callable[[Writing, Iterable[Session]], None] | None = None
-    read_requests: Callable[[Reading], Iterator[Requests]] | None = None
+    read_requests: Callable[[Reading], Iterator[Requests] | None] | None = None
     write_requests: Callable[[Writing, Iterable[Requests]], None] | None = None
 
 

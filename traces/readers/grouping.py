@@ -15,15 +15,16 @@ from traces.readers.source import Source
 Row = TypeVar("Row")
 
 
-def keys_of(source: Source, field: str) -> Iterator[str]:
-    """What one field of a JSONL file holds in every line where it is there, as text."""
+def keys_of(source: Source, *fields: str) -> Iterator[str]:
+    """What some fields of a JSONL file hold, as one text, in every line where any of them is there."""
     for number, raw in source.lines():
         try:
-            value = record_of(source, raw, number).values.get(field)
+            values = record_of(source, raw, number).values
         except TraceError:
             continue
-        if value is not None:
-            yield str(value)
+        found = [str(values[field]) for field in fields if values.get(field) is not None]
+        if found:
+            yield " ".join(found)
 
 
 class Gathering(Generic[Row]):
@@ -55,3 +56,7 @@ class Gathering(Generic[Row]):
         place = int(np.searchsorted(self._keys, hash(key)))
         self._awaited[place] -= 1
         return self._open.pop(key, None) if self._awaited[place] == 0 else None
+
+    def rest(self) -> Iterator[tuple[str, list[Row]]]:
+        """Groups that never became complete because some of their rows were wrong."""
+        yield from self._open.items()

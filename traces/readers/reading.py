@@ -20,6 +20,10 @@ MOST_SKIPPED_SHOWN = 20
 MOST_IDS = 1_000_000
 
 
+class MissingTokenizer(TraceError):
+    """Text to count, and nothing to count it with: skipping every session would help nobody."""
+
+
 class Skipped:
     """What a reading skipped because it was wrong.
 
@@ -64,9 +68,24 @@ class Reading:
         self.notes: list[str] = []
         self._lines_of_ids: dict[str, int] = {}
 
+    def tokens(self, text: str) -> int:
+        """The tokens of a text.
+
+        Raises:
+            TraceError: no tokenizer was named. This is never skipped.
+        """
+        if self.tokenizer is None:
+            raise self.without_tokenizer()
+        return self.tokenizer(text)
+
+    def without_tokenizer(self) -> MissingTokenizer:
+        """The error to raise when there is text to count and nothing to count it with."""
+        fix = "name one: words, chars:4, or the folder of a tokenizer.json"
+        return MissingTokenizer(self.source.name, "text", "a tokenizer to count it with", fix)
+
     def skip(self, error: TraceError) -> None:
         """Raise the error, or count it where errors are to be skipped."""
-        if self.on_error == "stop":
+        if self.on_error == "stop" or isinstance(error, MissingTokenizer):
             raise error
         self.skipped.add(error)
 

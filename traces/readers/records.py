@@ -40,6 +40,15 @@ class Record:
             raise self.wrong(name, shown(value), "a text", f'{FIX_TYPE}: put it in quotes, such as "{name}": "search"')
         return value
 
+    def identity(self, name: str, default: str) -> str:
+        """A name: a text or a whole number; ``default`` when the field is missing."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self.wrong(name, shown(value), "a text or a whole number", FIX_TYPE)
+        return str(value)
+
     def whole(self, name: str, default: int | None = None, least: int = 0) -> int:
         """A count of at most `MOST_TOKENS`; ``least`` is the smallest that is allowed."""
         value = self.values.get(name)

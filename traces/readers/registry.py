@@ -7,7 +7,21 @@ import functools
 from importlib.metadata import entry_points
 
 from traces.errors import TraceError
-from traces.readers import azure, mooncake, own, session_files, vidur
+from traces.readers import (
+    agentic_mooncake,
+    aiperf,
+    applied_compute,
+    azure,
+    burstgpt,
+    llmservingsim,
+    mooncake,
+    openai_chat,
+    own,
+    session_files,
+    sharegpt,
+    vidur,
+    weka,
+)
 from traces.readers.formats import Format, head_of
 from traces.readers.source import Source
 
@@ -15,9 +29,17 @@ GROUP = "caesura.readers"
 BUILT_IN = (
     own.FORMAT,
     session_files.FORMAT,
+    agentic_mooncake.FORMAT,
     mooncake.FORMAT,
     azure.FORMAT,
+    burstgpt.FORMAT,
     vidur.FORMAT,
+    weka.FORMAT,
+    llmservingsim.FORMAT,
+    applied_compute.FORMAT,
+    aiperf.FORMAT,
+    sharegpt.FORMAT,
+    openai_chat.FORMAT,
 )
 
 

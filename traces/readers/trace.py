@@ -39,23 +39,22 @@ class Trace:
         Raises:
             TraceError: (while iterating) what is wrong with the trace.
         """
-        if self.format.read_requests is not None:
-            for requests in self._requests():
-                yield from requests.sessions()
-            return
-        reading = self._reading = self._new_reading()
-        see = reading.plausibility.see
-        for session in self.format.read(reading):
-            see(session)
-            yield session
+        batches = self.requests
+        if batches is not None:
+            return (session for batch in batches for session in batch.sessions())
+        return self._sessions()
 
     def __iter__(self) -> Iterator[Session]:
         return self.sessions
 
     @property
     def requests(self) -> Iterator[Requests] | None:
-        """The same as columns, some thousand sessions at a time; None when the format has sessions of several calls."""
-        return self._requests() if self.format.read_requests is not None else None
+        """The same as columns, some thousand sessions at a time; None when sessions may have several calls."""
+        if self.format.read_requests is None:
+            return None
+        reading = self._reading = self._new_reading()
+        batches = self.format.read_requests(reading)
+        return None if batches is None else _watched(reading, batches)
 
     @property
     def skipped(self) -> Skipped:
@@ -72,15 +71,21 @@ class Trace:
         """What looked odd in the last reading: units, order. Complete once all sessions were read."""
         return [*self._reading.notes, *self._reading.plausibility.warnings()]
 
-    def _requests(self) -> Iterator[Requests]:
+    def _sessions(self) -> Iterator[Session]:
         reading = self._reading = self._new_reading()
-        assert self.format.read_requests is not None
-        for requests in self.format.read_requests(reading):
-            reading.plausibility.see_requests(requests.arrivals, requests.prompts)
-            yield requests
+        see = reading.plausibility.see
+        for session in self.format.read(reading):
+            see(session)
+            yield session
 
     def _new_reading(self) -> Reading:
         return Reading(self.source, self._on_error, self._count_tokens)
+
+
+def _watched(reading: Reading, batches: Iterable[Requests]) -> Iterator[Requests]:
+    for batch in batches:
+        reading.plausibility.see_requests(batch.arrivals, batch.prompts)
+        yield batch
 
 
 @dataclass(frozen=True, slots=True)

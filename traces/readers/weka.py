@@ -1,0 +1,106 @@
+"""Weka's and AgentX' recorded coding agents (kv-cache-tester): one JSON object a session, a line or a file each.
+
+``id``, ``block_size`` (64), ``hash_id_scope``, ``requests`` [{``t`` (s since the session began), ``in``, ``out``,
+``hash_ids``, ``api_time`` (s), ``input_types``} or {``type``: ``subagent``, ``agent_id``, ``requests`` []}].
+
+Every request states its whole prompt; what it shares with the one before follows from the leading ``hash_ids``. A pause
+lasts from the end of a request, ``t + api_time``, to the next one's ``t``; requests that overlapped in time get a
+pause of 0 s that waits for ``overlap``. ``input_types`` tell tools (``tool_result``) from people. A sub-agent becomes a
+session of its own, ``<id>/<agent_id>``, that arrives when it was started; the pause of the session that started it
+holds the time. ``block_hashes`` are kept where ``hash_id_scope`` is not ``local``: local ones mean nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from traces.readers.continuation import Turn, calls_of, shared_tokens
+from traces.readers.formats import Format, Head
+from traces.readers.reading import Reading
+from traces.readers.records import Record
+from traces.readers.values import objects
+from traces.session import Session
+
+
+def read(reading: Reading) -> Iterator[Session]:
+    """The sessions, each before its sub-agents; they arrive at 0, and sub-agents as much later as they were started."""
+    yield from reading.each(_with_subagents(reading), lambda agent: _session(agent, reading))
+
+
+def _with_subagents(reading: Reading) -> Iterator[Record]:
+    """Every agent as a record of its own, with the ``id`` that its session will have."""
+    for record in objects(reading):
+        agents = reading.attempt(record, _agents, "", 0)
+        yield from agents or ()
+
+
+def _agents(record: Record, id: str, depth: int) -> list[Record]:
+    if depth > 8:
+        raise record.wrong("requests", "sub-agents nine deep", "at most eight", "remove the innermost")
+    id = id or record.identity("id", f"weka-{record.line}")
+    requests = record.some_records("requests")
+    own = [request for request in requests if request.values.get("type") != "subagent"]
+    below: list[Record] = []
+    for index, request in enumerate(requests):
+        if request.values.get("type") == "subagent":
+            name = f"{id}/{request.identity('agent_id', str(index))}"
+            inherited = {key: record.values.get(key) for key in ("block_size", "hash_id_scope")}
+            below += _agents(
+                Record(inherited | request.values, request.file, request.line, request.path), name, depth + 1
+            )
+    if not own:
+        return below
+    values = {**record.values, "id": id, "requests": [request.values for request in own]}
+    return [Record(values, record.file, record.line, record.path), *below]
+
+
+def _session(record: Record, reading: Reading) -> Session | None:
+    block = record.whole("block_size", 64, least=1)
+    requests = record.some_records("requests")
+    served = [request for request in requests if request.whole("in") > 0 and request.whole("out") > 0]
+    if len(served) < len(requests):
+        reading.left_out["requests without prompt or output"] += len(requests) - len(served)
+    if not served:
+        return None
+    first = served[0]
+    turns = [_turn(request, before, block) for request, before in zip(served, [None, *served], strict=False)]
+    local = record.text("hash_id_scope", "local") == "local"
+    hashes = () if local else first.wholes("hash_ids")
+    arrival = first.seconds("t", 0.0) if "/" in record.text("id") else 0.0
+    return Session(
+        record.text("id"),
+        arrival,
+        turns[0].prompt,
+        calls_of(turns, block),
+        record.text("subagent_type", ""),
+        block_hashes=hashes,
+        hash_block=block if hashes else 0,
+    )
+
+
+def _turn(request: Record, before: Record | None, block: int) -> Turn:
+    prompt, output = request.whole("in"), request.whole("out")
+    if before is None:
+        return Turn(prompt, output)
+    ended = before.seconds("t", 0.0) + before.seconds("api_time", 0.0)
+    pause = request.seconds("t", 0.0) - ended
+    types = request.values.get("input_types")
+    person = isinstance(types, list) and bool(types) and "tool_result" not in types
+    shared = None
+    if request.has("hash_ids") and before.has("hash_ids"):
+        shared = shared_tokens(before.wholes("hash_ids"), request.wholes("hash_ids"), block)
+    waits_for = "overlap" if pause < 0 else "user" if person else "tool"
+    return Turn(prompt, output, max(pause, 0.0), shared, waits_for)
+
+
+def _recognised(head: Head) -> bool:
+    return head.has("requests") and any(map(head.has, ("block_size", "hash_id_scope", "models", "tool_tokens")))
+
+
+FORMAT = Format(
+    "weka",
+    "Weka / AgentX recorded coding agents, one JSON object a session",
+    recognises=_recognised,
+    read=read,
+    lacks=frozenset({"arrivals"}),
+)
