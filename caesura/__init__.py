@@ -15,10 +15,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caesura.api import Comparison, Simulation, compare, load, run, simulate
+    from caesura.api import Comparison, Simulation, Sweep, compare, load, load_sweep, run, simulate, sweep
     from caesura.errors import ConfigError, UserError
 
-__all__ = ["Comparison", "ConfigError", "Simulation", "UserError", "compare", "load", "run", "simulate"]
+__all__ = [
+    "Comparison",
+    "ConfigError",
+    "Simulation",
+    "Sweep",
+    "UserError",
+    "compare",
+    "load",
+    "load_sweep",
+    "run",
+    "simulate",
+    "sweep",
+]
 
 _HOMES = {"ConfigError": "caesura.errors", "UserError": "caesura.errors"}
 

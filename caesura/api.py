@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from caesura.comparison import Comparison, load
 from caesura.config import Override, Setup, make_setup, parse_override, read_setup
+from caesura.executors import executor
 from caesura.experiment import carry_out
 from caesura.metrics import call_table, session_table, summarize
 from caesura.options import load_key, setup_from_options
 from caesura.report import write_results
 from caesura.runs import expand, simulate_run
+from caesura.sweep_results import Sweep, load_sweep, write_sweep
+from caesura.sweeps import Axis, carry_out_sweep, plan_sweep
 from caesura.yaml_source import Loc, Source, read_yaml
 from policies.contract import InterceptPolicy
 from sim.recorder import RunRecord
@@ -22,7 +25,7 @@ from sim.recorder import RunRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Simulation", "compare", "load", "run", "simulate"]
+__all__ = ["Comparison", "Simulation", "Sweep", "compare", "load", "load_sweep", "run", "simulate", "sweep"]
 
 
 def compare(
@@ -37,6 +40,7 @@ def compare(
     objective: float | str | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
+    on: str | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Compare systems over loads and write the results to a folder, as ``caesura compare`` does.
@@ -54,6 +58,7 @@ def compare(
         objective: mean normalized latency to hold: seconds per token, or a text such as ``"100 ms"``.
         out: the folder for the results; ``runs/NAME`` when left out.
         jobs: processes; every core when left out.
+        on: a cluster instead: ``dask``, ``ray``, or ``dask=ADDRESS`` and ``ray=ADDRESS`` for one that is there.
         progress: show a progress bar; None shows it on a terminal.
 
     Raises:
@@ -71,7 +76,7 @@ def compare(
     options = [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
     setup = _setup(experiment, options)
     folder = Path(out) if out is not None else Path("runs") / setup.name
-    runs, _ = carry_out(setup, folder, jobs, progress)
+    runs, _ = carry_out(setup, folder, executor(on, jobs), progress)
     return write_results(setup, runs, folder)
 
 
@@ -81,6 +86,7 @@ def run(
     set: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
+    on: str | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Do what an experiment says, as ``caesura run`` does.
@@ -90,6 +96,7 @@ def run(
         set: values to override by their dotted path, such as ``{"workload.duration": "5 min"}``.
         out: the folder for the results; ``runs/NAME`` when left out.
         jobs: processes; every core when left out.
+        on: a cluster instead: ``dask``, ``ray``, or ``dask=ADDRESS`` and ``ray=ADDRESS`` for one that is there.
         progress: show a progress bar; None shows it on a terminal.
 
     Raises:
@@ -98,8 +105,48 @@ def run(
     options = [Override(parse_override(f"{key}=").loc, value, f"set {key}") for key, value in (set or {}).items()]
     setup = _setup(experiment, options)
     folder = Path(out) if out is not None else Path("runs") / setup.name
-    runs, _ = carry_out(setup, folder, jobs, progress)
+    runs, _ = carry_out(setup, folder, executor(on, jobs), progress)
     return write_results(setup, runs, folder)
+
+
+def sweep(
+    experiment: str | Path | Mapping[str, Any],
+    *,
+    over: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on: str | None = None,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+) -> Sweep:
+    """Repeat an experiment over the values of any of its keys, as ``caesura sweep`` does.
+
+    A run that fails does not stop the others: see ``failures`` of the result.
+
+    Args:
+        experiment: a YAML file, or the same as a mapping.
+        over: values by dotted key, such as ``{"replica.kv_capacity": ["8 GB", "16 GB"]}``.
+        seeds: how many, or which.
+        out: the folder for the results; ``runs/NAME-sweep`` when left out.
+        jobs: processes; every core when left out.
+        on: a cluster instead: ``dask``, ``ray``, or ``dask=ADDRESS`` and ``ray=ADDRESS`` for one that is there.
+        retry_failed: do runs again that failed before.
+        progress: show a progress bar; None shows it on a terminal.
+
+    Raises:
+        UserError: something in the experiment does not hold, or the folder cannot be written.
+    """
+    axes = [Axis(key, tuple(values), f"over {key}") for key, values in (over or {}).items()]
+    options = [] if seeds is None else [Override(("seeds",), _plain(seeds), "argument seeds")]
+    if isinstance(experiment, Mapping):
+        plan = plan_sweep(Source("experiment", _plain(experiment)), "experiment", Path.cwd(), axes, options)
+    else:
+        file = Path(experiment)
+        plan = plan_sweep(read_yaml(file), file.stem, file.resolve().parent, axes, options)
+    folder = Path(out) if out is not None else Path("runs") / f"{plan.name}-sweep"
+    carry_out_sweep(plan, folder, executor(on, jobs), progress, retry_failed)
+    return write_sweep(plan, folder)
 
 
 @dataclass(frozen=True)

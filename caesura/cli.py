@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +14,11 @@ from caesura.errors import UserError
 
 if TYPE_CHECKING:
     from caesura.config import Setup
+    from caesura.executors import Executor
 
 INTERRUPTED = 130
 WRONG_INPUT = 2
+SOME_FAILED = 1
 
 app = typer.Typer(
     name="caesura",
@@ -29,6 +31,10 @@ app = typer.Typer(
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [runs/NAME].")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [every core].")]
+On = Annotated[
+    str | None,
+    typer.Option(metavar="PLACE", help="A cluster: dask, ray, or dask=ADDRESS, ray=ADDRESS for one that is there."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override any value: --set workload.duration='5 min'."),
@@ -75,13 +81,14 @@ def _root(
 
 @app.command()
 def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], out: Out = None, jobs: Jobs = None,
-        set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
+        on: On = None, set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
     """Do what an experiment file says; what an earlier, interrupted run left done is kept."""
     with _said_plainly():
         from caesura.config import parse_override, read_setup
+        from caesura.executors import executor
 
         setup = read_setup(file, [parse_override(text) for text in set_ or ()])
-        _carry_out(setup, out, jobs, quiet)
+        _carry_out(setup, out, executor(on, jobs), quiet)
 
 
 @app.command()
@@ -96,12 +103,14 @@ def compare(
     objective: Annotated[str | None, typer.Option(help="Mean normalized latency to hold, as in '100 ms'.")] = None,
     out: Out = None,
     jobs: Jobs = None,
+    on: On = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare systems over loads: from a file, from options, or from a file with options that override it."""
     with _said_plainly():
         from caesura.config import parse_override, read_setup
+        from caesura.executors import executor
         from caesura.options import overrides, setup_from_options
 
         options = overrides(
@@ -110,7 +119,44 @@ def compare(
         )  # fmt: skip
         options += [parse_override(text) for text in set_ or ()]
         setup = setup_from_options(options) if file is None else read_setup(file, options)
-        _carry_out(setup, out, jobs, quiet)
+        _carry_out(setup, out, executor(on, jobs), quiet)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="An experiment in YAML; its sweep section may name the keys.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V1,V2", help="Values of any key: --over replica.kv_capacity='8 GB,16 GB'."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed before.")] = False,
+    out: Out = None,
+    jobs: Jobs = None,
+    on: On = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat an experiment over the values of any of its keys; runs that are there already are not done again."""
+    with _said_plainly():
+        from caesura.config import parse_override
+        from caesura.executors import executor
+        from caesura.options import overrides
+        from caesura.sweep_results import write_sweep
+        from caesura.sweeps import carry_out_sweep, parse_over, plan_sweep
+        from caesura.terminal import show_sweep
+        from caesura.yaml_source import read_yaml
+
+        given = [parse_override(text) for text in set_ or ()] + overrides(seeds=seeds)
+        axes = [parse_over(text) for text in over or ()]
+        plan = plan_sweep(read_yaml(file), file.stem, file.resolve().parent, axes, given)
+        _note_slow(plan.slow)
+        folder = out or Path("runs") / f"{plan.name}-sweep"
+        kept = carry_out_sweep(plan, folder, executor(on, jobs), False if quiet else None, retry_failed)
+        found = write_sweep(plan, folder)
+        show_sweep(found, kept, quiet)
+        if len(found.failures):
+            raise typer.Exit(SOME_FAILED)
 
 
 @app.command("systems")
@@ -171,11 +217,13 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def _carry_out(setup: Setup, out: Path | None, jobs: int | None, quiet: bool) -> None:
+def _carry_out(setup: Setup, out: Path | None, where: Executor, quiet: bool) -> None:
+    from caesura.config import slow_notes
     from caesura.experiment import carry_out
 
+    _note_slow(slow_notes(setup))
     folder = out or Path("runs") / setup.name
-    runs, kept = carry_out(setup, folder, jobs, progress=False if quiet else None)
+    runs, kept = carry_out(setup, folder, where, progress=False if quiet else None)
     from caesura.report import write_results
 
     comparison = write_results(setup, runs, folder)
@@ -183,3 +231,8 @@ def _carry_out(setup: Setup, out: Path | None, jobs: int | None, quiet: bool) ->
         from caesura.terminal import show_comparison
 
         show_comparison(comparison, kept)
+
+
+def _note_slow(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"caesura: note: {note}", file=sys.stderr)

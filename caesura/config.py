@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from caesura.errors import ConfigError, UserError
+from caesura.errors import ConfigError, UserError, did_you_mean, listed
 from caesura.generator_file import with_generator
 from caesura.generator_schema import Generate, GeneratedTrace
 from caesura.profiles import profile_reference, replica_profile
@@ -19,6 +19,7 @@ from caesura.systems import System, check_names, resolve
 from caesura.validation import validated
 from caesura.workload import draw_sessions, find_trace, read_trace, recorded_arrivals, replays_itself
 from caesura.yaml_source import Loc, Source, read_yaml
+from policies.contract import InterceptPolicy
 from policies.registry import UnknownPolicy, make_order, make_policy
 from sim.profile import Profile
 
@@ -70,9 +71,12 @@ def read_setup(path: Path, overrides: Sequence[Override] = ()) -> Setup:
 def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Override] = ()) -> Setup:
     """The experiment that ``source`` and the overrides describe; raises ConfigError with one line per fault."""
     for override in overrides:
-        source.override(override.loc, override.value, override.option)
+        for loc in _places(source, override):
+            source.override(loc, override.value, override.option)
     source = with_generator(source, base)
     experiment = validated(Experiment, source)
+    if experiment.sweep:
+        raise ConfigError([source.fault(("sweep",), "only `caesura sweep` carries this out; take the section out")])
     extend_search_path(base)
     faults: list[str] = []
     systems = _systems(experiment, source, base, faults)
@@ -136,11 +140,61 @@ def parse_override(text: str) -> Override:
     return Override(tuple(parts), parsed, f"--set {key.strip()}")
 
 
+def slow_notes(setup: Setup) -> list[str]:
+    """One line for each system whose policy says no review time: simulated time cannot leap while it runs."""
+    notes = []
+    for system in setup.systems:
+        kind = type(make_policy(system.policy))
+        if kind.revise is not InterceptPolicy.revise and kind.review_at is InterceptPolicy.review_at:
+            notes.append(
+                f"{system.name}: its policy {kind.__name__} has revise and no review_at; it is asked every iteration, "
+                "and that slows the run"
+            )
+    return notes
+
+
 def extend_search_path(*folders: Path) -> None:
     """Let ``module:Class`` find modules in these folders and the current one, behind everything installed."""
     for folder in (*folders, Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
+
+
+def _places(source: Source, override: Override) -> list[Loc]:
+    """Where an override sets its value. A key inside ``systems`` may name the item by number or name, or all by ``*``.
+
+    Raises:
+        ConfigError: no system has that name.
+    """
+    loc, systems = override.loc, source.data.get("systems")
+    if len(loc) < 3 or loc[0] != "systems" or not isinstance(systems, list):
+        return [loc]
+    names = [_entry_name(entry) for entry in systems]
+    item = str(loc[1])
+    if item == "*":
+        chosen = list(range(len(systems)))
+    elif item in names:
+        chosen = [names.index(item)]
+    elif item.isdigit():
+        return [loc] if int(item) >= len(systems) else _opened(source, [int(item)], loc)
+    else:
+        raise ConfigError(
+            [f"{override.option}: no system {item!r}{did_you_mean(item, names)} (there are {listed(names)})"]
+        )
+    return _opened(source, chosen, loc)
+
+
+def _opened(source: Source, chosen: list[int], loc: Loc) -> list[Loc]:
+    """The same place inside each of these systems; one that is only a preset's name becomes a mapping to hold it."""
+    systems = source.data["systems"]
+    for index in chosen:
+        if isinstance(systems[index], str):
+            systems[index] = {"preset": systems[index]}
+    return [("systems", index, *loc[2:]) for index in chosen]
+
+
+def _entry_name(entry: Any) -> str:
+    return str(entry.get("name") or entry.get("preset") or "") if isinstance(entry, dict) else str(entry)
 
 
 def _systems(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> list[System]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import tempfile
-import warnings
-from collections.abc import Generator, Iterator, Sequence
-from multiprocessing import resource_tracker
+from collections.abc import Generator, Sequence
 from pathlib import Path
-
-import joblib
 
 from caesura.config import Setup
 from caesura.errors import UserError
-from caesura.progress import Shares, reporter, sweep_progress
-from caesura.run_folder import clear_unfinished, is_complete, naming_errors
-from caesura.runs import Run, expand, perform
+from caesura.executors import Executor, LocalProcesses
+from caesura.progress import sweep_progress
+from caesura.run_folder import clear_unfinished, is_complete, naming_errors, write_run
+from caesura.runs import Fault, Run, expand
 
 RUNS = "runs"
-_SESSIONS_WORTH_A_PROCESS = 500
 
 
-def carry_out(setup: Setup, out: Path, jobs: int | None = None, progress: bool | None = None) -> tuple[list[Run], int]:
+def carry_out(
+    setup: Setup, out: Path, where: Executor | None = None, progress: bool | None = None
+) -> tuple[list[Run], int]:
     """Do the runs of an experiment that ``out`` does not hold yet.
 
     Args:
         setup: the experiment.
         out: the comparison's folder; the runs lie below ``out/runs``.
-        jobs: processes; None takes every core, or one where starting others would take longer than the runs.
+        where: who simulates; the processes of this machine when left out.
         progress: show a progress bar; None shows it on a terminal.
 
     Returns:
@@ -38,20 +35,57 @@ def carry_out(setup: Setup, out: Path, jobs: int | None = None, progress: bool |
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
     """
     runs = expand(setup)
+    return runs, complete(runs, out, setup.name, where, progress)
+
+
+def complete(
+    runs: Sequence[Run], out: Path, title: str, where: Executor | None = None, progress: bool | None = None
+) -> int:
+    """Do those of ``runs`` that ``out`` does not hold yet, and end at the first that fails.
+
+    Returns:
+        How many of them were there already.
+
+    Raises:
+        UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
+    """
     out = out.resolve()
     prepare(out)
     todo = [run for run in runs if not is_complete(out / RUNS / run.name)]
-    if todo:
-        # The longest first, so that no core is left with one of them at the end.
-        todo.sort(key=_work, reverse=True)
-        try:
-            with sweep_progress(setup.name, [_work(run) for run in todo], progress) as shares:
-                _perform_all(todo, out / RUNS, shares, jobs)
-        except BaseException:
-            clear_unfinished(out / RUNS)
-            _remove_if_empty(out / RUNS, out)
-            raise
-    return runs, len(runs) - len(todo)
+    with contextlib.closing(perform_all(todo, out / RUNS, title, where, progress)) as failures:
+        for _, fault in failures:
+            raise RuntimeError(fault.trace) if fault.trace else UserError(fault.error)
+    return len(runs) - len(todo)
+
+
+def perform_all(
+    runs: Sequence[Run], folder: Path, title: str, where: Executor | None = None, progress: bool | None = None
+) -> Generator[tuple[Run, Fault]]:
+    """Do runs and write each into its folder below ``folder``; yield those that fail, as they fail.
+
+    Closing the iterator ends what is under way. Runs that ended stay.
+
+    Raises:
+        UserError: a folder that cannot be written, or nobody to do the work.
+    """
+    if not runs:
+        return
+    # The longest first, so that no core is left with one of them at the end.
+    runs = sorted(runs, key=lambda run: run.work, reverse=True)
+    try:
+        with sweep_progress(title, [run.work for run in runs], progress) as shares:
+            outcomes = (where or LocalProcesses()).outcomes(runs, shares)
+            with contextlib.closing(outcomes):
+                for index, outcome in outcomes:
+                    if isinstance(outcome, Fault):
+                        yield runs[index], outcome
+                    else:
+                        write_run(folder / runs[index].name, outcome)
+                    shares.done[index] = 1
+    except BaseException:
+        clear_unfinished(folder)
+        _remove_if_empty(folder, folder.parent)
+        raise
 
 
 def prepare(out: Path) -> None:
@@ -75,62 +109,3 @@ def _remove_if_empty(*folders: Path) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def _work(run: Run) -> float:
-    """Expected work, in sessions; only its proportions matter."""
-    return run.workload.load * run.workload.duration
-
-
-def _perform_all(runs: Sequence[Run], folder: Path, shares: Shares, jobs: int | None) -> None:
-    small = jobs is None and sum(map(_work, runs)) < _SESSIONS_WORTH_A_PROCESS
-    count = 1 if small else min(jobs or joblib.cpu_count(), len(runs))
-    if count <= 1:
-        for index, run in enumerate(runs):
-            perform(run, folder / run.name, reporter(shares.file, index))
-            shares.done[index] = 1
-        return
-    tasks = (joblib.delayed(_perform_one)(run, folder / run.name, shares.file, index) for index, run in enumerate(runs))
-    pool = joblib.Parallel(n_jobs=count, backend="loky", batch_size=1, return_as="generator_unordered")
-    with _deaf_children():
-        finished: Generator[tuple[int, str | None]] = pool(tasks)
-    try:
-        for index, fault in finished:
-            if fault is not None:
-                raise UserError(fault)
-            shares.done[index] = 1
-    finally:
-        _stop_workers(finished)
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C; the first process ends them. Its own Ctrl-C waits until then."""
-    resource_tracker.ensure_running()  # it starts with the first child otherwise, and would undo the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _perform_one(run: Run, folder: Path, shares: Path, index: int) -> tuple[int, str | None]:
-    """In a worker."""
-    try:
-        perform(run, folder, reporter(shares, index))
-    except UserError as error:
-        return index, str(error)
-    return index, None
-
-
-def _stop_workers(finished: Generator[tuple[int, str | None]]) -> None:
-    """End the processes at once, so that no later sweep meets modules or folders of this one.
-
-    What they were writing carries the name of a draft and counts for nothing.
-    """
-    from joblib.externals.loky import get_reusable_executor
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib tells of results that nobody will read
-        finished.close()  # first: a run that is still being dispatched would wait for the pool, and the pool for it
-    get_reusable_executor().shutdown(wait=True, kill_workers=True)

@@ -84,11 +84,11 @@ def latency(comparison: Comparison) -> Picture:
     if not any(math.isfinite(end) for end, _ in ends):
         axes.set_ylim(objective / 10, objective * 10)
     axes.set_yscale("log")
-    _plain_log(axes)
+    plain_log(axes)
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
     axes.set_xlabel(f"load ({comparison.load_unit})")
     axes.set_ylabel("mean normalized latency (ms per token)")
-    _frame(axes)
+    frame(axes)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     order = [system for _, system in sorted(ends, key=lambda end: -end[0])]
     figure.legend([handles[s] for s in order], order, loc="outside right upper", frameon=False, fontsize=9.5)
@@ -116,7 +116,7 @@ def waste(comparison: Comparison, load: float | None = None) -> Picture:
     axes.set_xlim(0, 1.1 * reach)
     axes.set_yticks(places, rows["system"])
     axes.set_xlabel(f"share of GPU memory × time while sessions arrive (%), load {load:g}")
-    _frame(axes, grid="x")
+    frame(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9, handlelength=1, columnspacing=1.2)
     return figure
@@ -143,7 +143,7 @@ def memory(comparison: Comparison, load: float | None = None) -> Picture:
         axes.set_title(system, fontsize=10, loc="left", color=_INK)
         axes.set_ylim(0, 100)
         axes.axvline(comparison.duration, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
-        _frame(axes, grid="y")
+        frame(axes, grid="y")
     grid.flat[0].set_xlim(left=0)  # shared; set once all panels are drawn, so that the longest run is whole
     for axes in list(grid.flat)[len(systems) :]:
         axes.set_visible(False)
@@ -181,7 +181,7 @@ def _family(system: str) -> str | None:
     return next((family for family in FAMILIES if system == family or system.startswith(f"{family}-")), None)
 
 
-def _frame(axes: Axes, grid: str = "both") -> None:
+def frame(axes: Axes, grid: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
     axes.tick_params(colors="#555555", labelcolor=_INK)
@@ -189,7 +189,7 @@ def _frame(axes: Axes, grid: str = "both") -> None:
     axes.set_axisbelow(True)
 
 
-def _plain_log(axes: Axes) -> None:
+def plain_log(axes: Axes) -> None:
     """Ticks at 1, 2 and 5 of each decade, written out."""
     low, high = axes.get_ylim()
     steps = [step * 10.0**power for power in range(-6, 9) for step in (1, 2, 5)]

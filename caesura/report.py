@@ -12,7 +12,7 @@ import yaml
 from caesura.comparison import MARK, Comparison, load
 from caesura.config import Setup, resolved
 from caesura.figures import FIGURES
-from caesura.run_folder import write_file, write_json
+from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import Run, versions
 from caesura.systems import differences
 from caesura.tables import detail_rows, difference_rows, latency_rows, split_rows
@@ -40,12 +40,12 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
     comparison = Comparison(out, setup.name, facts, folders)
     images = {name: comparison.figure(name).png() for name in FIGURES}
     page = _page(comparison, config, images)
-    _write_text(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_bytes(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False).encode())
     write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
     write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))
     for name, image in images.items():
-        _write_bytes(out / "figures" / f"{name}.png", image)
-    _write_text(out / "report.html", page)
+        write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / "report.html", page.encode())
     write_file(out / MARK, lambda draft: write_json(draft, facts))
     return load(out)
 
@@ -97,14 +97,3 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         oracles=comparison.oracles(),
         images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
     )
-
-
-def _write_text(file: Path, text: str) -> None:
-    _write_bytes(file, text.encode("utf-8"))
-
-
-def _write_bytes(file: Path, data: bytes) -> None:
-    def write(draft: Path) -> None:
-        draft.write_bytes(data)
-
-    write_file(file, write)

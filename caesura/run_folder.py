@@ -26,17 +26,31 @@ if TYPE_CHECKING:
 
 TABLES = ("sessions", "calls", "timeline")
 _UNFINISHED = ".unfinished-"
+Files = dict[str, bytes]
+"""The content of each file of a run, by its name."""
 
 
-def write_run(
-    folder: Path,
+def encode_run(
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     summary: Mapping[str, Any],
     sessions: Mapping[str, Any],
     calls: Mapping[str, Any],
     timeline: Mapping[str, Any],
-) -> None:
+) -> Files:
+    """The files of a run as bytes, so that one process can simulate and another one write."""
+    files: Files = {}
+    for name, columns in zip(TABLES, (sessions, calls, timeline), strict=True):
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table(dict(columns)), buffer, compression="zstd")
+        files[f"{name}.parquet"] = buffer.getvalue().to_pybytes()
+    files["config.yaml"] = yaml.safe_dump(dict(config), sort_keys=False).encode()
+    files["provenance.json"] = json_text(provenance).encode()
+    files["summary.json"] = json_text(summary).encode()
+    return files
+
+
+def write_run(folder: Path, files: Files) -> None:
     """Write a run under a name of its own first, then give it its name in one step.
 
     Raises:
@@ -46,11 +60,8 @@ def write_run(
         draft = folder.with_name(f"{_UNFINISHED}{os.getpid()}-{folder.name}")
         draft.mkdir(parents=True)
         try:
-            for name, columns in zip(TABLES, (sessions, calls, timeline), strict=True):
-                pq.write_table(pa.table(dict(columns)), draft / f"{name}.parquet", compression="zstd")
-            (draft / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-            write_json(draft / "provenance.json", provenance)
-            write_json(draft / "summary.json", summary)
+            for name, data in files.items():
+                (draft / name).write_bytes(data)
             if folder.exists() and not is_complete(folder):
                 shutil.rmtree(folder)
             if not folder.exists():
@@ -121,6 +132,15 @@ def write_file(file: Path, write: Callable[[Path], None]) -> None:
             draft.unlink(missing_ok=True)
 
 
+def write_bytes(file: Path, data: bytes) -> None:
+    """Write a file in one step; raises UserError when the folder cannot be written."""
+
+    def write(draft: Path) -> None:
+        draft.write_bytes(data)
+
+    write_file(file, write)
+
+
 @contextlib.contextmanager
 def naming_errors(path: Path) -> Iterator[None]:
     """Turn an error of the file system into one that says what could not be written, and why."""
@@ -134,7 +154,12 @@ def naming_errors(path: Path) -> Iterator[None]:
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Write plain data; numbers that JSON cannot say are a ValueError."""
-    file.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    file.write_text(json_text(data), encoding="utf-8")
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Plain data as JSON for people; numbers that JSON cannot say are a ValueError."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(file: Path) -> dict[str, Any]:

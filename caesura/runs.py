@@ -10,6 +10,7 @@ import importlib.util
 import json
 import platform
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,20 @@ from typing import Any
 
 from caesura.arrivals_schema import Arrivals
 from caesura.config import Setup, extend_search_path, max_context, resolved
-from caesura.errors import UserError
+from caesura.errors import UserError, listed
 from caesura.generator_schema import GeneratedTrace
 from caesura.metrics import call_table, session_table, summarize
-from caesura.run_folder import write_run
+from caesura.run_folder import Files, encode_run
 from caesura.systems import System
-from caesura.workload import WorkloadSpec, content_hash, make_sessions, read_trace, recorded_arrivals
+from caesura.workload import (
+    Lent,
+    WorkloadSpec,
+    content_hash,
+    lending,
+    make_sessions,
+    recorded_arrivals,
+    trace_hash,
+)
 from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
 from sim.errors import SimulationError
@@ -38,6 +47,7 @@ _CODE = (
 _SURE_TO_ARRIVE = 50
 _loaded: dict[str, str] = {}
 _LIBRARIES = ("numpy", "scipy", "simpy", "pyarrow")
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Run:
         horizon: simulated seconds after which the run is cut; None serves everybody.
         config: the same as an experiment file that repeats this one run.
         base: the folder where user policies are looked for.
+        sources: hashes of the code that decides: Caesura's, and that of each ``module:Class`` among the rules.
         key: a hash of everything that determines the result.
     """
 
@@ -60,7 +71,13 @@ class Run:
     horizon: float | None
     config: dict[str, Any]
     base: Path
+    sources: dict[str, str]
     key: str
+
+    @property
+    def work(self) -> float:
+        """Expected work, in sessions; only its proportions matter."""
+        return self.workload.load * self.workload.duration
 
     @property
     def name(self) -> str:
@@ -73,39 +90,66 @@ class Run:
         return {"system": self.system.name, "load": self.workload.load, "seed": self.workload.seed}
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why a run has no result.
+
+    Attributes:
+        error: what went wrong, for a person.
+        trace: the traceback of what nobody foresaw; empty where the message says all.
+    """
+
+    error: str
+    trace: str = ""
+
+
+class ForeignCode(UserError):
+    """A worker that would simulate by other rules than the process that asks it."""
+
+
 def expand(setup: Setup) -> list[Run]:
     """The runs of an experiment: systems x loads x seeds, in this order."""
     experiment = setup.experiment
-    trace_hash = _trace_hash(setup.trace)
-    arrivals_hash = _arrivals_hash(experiment.workload.arrivals)
-    runs: list[Run] = []
-    for system in setup.systems:
-        for load in experiment.workload.arrivals.loads:
-            for seed in experiment.seeds:
-                workload = WorkloadSpec(
-                    trace=setup.trace,
-                    arrivals=experiment.workload.arrivals,
-                    load=load,
-                    duration=experiment.workload.duration,
-                    too_long=experiment.workload.too_long,
-                    max_context=max_context(setup),
-                    seed=seed,
-                )
-                config = resolved(setup, [system], load, [seed])
-                determinants = {
-                    "workload": config["workload"] | {"trace": trace_hash, "max_context": workload.max_context},
-                    "arrivals": arrivals_hash,
-                    "seed": seed,
-                    "profile": setup.profile.model_dump(mode="json"),
-                    "horizon": experiment.replica.horizon,
-                    "system": system.rules(),
-                    "policy": _policy_sources(system),
-                    "code": _code_hash(),
-                }
-                key = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
-                runs.append(Run(system, workload, setup.profile, experiment.replica.horizon, config, setup.base, key))
+    runs = [
+        make_run(setup, system, load, seed)
+        for system in setup.systems
+        for load in experiment.workload.arrivals.loads
+        for seed in experiment.seeds
+    ]
     _check_workload(runs[0].workload)
     return runs
+
+
+def make_run(setup: Setup, system: System, load: float, seed: int) -> Run:
+    """The run of one system of an experiment at any load, with any seed."""
+    experiment = setup.experiment
+    workload = WorkloadSpec(
+        trace=setup.trace,
+        arrivals=experiment.workload.arrivals,
+        load=load,
+        duration=experiment.workload.duration,
+        too_long=experiment.workload.too_long,
+        max_context=max_context(setup),
+        seed=seed,
+    )
+    config = resolved(setup, [system], load, [seed])
+    trace = setup.trace
+    # A drawn trace is its parameters and the code.
+    drawn_from = trace.model_dump_json() if isinstance(trace, GeneratedTrace) else trace_hash(trace)
+    policies, code = _policy_sources(system), _code_hash()
+    determinants = {
+        "workload": config["workload"] | {"trace": drawn_from, "max_context": workload.max_context},
+        "arrivals": _arrivals_hash(experiment.workload.arrivals),
+        "seed": seed,
+        "profile": setup.profile.model_dump(mode="json"),
+        "horizon": experiment.replica.horizon,
+        "system": system.rules(),
+        "policy": policies,
+        "code": code,
+    }
+    key = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
+    sources = {"caesura": code, **policies}
+    return Run(system, workload, setup.profile, experiment.replica.horizon, config, setup.base, sources, key)
 
 
 def _check_workload(first: WorkloadSpec) -> None:
@@ -115,11 +159,37 @@ def _check_workload(first: WorkloadSpec) -> None:
             make_sessions(replace(first, load=load))
 
 
-def perform(run: Run, folder: Path, on_progress: Callable[[float], None] | None = None) -> None:
-    """Simulate and write the run folder ``folder``, whole or not at all.
+def attempt(run: Run, lent: Lent | None = None, on_progress: Progress | None = None) -> Files | Fault:
+    """Simulate one run in any process of any machine.
+
+    Args:
+        run: what to simulate.
+        lent: the sessions of trace files, for a machine that does not have them.
+        on_progress: called now and then with the share of sessions that have left.
+
+    Returns:
+        The files of the run's folder, or why there are none.
 
     Raises:
-        UserError: the workload cannot be made, the simulation cannot go on, or the folder cannot be written.
+        ForeignCode: this process would simulate by other rules than the one that asks.
+    """
+    try:
+        _check_sources(run)
+        with lending(lent or {}):
+            return perform(run, on_progress)
+    except ForeignCode:
+        raise
+    except UserError as error:
+        return Fault(str(error))
+    except Exception as error:
+        return Fault(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def perform(run: Run, on_progress: Progress | None = None) -> Files:
+    """Simulate; the files of the run's folder.
+
+    Raises:
+        UserError: the workload cannot be made, or the simulation cannot go on.
     """
     begin = time.perf_counter()
     record, workload = simulate_run(run, on_progress=on_progress)
@@ -135,7 +205,7 @@ def perform(run: Run, folder: Path, on_progress: Callable[[float], None] | None 
         "wall_s": time.perf_counter() - begin,
         "versions": versions(),
     }
-    write_run(folder, run.config, provenance, summary, sessions, calls, record.timeline)
+    return encode_run(run.config, provenance, summary, sessions, calls, record.timeline)
 
 
 def simulate_run(
@@ -143,7 +213,7 @@ def simulate_run(
     *,
     policy: InterceptPolicy | None = None,
     log_decisions: bool = False,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[RunRecord, dict[str, Any]]:
     """The record of a run, and of its workload the hash and how many sessions were cut or rejected beforehand.
 
@@ -181,15 +251,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found, "code_sha256": _code_hash()}
 
 
-def _trace_hash(trace: str | Path | GeneratedTrace) -> str:
-    """What is drawn from, by content; a drawn trace is its parameters and the code."""
-    return trace.model_dump_json() if isinstance(trace, GeneratedTrace) else content_hash(read_trace(trace))
-
-
 def _arrivals_hash(arrivals: Arrivals) -> str:
     """The arrivals that another trace lends, by content; nothing where there is none."""
     lender = arrivals.replay.trace if arrivals.replay is not None else None
-    return "" if lender is None else hashlib.sha256(repr(recorded_arrivals(lender).recorded).encode()).hexdigest()
+    return "" if lender is None else _lender_hash(lender)
+
+
+@functools.lru_cache(maxsize=4)
+def _lender_hash(trace: str) -> str:
+    return hashlib.sha256(repr(recorded_arrivals(trace).recorded).encode()).hexdigest()
 
 
 @functools.cache
@@ -202,6 +272,17 @@ def _code_hash() -> str:
     for library in _LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}\0".encode())
     return digest.hexdigest()
+
+
+def _check_sources(run: Run) -> None:
+    extend_search_path(run.base)
+    here = {"caesura": _code_hash(), **_policy_sources(run.system)}
+    foreign = [name for name, content in run.sources.items() if here.get(name) != content]
+    if foreign:
+        raise ForeignCode(
+            f"the worker on {platform.node()} has not the same {foreign[0]} as this process: install the same versions "
+            f"of Caesura, {listed(_LIBRARIES, ' and ')} there, and the same policy files"
+        )
 
 
 def _policy_sources(system: System) -> dict[str, str]:

@@ -138,6 +138,9 @@ class Experiment(Strict):
     systems: list[System] = Field(min_length=1, description="in the order of tables; ratios refer to the first")
     seeds: Seeds = Field(default=[0], description="a number n stands for seeds 0 to n-1")
     objective: Objective = Objective()
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, description="for `caesura sweep`: the values of any keys, as in replica.kv_capacity: [8 GB, 16 GB]"
+    )
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from caesura.comparison import Comparison
+from caesura.sweep_results import Sweep, failure_rows, measure_rows
 from caesura.tables import Rows, detail_rows, latency_rows, split_rows
 
 _PIPED_WIDTH = 132
+_SCREENFUL = 60
 
 
 def show_comparison(comparison: Comparison, kept: int) -> None:
@@ -22,6 +25,32 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
             console.print(_table(rows), "")
     for line in _remarks(comparison, kept):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
+    """What a sweep found, where the rest of it lies; what failed is shown even when it shall be quiet."""
+    console = _console()
+    if not quiet and len(sweep.table):
+        rows = measure_rows(sweep)[0]
+        console.print(rows.title, style="bold", highlight=False)
+        console.print(_table(Rows(rows.title, rows.headings, rows.rows[:_SCREENFUL])), "")
+        if len(rows.rows) > _SCREENFUL:
+            console.print(f"... and {len(rows.rows) - _SCREENFUL} more rows", highlight=False)
+    if len(sweep.failures):
+        errors = Console(stderr=True, width=max(Console(stderr=True).width, _PIPED_WIDTH))
+        failed = failure_rows(sweep)
+        errors.print(failed.title, style="bold", highlight=False)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in failed.headings:
+            table.add_column(heading, no_wrap=heading != "error", overflow="fold")
+        for row in failed.rows[:_SCREENFUL]:
+            table.add_row(*(escape(cell) for cell in row))
+        errors.print(table, highlight=False)
+    if not quiet:
+        lines = [f"{kept} of {sweep.facts['runs']} runs were there already."] if kept else []
+        lines += [f"Table: {sweep.folder / 'results.csv'} ({len(sweep.table)} rows)", f"Report: {sweep.report}"]
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_list(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +22,10 @@ from traces.modulated import Bursts, Diurnal
 from traces.readers import read_sessions
 from traces.session import Session
 from traces.shapes import draw_mixture
+
+Lent = Mapping[str, tuple[Session, ...]]
+"""The sessions of trace files by path, for machines that do not have the files."""
+_lent: ContextVar[Lent] = ContextVar("lent", default={})  # noqa: B039
 
 
 @dataclass(frozen=True)
@@ -132,16 +138,25 @@ def arrival_process(arrivals: Arrivals, load: float) -> ArrivalProcess:
     return Poisson(load)
 
 
-@functools.lru_cache(maxsize=4)
 def recorded_arrivals(trace: str) -> Replay:
     """The arrivals of a trace, the path of a file or a shipped one's name, counted from the first.
 
     Raises:
         UserError: the trace cannot be read, or records no arrivals.
     """
+    lent = _lent.get().get(trace)
+    return _read_arrivals(trace) if lent is None else _arrivals(trace, lent)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_arrivals(trace: str) -> Replay:
     found = find_trace(trace, Path.cwd())
     assert not isinstance(found, GeneratedTrace)
-    times = sorted(session.arrival for session in read_trace(found))
+    return _arrivals(trace, read_trace(found))
+
+
+def _arrivals(trace: str, sessions: Sequence[Session]) -> Replay:
+    times = sorted(session.arrival for session in sessions)
     if not times[-1]:
         raise UserError(f"the trace {trace} records no arrivals; name one that does")
     return Replay(tuple(time - times[0] for time in times))
@@ -173,9 +188,39 @@ def draw_sessions(what: Generate, seed: int) -> list[Session]:
         raise UserError(f"the generator cannot be drawn from: {error}") from None
 
 
-@functools.lru_cache(maxsize=4)
 def read_trace(trace: str | Path) -> tuple[Session, ...]:
-    """Read once per process: the runs of a sweep share their trace."""
+    """Read once per process: the runs of a sweep share their trace. One that was lent is not read."""
+    lent = _lent.get().get(str(trace))
+    return _read(trace) if lent is None else lent
+
+
+@contextlib.contextmanager
+def lending(traces: Lent) -> Iterator[None]:
+    """While the block runs, these traces are there without their files."""
+    before = _lent.set(traces)
+    try:
+        yield
+    finally:
+        _lent.reset(before)
+
+
+def trace_files(spec: WorkloadSpec) -> list[Path]:
+    """The files that a workload is made from: its trace, and the one that lends it arrivals."""
+    files = [spec.trace] if isinstance(spec.trace, Path) else []
+    if spec.arrivals.replay is not None and spec.arrivals.replay.trace is not None:
+        lender = find_trace(spec.arrivals.replay.trace, Path.cwd())
+        files += [lender] if isinstance(lender, Path) else []
+    return files
+
+
+@functools.lru_cache(maxsize=4)
+def trace_hash(trace: str | Path) -> str:
+    """The content of a recorded trace, read once per process as the trace is."""
+    return content_hash(read_trace(trace))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(trace: str | Path) -> tuple[Session, ...]:
     if isinstance(trace, str):
         return tuple(shipped.load(trace))
     try:

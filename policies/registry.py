@@ -7,10 +7,11 @@ is installed; ``module:Class`` names a class of the user's own file.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from policies.contract import DurationEstimator, InterceptPolicy, QueueOrder
@@ -80,6 +81,12 @@ def _construct(name: str, made: type[T], arguments: dict[str, Any]) -> T:
         raise UnknownPolicy(f"{name!r} does not accept {arguments!r}: {type(error).__name__}: {error}") from error
 
 
+@functools.lru_cache(maxsize=256)
+def _installed(group: str, name: str) -> tuple[EntryPoint, ...]:
+    """Looked up once: it reads the metadata of every package there is."""
+    return tuple(entry_points(group=group, name=name))
+
+
 def _find(name: str, group: str) -> Any:
     if ":" in name:
         module_name, _, attribute = name.partition(":")
@@ -96,7 +103,7 @@ def _find(name: str, group: str) -> Any:
         if not hasattr(module, attribute):
             raise UnknownPolicy(f"module {module_name!r} has no class {attribute!r}")
         return getattr(module, attribute)
-    for entry in entry_points(group=group, name=name):
+    for entry in _installed(group, name):
         return entry.load()
     close = difflib.get_close_matches(name, names(group), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."

@@ -40,7 +40,7 @@ def caesura(folder: Path) -> Callable[..., Said]:
     """``caesura(*words)`` as on a command line, in this process alone unless ``--jobs`` says otherwise."""
 
     def run(*words: str) -> Said:
-        alone = words[:1] in (("run",), ("compare",)) and "--jobs" not in words
+        alone = words[:1] in (("run",), ("compare",), ("sweep",)) and not {"--jobs", "--on"} & set(words)
         result = CliRunner().invoke(app, [*words, *(["--jobs", "1"] if alone else [])])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -201,10 +201,14 @@ def test_a_write_that_fails_leaves_nothing(
     """The disk is full at the last file of the first run."""
     experiment()
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    write = Path.write_bytes
 
-    monkeypatch.setattr("caesura.run_folder.write_json", full)
+    def full(file: Path, data: bytes) -> int:
+        if file.name == "summary.json":
+            raise OSError(28, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     said = caesura("run", "x.yaml", "--out", "o", "--jobs", "1")
     assert said.code == 2
     assert "cannot be written: No space left on device" in said.err
