@@ -110,7 +110,8 @@ def _in_pool(runs: dict[int, Run], shares: Shares, count: int) -> Generator[tupl
     with deaf_children():
         finished: Generator[tuple[int, Outcome]] = pool(tasks)
     try:
-        yield from finished
+        for one in finished:  # no "yield from": closing would reach the pool before _stop_workers does
+            yield one  # noqa: UP028
     finally:
         _stop_workers(finished)
 
