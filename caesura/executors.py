@@ -110,8 +110,8 @@ def _in_pool(runs: dict[int, Run], shares: Shares, count: int) -> Generator[tupl
     with deaf_children():
         finished: Generator[tuple[int, Outcome]] = pool(tasks)
     try:
-        for one in finished:  # no "yield from": closing would reach the pool before _stop_workers does
-            yield one  # noqa: UP028
+        for one in finished:  # noqa: UP028 (with "yield from", closing would reach the pool before _stop_workers)
+            yield one
     finally:
         _stop_workers(finished)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caesura.errors import UserError
+from caesura.generator_schema import GeneratedTrace
 from caesura.gpu import find_device, read_model, require_idle
-from caesura.schema import GeneratedTrace
 from caesura.systems import System, load_preset
 from caesura.workload import find_trace, read_trace
 from sim.profile import Profile
