@@ -20,7 +20,7 @@ from caesura.sweep_results import Sweep, load_sweep, write_sweep
 from caesura.sweeps import Axis, carry_out_sweep, plan_sweep
 from caesura.yaml_source import Loc, Source, read_yaml
 from policies.contract import InterceptPolicy
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from scipy.stats import kendalltau
 
 from caesura.metrics import WASTES, session_table, window_shares
 from profiler.recorded import RecordedRun
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 
 MEASURES = {
     "normalized_latency": "normalized latency",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 
 Floats = NDArray[np.float64]
 Columns = dict[str, Any]

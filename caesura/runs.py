@@ -36,7 +36,7 @@ from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
 from sim.errors import SimulationError
 from sim.profile import Profile
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.run import simulate
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """From a name in a configuration to a policy object.
 
-Names come from the entry-point groups ``caesura.policies``, ``caesura.orders`` and ``caesura.estimators`` of whatever
-is installed; ``module:Class`` names a class of the user's own file.
+Names come from the entry-point groups ``caesura.policies``, ``caesura.orders``, ``caesura.estimators`` and
+``caesura.routers`` of whatever is installed; ``module:Class`` names a class of the user's own file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from policies.contract import DurationEstimator, InterceptPolicy, QueueOrder
+from policies.routing import Router
 
 Spec = str | Mapping[str, Any]
 T = TypeVar("T")
@@ -22,10 +23,11 @@ T = TypeVar("T")
 POLICIES = "caesura.policies"
 ORDERS = "caesura.orders"
 ESTIMATORS = "caesura.estimators"
+ROUTERS = "caesura.routers"
 
 
 class UnknownPolicy(ValueError):
-    """A policy, order or estimator that cannot be made from what a configuration says."""
+    """A policy, order, estimator or router that cannot be made from what a configuration says."""
 
 
 def names(group: str) -> list[str]:
@@ -52,6 +54,11 @@ def make_estimator(spec: Spec) -> DurationEstimator:
     return _make(spec, ESTIMATORS, DurationEstimator)
 
 
+def make_router(spec: Spec) -> Router:
+    """A router, likewise."""
+    return _make(spec, ROUTERS, Router)
+
+
 def _make(spec: Spec, group: str, kind: type[T]) -> T:
     if isinstance(spec, str):
         name, arguments = spec, {}
@@ -62,7 +69,7 @@ def _make(spec: Spec, group: str, kind: type[T]) -> T:
         raise UnknownPolicy(f"{spec!r} names nothing; write a name, or {{name: ..., argument: value}}")
     made = _find(name, group)
     if not (isinstance(made, type) and issubclass(made, kind)):
-        raise UnknownPolicy(f"{name!r} is {made!r}, which is not a subclass of policies.contract.{kind.__name__}")
+        raise UnknownPolicy(f"{name!r} is {made!r}, which is not a subclass of {kind.__module__}.{kind.__name__}")
     if "estimator" in arguments:
         arguments["estimator"] = make_estimator(arguments["estimator"])
     return _construct(name, made, arguments)

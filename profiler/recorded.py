@@ -17,7 +17,7 @@ import pandas as pd
 
 from policies.registry import make_order, make_policy
 from sim.profile import Profile
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.settings import EngineSettings
 from traces.readers import read_own, write_own
 from traces.session import Session

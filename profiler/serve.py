@@ -23,7 +23,8 @@ from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
 from sim.profile import Profile
-from sim.recorder import Recorder, RunRecord
+from sim.record import RunRecord
+from sim.recorder import Recorder
 from sim.settings import EngineSettings
 from traces.session import Session
 

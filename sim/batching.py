@@ -86,6 +86,15 @@ class Batching:
             promised += whole - self._contexts.growth(live, tokens)
             self._compute(live, tokens, plan)
 
+    def take_over(self, live: LiveSession, tokens: int, now: float) -> Copy | None:
+        """Begin to copy ``tokens`` tokens of a context in from another replica, if the whole of it finds room at once.
+
+        Paused contexts give way for it as for an admission, except by copies beside the batch: those end too late.
+        """
+        self._room.open_budget(lambda: 0.0)
+        need = self._contexts.blocks(live.context) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
+        return self._contexts.begin_over(live, tokens) if self._room.make(need, urgent=False) else None
+
     def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
         """Missing tokens that this iteration may compute for ``live``; 0 for none."""
         left = self._token_budget - plan.batch.query_tokens

@@ -13,12 +13,26 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL, Event, EventPriority
 
+FIRST = EventPriority(0)
+"""Before everything else at its instant: arrivals."""
 LAST = EventPriority(2)
-"""After everything else at its instant: SimPy serves an instant's events by priority, 0 urgent and 1 normal."""
+"""After everything else at its instant: SimPy serves an instant's events by priority, 0 urgent and 1 normal.
+
+The replicas of a cluster act one after the other: replica i at ``LAST + i``.
+"""
 
 
 class Clock(simpy.Environment):
-    """An environment whose events can be put at exact times."""
+    """An environment whose events can be put at exact times.
+
+    Attributes:
+        acting: index of the replica that ends an iteration now; -1 while none does.
+    """
+
+    acting = -1
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
 
     def at(self, time: float, call: Callable[[Event], Any], priority: EventPriority = NORMAL) -> Event:
         """Call ``call`` with a new event at ``time``, which is not in the past."""

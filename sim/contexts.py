@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sim.live import LiveSession
+from sim.live import LiveSession, State
 from sim.memory import BlockPool, blocks_for
 from sim.plan import Copy, Direction
 
@@ -35,7 +35,7 @@ class Contexts:
         claimed: GPU blocks taken for the tokens that the iteration under way computes.
         flying: copies under way beside the batch, in the order in which they began.
         idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
-        copying_blocks: GPU blocks that a copy is reading or filling.
+        copying_blocks: GPU blocks that a copy is reading or filling, here or from another replica.
         losses: how often a context lost tokens, on the GPU or the host.
         witness: told of every change, if there is one.
     """
@@ -146,6 +146,23 @@ class Contexts:
         self._begin(copy)
         return copy
 
+    def begin_over(self, live: LiveSession, tokens: int) -> Copy:
+        """Begin to copy the first ``tokens`` missing tokens in from another replica; their blocks are free."""
+        assert live.resident == live.offloaded == 0 and live.copy is None and tokens <= live.missing, live
+        copy = Copy(live, Direction.IN, self.blocks(tokens), tokens, blocking=False, from_replica=True)
+        self.gpu.take(copy.blocks)
+        self._begin(copy)
+        return copy
+
+    def pin(self, live: LiveSession) -> None:
+        """Another replica reads this context: nobody else may touch it until ``unpin``."""
+        self.set_idle(live, False)
+        self.copying_blocks += self.blocks(live.resident)
+
+    def unpin(self, live: LiveSession) -> None:
+        """The context has been read, or will not be."""
+        self.copying_blocks -= self.blocks(live.resident)
+
     def _begin(self, copy: Copy) -> None:
         copy.live.copy = copy
         self.flying[copy] = None
@@ -169,14 +186,22 @@ class Contexts:
             live.offloaded += copy.tokens
             live.swapped_out += copy.tokens
         else:
-            self.host.give(copy.blocks)
-            live.offloaded -= copy.tokens
-            live.resident += copy.tokens
-            live.swapped_in += copy.tokens
+            self._take_in(copy)
             self.idle_blocks += copy.blocks if live.idle else 0
         self._index(live)
         if self.witness is not None:
             self.witness.finished(copy)
+
+    def _take_in(self, copy: Copy) -> None:
+        live = copy.live
+        live.resident += copy.tokens
+        if copy.from_replica:
+            live.missing -= copy.tokens
+            live.received += copy.tokens
+        else:
+            self.host.give(copy.blocks)
+            live.offloaded -= copy.tokens
+            live.swapped_in += copy.tokens
 
     def release(self, live: LiveSession) -> None:
         """The session has left: free all it holds."""
@@ -198,7 +223,8 @@ class Contexts:
         assert 0 <= self.gpu.used <= self.gpu.capacity and 0 <= self.host.used <= self.host.capacity
         idle = sum(self.blocks(live.resident) for live in inside if live.idle)
         assert self.idle_blocks == idle - outwards, (self.idle_blocks, idle, outwards)
-        assert self.copying_blocks == inwards + outwards
+        read = sum(self.blocks(live.resident) for live in inside if live.state is State.DEPARTING)
+        assert self.copying_blocks == inwards + outwards + read
         assert set(self.held) == {live for live in inside if live.idle and live.resident}
         for live in inside:
             assert live.offloaded == 0 or live.resident % self.block_size == 0, live

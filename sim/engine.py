@@ -6,10 +6,12 @@
     outcome = engine.commit(plan, now)     # the iteration is over: who emitted, who paused, who finished
     engine.copied(copy, now)               # a copy that ran beside the batch has ended
 
+Sessions that go from one replica to another: see ``sim.moves``.
+
 Calls come between iterations: a driver holds back what happens during one. Invariants, held by the tests against random
 workloads, policies and settings:
 
-    INV-1  every session submitted is finished, rejected, failed or inside, in exactly one place
+    INV-1  every session submitted is finished, rejected, failed, moved away or inside, in exactly one place
     INV-2  GPU and host blocks in use equal the sum over contexts and copies under way, and never exceed capacity
     INV-3  a token is emitted only when its whole context is resident
     INV-4  an iteration computes at most the token budget; with chunking off, one whole context may exceed it
@@ -28,6 +30,7 @@ from sim.costs import CostModel
 from sim.counsel import Counsel
 from sim.errors import StalledEngine
 from sim.live import LiveSession, State
+from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
 from sim.queues import Queues, by_key
 from sim.room import Room
@@ -86,21 +89,34 @@ class Engine:
         Raises:
             UnsupportedSession: the session has a shape that this engine cannot serve.
         """
-        self._hear(now)
+        self.hear(now)
         require_supported(session)
-        live = LiveSession(session, self._next_serial, now)
-        self._next_serial += 1
-        need = self.contexts.blocks(session.max_context) + self.room.watermark_blocks
-        if need > self.contexts.gpu.capacity:
+        live = LiveSession(session, self.next_serial(), now)
+        live.reason = self.too_large(session)
+        if live.reason:
             live.state = State.REJECTED
-            live.reason = (
-                f"its context grows to {session.max_context} tokens, {need} blocks with the watermark; "
-                f"the GPU pool has {self.contexts.gpu.capacity}"
-            )
         else:
             live.key = self.counsel.key(live)
             self.queues.enqueue(live)
         return live
+
+    def next_serial(self) -> int:
+        """The number of a session that comes in: ties fall to the one that came first."""
+        self._next_serial += 1
+        return self._next_serial - 1
+
+    def too_large(self, session: Session) -> str:
+        """Why this engine could never serve a session to its end; empty if it could."""
+        need, blocks = (
+            self.contexts.blocks(session.max_context) + self.room.watermark_blocks,
+            self.contexts.gpu.capacity,
+        )
+        return (
+            f"its context grows to {session.max_context} tokens, {need} blocks with the watermark; "
+            f"the GPU pool has {blocks}"
+            if need > blocks
+            else ""
+        )
 
     def resume(self, live: LiveSession, now: float) -> bool:
         """The answer came: its tokens join the context and the session queues. True if nothing follows and it is over.
@@ -108,7 +124,7 @@ class Engine:
         While the context is being copied the answer is taken up when the copy ends.
         """
         assert live.state is State.PAUSED, live
-        self._hear(now)
+        self.hear(now)
         live.ready_at = live.waits_since = now
         self.counsel.answer(live, now - live.paused_at)
         if live.copy is not None:
@@ -116,7 +132,7 @@ class Engine:
             return False
         return self._take_answer(live)
 
-    def _hear(self, at: float) -> None:
+    def hear(self, at: float) -> None:
         """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""
         self.now = max(self.now, at)
 
@@ -143,9 +159,12 @@ class Engine:
 
     def copied(self, copy: Copy, now: float) -> LiveSession | None:
         """A copy has ended: its blocks change hands. Returns its session if that has ended with it."""
-        self._hear(now)
+        self.hear(now)
         self.contexts.finish(copy)
         live = copy.live
+        if live.leaving:
+            depart(self, live)
+            return None
         if live.answered:
             return live if self._take_answer(live) else None
         self.queues.arrived(live)
@@ -294,7 +313,9 @@ class Engine:
 
     def _stalled(self) -> bool:
         """Whether sessions are ready and nothing under way will ever free memory for them."""
-        return bool(self.queues.ready()) and not self.contexts.flying and not self.queues.pauses_hold_memory()
+        queues = self.queues
+        moving = self.contexts.flying or queues.departing
+        return bool(queues.ready()) and not moving and not queues.pauses_hold_memory()
 
     def _break_stall(self) -> None:
         """Ready sessions hold the memory that they wait for: the last in the queue's order forgets its context."""

@@ -69,17 +69,21 @@ class Ledger:
             (running + reads) * waits + copying,
             free - reads * waits,
         )
-        self._spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
+        self.spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
         if len(ends) > 1:
             self._grow(ends, plan.growth)
 
     def idle(self, engine: Engine, begin: float, end: float) -> None:
         """Nothing was computed from ``begin`` to ``end``. Admitted sessions that wait for memory hold it idly too."""
         if end > begin:
-            contexts = engine.contexts
-            copying = contexts.copying_blocks
-            uses = (0.0, contexts.gpu.used - copying, 0.0, 0.0, copying, contexts.gpu.free)
-            self._spread(begin, end, (*uses, *self._counts(engine), 0.0, 0.0, 0.0))
+            self.spread(begin, end, self.at_rest(engine))
+
+    def at_rest(self, engine: Engine) -> tuple[float, ...]:
+        """What holds while nothing is computed, as ``spread`` takes it."""
+        contexts = engine.contexts
+        copying = contexts.copying_blocks
+        uses = (0.0, contexts.gpu.used - copying, 0.0, 0.0, copying, contexts.gpu.free)
+        return (*uses, *self._counts(engine), 0.0, 0.0, 0.0)
 
     @staticmethod
     def _counts(engine: Engine) -> tuple[int, ...]:
@@ -92,7 +96,7 @@ class Ledger:
             len(queues.paused),
         )
 
-    def _spread(self, begin: float, end: float, densities: Sequence[float]) -> None:
+    def spread(self, begin: float, end: float, densities: Sequence[float]) -> None:
         """Add what holds from ``begin`` to ``end`` to every step that this touches."""
         for row, seconds in self._touched(begin, end):
             for place, density in enumerate(densities):

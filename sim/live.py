@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where a session is. Exactly one at a time; the first five are inside, the last three final."""
+    """Where a session is. Exactly one at a time; the first six are inside, the last four final."""
 
     WAITING = "waiting"
     """Ready; part of its context must be computed before it can decode."""
@@ -26,9 +26,12 @@ class State(Enum):
     """Emits one token an iteration."""
     PAUSED = "paused"
     """Waits for a tool, a service or a person."""
+    DEPARTING = "departing"
+    """Goes on elsewhere; its context is still being read."""
     FINISHED = "finished"
     REJECTED = "rejected"
     FAILED = "failed"
+    MOVED = "moved"
 
 
 class LiveSession:
@@ -51,14 +54,20 @@ class LiveSession:
         "joined",
         "joining",
         "key",
+        "leaving",
+        "left_behind",
         "missing",
+        "moves",
         "offloaded",
         "paused_at",
         "peak",
+        "pinned",
+        "place",
         "preemptions",
         "queued_s",
         "ready_at",
         "reason",
+        "received",
         "recomputed",
         "resumed",
         "scheduled_at",
@@ -101,7 +110,30 @@ class LiveSession:
         self.swapped_in = 0
         self.preemptions = 0
         self.queued_s = 0.0
+        self.place = serial  # among the arrivals of the whole workload
+        self.moves = 0
+        self.received = 0  # context tokens that other replicas sent
+        self.left_behind = 0  # tokens that had KV elsewhere and were computed anew
+        self.leaving = False  # it goes on elsewhere
+        self.pinned = False  # until its context has been read from here
         self.view = SessionView(self)
+
+    def successor(self, now: float) -> LiveSession:
+        """This paused session as another replica takes it up when the answer comes at ``now``: all of it missing."""
+        pause = self.call.pause
+        assert pause is not None and not self.last_call
+        live = LiveSession(self.session, -1, now)
+        live.call_index = self.call_index + 1
+        live.missing = self.context_when_resumed
+        live.emitted_total = self.emitted_total
+        live.peak = min(self.peak, self.context if pause.keeps is None else pause.keeps)
+        live.paused_at = self.paused_at
+        live.resumed = True
+        live.recomputed, live.queued_s, live.preemptions = self.recomputed, self.queued_s, self.preemptions
+        live.swapped_out, live.swapped_in = self.swapped_out, self.swapped_in
+        live.place, live.moves = self.place, self.moves + 1
+        live.received, live.left_behind = self.received, self.left_behind
+        return live
 
     @property
     def resident(self) -> int:
@@ -139,6 +171,13 @@ class LiveSession:
     def context(self) -> int:
         """All context tokens."""
         return self.resident + self.offloaded + self.missing
+
+    @property
+    def context_when_resumed(self) -> int:
+        """Context tokens once the answer to the pause under way has joined."""
+        pause = self.call.pause
+        assert pause is not None
+        return (self.context if pause.keeps is None else min(self.context, pause.keeps)) + pause.returned
 
     @property
     def last_call(self) -> bool:

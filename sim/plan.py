@@ -28,6 +28,7 @@ class Copy:
         blocks: whole blocks moved.
         tokens: context tokens in them.
         blocking: the batch waits for it; else it runs beside the batch and its blocks change hands at its end.
+        from_replica: it comes in from another replica, not from the host.
     """
 
     live: LiveSession
@@ -35,6 +36,7 @@ class Copy:
     blocks: int
     tokens: int
     blocking: bool
+    from_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)

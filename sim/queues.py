@@ -18,6 +18,7 @@ class Queues:
         prefilling: admitted sessions that compute missing tokens.
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
+        departing: sessions that went on elsewhere and whose context is still being read.
         most_running: how many sessions may run.
     """
 
@@ -29,6 +30,7 @@ class Queues:
         self.prefilling: dict[LiveSession, None] = {}
         self.decoding = DecodeGroup(contexts.block_size)
         self.paused: dict[LiveSession, None] = {}
+        self.departing: dict[LiveSession, None] = {}
 
     @property
     def running(self) -> int:
@@ -112,7 +114,7 @@ class Queues:
 
     def inside(self) -> list[LiveSession]:
         """Every session that is inside, each once. For checks: it walks over all of them."""
-        return [*self.decoding, *self.ready(), *self.paused]
+        return [*self.decoding, *self.ready(), *self.paused, *self.departing]
 
     def pauses_hold_memory(self) -> bool:
         """Whether the end of some pause could free or move memory."""

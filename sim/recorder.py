@@ -1,4 +1,4 @@
-"""What a run leaves behind: a row for each session, call and step of time, and totals. Plain data, no opinions.
+"""Notes what happens on one replica: a row for each session and call.
 
 A session is forgotten when it has left: its row and those of its calls are packed numbers by then, so that a run of
 millions of sessions fits in memory.
@@ -8,36 +8,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sim.engine import Engine
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Outcome
-from sim.rows import Columns, Rows
+from sim.record import CALL_COLUMNS, SESSION_COLUMNS, Part, RunRecord, merge
+from sim.rows import Rows
 from traces.session import Session
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """Everything that a run produced.
-
-    Attributes:
-        sessions: a row for each session, in the order of the workload.
-        calls: a row for each call that began.
-        timeline: a row for each step of time: means of sessions by state and of GPU blocks by use.
-        totals: sums over the run; ``..._token_s`` are token-seconds of GPU memory and add up to ``memory_token_s``.
-        facts: what a reader of the results must know, such as whether an oracle was used.
-        decisions: the policy's decisions with their reasons, if they were asked for.
-    """
-
-    sessions: Columns
-    calls: Columns
-    timeline: Columns
-    totals: dict[str, float]
-    facts: dict[str, Any] = field(default_factory=dict)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -65,18 +45,20 @@ class Recorder:
     Args:
         ledger: accounts for memory and time.
         bytes_per_token: of KV, by which copies are counted.
+        replica: the replica's index in its cluster.
     """
 
-    def __init__(self, ledger: Ledger, bytes_per_token: int) -> None:
+    def __init__(self, ledger: Ledger, bytes_per_token: int, replica: int = 0) -> None:
         self.ledger = ledger
         self._bytes_per_token = bytes_per_token
+        self._replica = replica
         self._inside: dict[int, LiveSession] = {}
         self._open: dict[int, _OpenCall] = {}
         self._first_token: dict[int, float] = {}
         self._sessions = Rows(SESSION_COLUMNS)
-        self._serials = array("q")  # of the sessions in their rows
+        self._places = array("q")  # of the sessions in their rows, among all arrivals
         self._calls = Rows(CALL_COLUMNS)
-        self._recomputed = self._preemptions = 0
+        self._sums = dict.fromkeys(SUMS, 0)
 
     def arrived(self, live: LiveSession) -> None:
         """A session was submitted."""
@@ -85,6 +67,30 @@ class Recorder:
         else:
             self._inside[live.serial] = live
             self._open[live.serial] = _OpenCall(0, live.session.arrival, live.context, 0, 0, live.missing)
+
+    def adopted(self, live: LiveSession, now: float, first_token_at: float) -> None:
+        """A session that paused elsewhere goes on here: its next call, with nothing of its context here."""
+        if not math.isnan(first_token_at):
+            self._first_token[live.serial] = first_token_at
+        if live.state is State.FAILED:
+            self._write(live, math.nan)
+            return
+        pause = live.session.calls[live.call_index - 1].pause
+        assert pause is not None
+        kept = live.context - pause.returned
+        self._inside[live.serial] = live
+        self._open[live.serial] = _OpenCall(
+            live.call_index, now, live.context, 0, 0, kept, pause.tool, pause.waits_for, pause.duration
+        )
+
+    def withdrawn(self, live: LiveSession) -> None:
+        """A session goes on elsewhere, and is that replica's to tell of."""
+        del self._inside[live.serial]
+        self._first_token.pop(live.serial, None)
+
+    def first_token_at(self, live: LiveSession) -> float:
+        """When the session emitted its first token, s; NaN if it has not."""
+        return self._first_token.get(live.serial, math.nan)
 
     def answered(self, live: LiveSession, now: float) -> None:
         """A pause is over; called before the engine hears of it."""
@@ -141,36 +147,42 @@ class Recorder:
             )
         )
 
-    def record(self, engine: Engine, end: float) -> RunRecord:
-        """The run is over at ``end``: put the rows together. Calls still open are rows without an end.
+    def part(self, engine: Engine, accounted: float) -> Part:
+        """What the replica leaves behind, with its ledger kept up to ``accounted`` and at rest from then on.
 
-        The recorder is empty afterwards.
+        Calls still open are rows without an end. The recorder is empty afterwards.
         """
         for live in self._inside.values():
             if live.serial in self._open:
                 self._close(live, math.nan)
             self._write(live, math.nan)
         self._inside.clear()
-        totals = self.ledger.totals(end)
-        totals["emitted_tokens"] = engine.emitted_tokens
-        totals["recomputed_tokens"] = self._recomputed
-        totals["preemptions"] = self._preemptions
-        serials = self._serials
-        return RunRecord(
-            sessions=self._sessions.take(sorted(range(len(serials)), key=serials.__getitem__)),
-            calls=self._calls.take(),
-            timeline=self.ledger.timeline(end),
-            totals=totals,
-            facts={"uses_oracle": engine.counsel.uses_oracle},
+        return Part(
+            replica=self._replica,
+            profile=engine.costs.profile.name,
+            gpu=engine.costs.profile.gpu,
+            sessions=self._sessions,
+            places=self._places,
+            calls=self._calls,
+            ledger=self.ledger,
+            accounted=accounted,
+            at_rest=self.ledger.at_rest(engine),
+            sums={"emitted_tokens": engine.emitted_tokens, **self._sums},
+            uses_oracle=engine.counsel.uses_oracle,
             decisions=engine.counsel.decisions,
         )
 
+    def record(self, engine: Engine, end: float) -> RunRecord:
+        """The record of a run that ended at ``end`` with this replica alone. The recorder is empty afterwards."""
+        return merge([self.part(engine, end)], end)
+
     def _write(self, live: LiveSession, finished_at: float) -> None:
         """The session's row is what it will be."""
-        self._serials.append(live.serial)
-        self._recomputed += live.recomputed
-        self._preemptions += live.preemptions
-        self._sessions.append(self._session_row(live, finished_at))
+        self._places.append(live.place)
+        row = self._session_row(live, finished_at)
+        self._sessions.append(row)
+        for name, column in SUMS.items():
+            self._sums[name] += row[column]
 
     def _session_row(self, live: LiveSession, finished_at: float) -> tuple[Any, ...]:
         session: Session = live.session
@@ -198,44 +210,13 @@ class Recorder:
             live.swapped_out * self._bytes_per_token,
             live.swapped_in * self._bytes_per_token,
             live.preemptions,
+            live.moves,
+            live.received * self._bytes_per_token,
+            live.left_behind,
         )
 
 
 _FINAL = (State.FINISHED, State.REJECTED, State.FAILED)
 
-SESSION_COLUMNS = {
-    "id": str,
-    "kind": str,
-    "status": str,
-    "reason": str,
-    "arrival": float,
-    "first_token_at": float,
-    "finished_at": float,
-    "prompt_tokens": int,
-    "output_tokens": int,
-    "returned_tokens": int,
-    "calls": int,
-    "pauses": int,
-    "pause_s": float,
-    "queued_s": float,
-    "recomputed_tokens": int,
-    "swapped_out_bytes": int,
-    "swapped_in_bytes": int,
-    "preemptions": int,
-}
-CALL_COLUMNS = {
-    "session": str,
-    "call": int,
-    "ready_at": float,
-    "scheduled_at": float,
-    "first_token_at": float,
-    "finished_at": float,
-    "context_tokens": int,
-    "output_tokens": int,
-    "tool": str,
-    "waits_for": str,
-    "pause_s": float,
-    "resident_tokens": int,
-    "offloaded_tokens": int,
-    "missing_tokens": int,
-}
+_SUMMED = ("recomputed_tokens", "preemptions", "moves", "transferred_bytes", "move_recomputed_tokens")
+SUMS = {name: list(SESSION_COLUMNS).index(name) for name in _SUMMED}

@@ -1,8 +1,8 @@
 """One engine in simulated time: SimPy gives the clock, the cost model the durations.
 
 What happens during an iteration (an arrival, an answer, the end of a copy) is taken up at its end. Things that happen
-at the same instant are taken up in this order: ends of copies, answers, arrivals, each by order of submission; then the
-next iteration is planned.
+at the same instant are taken up in this order: ends of copies, sessions that go on elsewhere, answers, sessions that
+come from elsewhere, arrivals, each by order of submission; then the next iteration is planned.
 
 Time leaps: while the engine says that the next iterations will all be alike, they are one event. News cut a leap short
 at the end of the iteration in which they come.
@@ -14,14 +14,17 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from simpy.events import Event
+from simpy.events import Event, EventPriority
 
+from sim import moves
 from sim.clock import LAST, Clock
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
+from sim.record import Part
 from sim.recorder import Recorder
 from traces.session import Session
 
@@ -30,8 +33,24 @@ class _News(IntEnum):
     """What can reach a replica, in the order in which one instant's news are taken up."""
 
     COPIED = 0
-    ANSWERED = 1
-    ARRIVED = 2
+    WITHDRAWN = 1
+    LET_GO = 2
+    ANSWERED = 3
+    ADOPTED = 4
+    ARRIVED = 5
+
+
+class Incoming(Protocol):
+    """A session on its way from another replica to this one."""
+
+    @property
+    def live(self) -> LiveSession: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def first_token_at(self) -> float: ...
+    def adopted(self, copy: Copy | None, now: float) -> None:
+        """The session has been queued, and perhaps its context begins to be copied over."""
 
 
 class Replica:
@@ -41,16 +60,29 @@ class Replica:
         clock: the SimPy environment.
         engine: the rules.
         recorder: notes what happens.
-        on_left: told of every session that finished or was rejected.
+        on_left: told of every session that finished, failed or was rejected.
+        index: its place in its cluster; at one instant replicas act in this order.
+        on_answer: told of every answer that lets a session go on; without it, sessions go on where they are.
     """
 
     def __init__(
-        self, clock: Clock, engine: Engine, recorder: Recorder, on_left: Callable[[LiveSession], None]
+        self,
+        clock: Clock,
+        engine: Engine,
+        recorder: Recorder,
+        on_left: Callable[[LiveSession], None],
+        index: int = 0,
+        on_answer: Callable[[LiveSession], None] | None = None,
     ) -> None:
         self.clock = clock
         self.engine = engine
         self.recorder = recorder
+        self.index = index
         self._on_left = on_left
+        self._on_answer = on_answer
+        self._coming = 0  # ready sessions that the engine has not heard of
+        self._sent_tokens = 0  # outstanding tokens, less what was emitted
+        self._acting = False
         self._inbox: list[tuple[float, _News, int, Any]] = []
         self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
         self._channel_free = {Direction.OUT: 0.0, Direction.IN: 0.0}
@@ -63,11 +95,41 @@ class Replica:
 
     def arrive(self, session: Session, serial: int) -> None:
         """A session arrives now; ``serial`` is its place among the arrivals."""
+        self._expect(session.prompt)
         self._news(_News.ARRIVED, serial, session)
+
+    def answer(self, live: LiveSession) -> None:
+        """The answer that a session waits for is there now, and it goes on here."""
+        if not live.last_call:
+            self._expect(live.context_when_resumed)
+        self._news(_News.ANSWERED, live.serial, live)
+
+    def withdraw(self, live: LiveSession, readable: bool) -> None:
+        """The answer is there now, and the session goes on elsewhere."""
+        self._news(_News.WITHDRAWN, live.serial, (live, readable))
+
+    def let_go(self, live: LiveSession) -> None:
+        """The context of a session that was withdrawn need not be read any more."""
+        self._news(_News.LET_GO, live.serial, live)
+
+    def adopt(self, incoming: Incoming) -> None:
+        """A session that paused elsewhere goes on here from now on."""
+        self._expect(incoming.live.context)
+        self._news(_News.ADOPTED, incoming.live.place, incoming)
+
+    def receive(self, copy: Copy, end: float) -> None:
+        """A context that comes from another replica will be here at ``end``."""
+        self._later(end, _News.COPIED, copy.live.serial, copy)
+
+    def _expect(self, tokens: int) -> None:
+        self._coming += 1
+        self._sent_tokens += tokens
 
     def _news(self, kind: _News, serial: int, what: Any) -> None:
         now = self.clock.now
         self._inbox.append((now, kind, serial, what))
+        if self._acting:
+            return  # it is about to take the news
         if self._plan is None:
             self._set_timer(now)
         elif len(self._ends) > 1:
@@ -83,18 +145,40 @@ class Replica:
         if not self._inbox:
             return
         news, self._inbox = sorted(self._inbox, key=lambda entry: entry[:3]), []
-        for at, kind, _, what in news:
+        self._coming = 0
+        for at, kind, serial, what in news:
             if kind is _News.ARRIVED:
-                self._admit(what, at)
+                self._admit(what, serial, at)
             elif kind is _News.ANSWERED:
                 self._answer(what, at)
-            else:
+            elif kind is _News.COPIED:
                 self._copied(what, at)
+            elif kind is _News.ADOPTED:
+                self._adopt(what, at)
+            elif kind is _News.WITHDRAWN:
+                self._withdraw(what[0], what[1], at)
+            else:
+                moves.let_go(self.engine, what, at)
 
-    def _admit(self, session: Session, at: float) -> None:
+    def _admit(self, session: Session, serial: int, at: float) -> None:
         live = self.engine.submit(session, at)
+        live.place = serial
         self.recorder.arrived(live)
         if live.state is State.REJECTED:
+            self._sent_tokens -= live.context
+            self._on_left(live)
+
+    def _withdraw(self, live: LiveSession, readable: bool, at: float) -> None:
+        moves.withdraw(self.engine, live, at, readable)
+        self.recorder.withdrawn(live)
+
+    def _adopt(self, incoming: Incoming, at: float) -> None:
+        live = incoming.live
+        copy = moves.adopt(self.engine, live, at, incoming.tokens)
+        self.recorder.adopted(live, at, incoming.first_token_at)
+        incoming.adopted(copy, self.clock.now)
+        if live.state is State.FAILED:
+            self._sent_tokens -= live.context
             self._on_left(live)
 
     def _answer(self, live: LiveSession, at: float) -> None:
@@ -114,7 +198,7 @@ class Replica:
     # ---- iterations
 
     def _set_timer(self, time: float) -> None:
-        self._timer = self.clock.at(time, self._act, LAST)
+        self._timer = self.clock.at(time, self._act, EventPriority(LAST + self.index))
 
     def _act(self, timer: Event) -> None:
         """An iteration, a leap or a sleep is over: commit it, take the news, and begin what comes next."""
@@ -122,11 +206,13 @@ class Replica:
             return
         now = self.clock.now
         self._account(now)
+        self._acting, self.clock.acting = True, self.index
         if self._plan is not None:
             plan, self._plan = self._plan, None
             plan.iterations = len(self._ends)
             self._commit(plan, now)
         self._take_news()
+        self._acting, self.clock.acting = False, -1
         self._begin(self.engine.plan(now), now)
 
     def _begin(self, plan: Plan, now: float) -> None:
@@ -162,16 +248,24 @@ class Replica:
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
         self.recorder.committed(outcome, now)
+        for live in outcome.ended:
+            self._sent_tokens -= live.context
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None
             back = now + pause.duration
             if back == now:  # also where the pause is too short for the clock
-                self._inbox.append((now, _News.ANSWERED, live.serial, live))
+                self._answered(live)
             else:
-                self._later(back, _News.ANSWERED, live.serial, live)
+                self.clock.at(back, partial(self._answered, live))
         for live in outcome.finished:
             self._leave(live, now)
+
+    def _answered(self, live: LiveSession, _: Event | None = None) -> None:
+        if self._on_answer is None or live.last_call:
+            self.answer(live)
+        else:
+            self._on_answer(live)
 
     def _account(self, now: float) -> None:
         """Book the time since the last account: to the iterations under way, or as idle."""
@@ -182,10 +276,43 @@ class Replica:
             ledger.idle(self.engine, begin, now)
         self._accounted = now
 
+    # ---- what a router sees
+
+    @property
+    def outstanding_tokens(self) -> int:
+        """Context tokens of ready and running sessions, with what those that decode have emitted by now."""
+        engine = self.engine
+        return self._sent_tokens + engine.emitted_tokens + len(engine.queues.decoding) * self._iterations_over()
+
+    @property
+    def waiting_sessions(self) -> int:
+        """Ready sessions that compute nothing, with those that the engine has not heard of yet."""
+        return self._coming + len(self.engine.queues.waiting) + len(self.engine.queues.swapped)
+
+    @property
+    def free_blocks(self) -> int:
+        """GPU blocks that nobody holds, less those that a leap's iterations have taken by now."""
+        free = self.engine.contexts.gpu.free
+        return free - self._plan.growth[self._iterations_over()] if self._plan is not None else free
+
+    def _iterations_over(self) -> int:
+        """Of the leap under way, how many iterations have ended before what happens now.
+
+        Things happen before the iterations that end at the same instant, but a replica that acts has its turn after
+        those that come before it.
+        """
+        if self._plan is None or len(self._ends) == 1:
+            return 0
+        count = bisect_right if self.index < self.clock.acting else bisect_left
+        return count(self._ends, self.clock.now)
+
+    # ---- the end of the run
+
     def close(self) -> None:
         """The run is cut now: commit the iterations that have ended, book the one under way so far, and take the news
         that have come during it, so that whoever has arrived is counted."""
         now = self.clock.now
+        self._acting = True
         if self._plan is not None and len(self._ends) > 1:
             done = bisect_right(self._ends, now)
             if done:
@@ -193,11 +320,19 @@ class Replica:
                 plan, at = self._plan, self._ends[-1]
                 self._account(at)
                 plan.iterations = done
+                self._plan = None
                 self._commit(plan, at)
                 self._plan = self.engine.plan(at)
         if self._plan is not None:
             self._stall = min(self._stall, now - self._accounted)
             self._ends = [now]
-        if now > self._accounted:
+            if now > self._accounted:
+                self._account(now)
+        elif self._inbox:
             self._account(now)
         self._take_news()
+
+    def part(self) -> Part:
+        """What the closed replica leaves behind, once every replica of its cluster is closed."""
+        self._take_news()
+        return self.recorder.part(self.engine, self._accounted)

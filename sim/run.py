@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from simpy.events import Event
 
 from policies.contract import InterceptPolicy, QueueOrder
-from sim.clock import Clock
+from sim.clock import FIRST, Clock
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.errors import StalledEngine
 from sim.ledger import Ledger
 from sim.live import LiveSession
 from sim.profile import Profile
-from sim.recorder import Recorder, RunRecord
+from sim.record import RunRecord, merge
+from sim.recorder import Recorder
 from sim.replica import Replica
 from sim.settings import EngineSettings
 from traces.session import Session
@@ -55,49 +57,70 @@ def simulate(
         UnsupportedSession: a session has a shape that the engine cannot serve.
         StalledEngine: a rule of the engine is broken.
     """
-    block = settings.block_size
+    site = Site(profile, settings, lambda: policy, lambda: order)
+    env = Clock()
+    audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
+    replica = build(site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions)
+    arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions)))
+    audience.watch(arrivals, horizon)
+    replica.close()
+    return merge([replica.part()], env.now)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one replica is built from. Policies and orders are made anew for every replica: they may learn.
+
+    Attributes:
+        profile: costs and pool sizes.
+        settings: the engine's rules.
+        policy, order: make them.
+    """
+
+    profile: Profile
+    settings: EngineSettings
+    policy: Callable[[], InterceptPolicy]
+    order: Callable[[], QueueOrder]
+
+
+def build(
+    site: Site,
+    env: Clock,
+    on_left: Callable[[LiveSession], None],
+    index: int = 0,
+    on_answer: Callable[[LiveSession], None] | None = None,
+    *,
+    timeline_step: float = 1.0,
+    leap: bool = True,
+    log_decisions: bool = False,
+) -> Replica:
+    """A replica with nobody inside."""
+    profile, block = site.profile, site.settings.block_size
     gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
     costs = CostModel(profile)
-    engine = Engine(settings, costs, policy, order, gpu_blocks, host_blocks, log_decisions, leap)
-    recorder = Recorder(Ledger(costs, gpu_blocks, host_blocks, block, timeline_step), profile.kv_bytes_per_token)
-    env = Clock()
-    everyone_left = env.event()
-    total = len(sessions) if isinstance(sessions, Sequence) else 0
-    left = 0
-    stride = max(1, total // 100)
-
-    def on_left(live: LiveSession) -> None:
-        nonlocal left
-        left += 1
-        if on_progress is not None and total and (left % stride == 0 or left == total):
-            on_progress(left / total)
-        if arrivals.over and left == arrivals.count:
-            everyone_left.succeed()
-
-    replica = Replica(env, engine, recorder, on_left)
-    arrivals = _Arrivals(env, replica, _by_arrival(sessions))
-    if not arrivals.over:
-        until: Any = everyone_left if horizon is None else everyone_left | env.timeout(horizon)
-        try:
-            env.run(until=until)
-        except RuntimeError as error:  # SimPy: nothing is scheduled and sessions are still inside
-            raise StalledEngine(
-                f"at {env.now:.6f} s nothing will ever happen again, and {arrivals.count - left} sessions wait"
-            ) from error
-    replica.close()
-    return recorder.record(engine, env.now)
+    engine = Engine(site.settings, costs, site.policy(), site.order(), gpu_blocks, host_blocks, log_decisions, leap)
+    ledger = Ledger(costs, gpu_blocks, host_blocks, block, timeline_step)
+    recorder = Recorder(ledger, profile.kv_bytes_per_token, index)
+    return Replica(env, engine, recorder, on_left, index, on_answer)
 
 
-class _Arrivals:
+class Arrivals:
     """Lets sessions arrive at their times, each drawn when the one before it has come.
+
+    Args:
+        clock: the SimPy environment.
+        arrive: told of each session and its number.
+        sessions: numbers and sessions, by arrival.
 
     Attributes:
         count: sessions that have arrived.
         over: whether nobody is to come.
     """
 
-    def __init__(self, clock: Clock, replica: Replica, sessions: Iterator[Session]) -> None:
-        self._clock, self._replica, self._sessions = clock, replica, sessions
+    def __init__(
+        self, clock: Clock, arrive: Callable[[Session, int], None], sessions: Iterator[tuple[int, Session]]
+    ) -> None:
+        self._clock, self._tell, self._sessions = clock, arrive, sessions
         self.count = 0
         self._next = next(sessions, None)
         self._await_next()
@@ -105,19 +128,72 @@ class _Arrivals:
     def _await_next(self) -> None:
         self.over = self._next is None
         if self._next is not None:
-            self._clock.at(self._next.arrival, self._arrive)
+            self._clock.at(self._next[1].arrival, self._arrive, FIRST)
 
     def _arrive(self, _: Event) -> None:
         """All that come at this instant come in one event, so that nothing else of the instant parts them."""
         now = self._clock.now
-        while self._next is not None and self._next.arrival == now:
-            self._replica.arrive(self._next, self.count)
+        while self._next is not None and self._next[1].arrival == now:
+            number, session = self._next
+            self._tell(session, number)
             self.count += 1
             self._next = next(self._sessions, None)
         self._await_next()
 
 
-def _by_arrival(sessions: Iterable[Session]) -> Iterator[Session]:
+class Audience:
+    """Counts the sessions that have left, tells of progress, and lets a run go on until all have.
+
+    Args:
+        env: the clock.
+        total: sessions of the run; 0 if that is not known.
+        on_progress: called about a hundred times with the share of sessions that have left, where it is known.
+    """
+
+    def __init__(self, env: Clock, total: int, on_progress: Callable[[float], None] | None = None) -> None:
+        self._env = env
+        self._total = total
+        self._on_progress = on_progress
+        self._stride = max(1, total // 100)
+        self._left = 0
+        self._arrivals: Arrivals | None = None
+        self._everyone_left = env.event()
+
+    def left(self, live: LiveSession) -> None:
+        """A session has left."""
+        self._left += 1
+        if (
+            self._on_progress is not None
+            and self._total
+            and (self._left % self._stride == 0 or self._left == self._total)
+        ):
+            self._on_progress(self._left / self._total)
+        assert self._arrivals is not None
+        if self._arrivals.over and self._left == self._arrivals.count:
+            self._everyone_left.succeed()
+
+    def watch(self, arrivals: Arrivals, horizon: float | None) -> None:
+        """Run until all have left, or until ``horizon`` seconds.
+
+        Raises:
+            StalledEngine: nothing is scheduled and sessions are still inside.
+        """
+        self._arrivals = arrivals
+        if arrivals.over:
+            return
+        env = self._env
+        until: Any = self._everyone_left if horizon is None else self._everyone_left | env.timeout(horizon)
+        try:
+            env.run(until=until)
+        except RuntimeError as error:  # SimPy: nothing is scheduled
+            inside = arrivals.count - self._left
+            raise StalledEngine(
+                f"at {env.now:.6f} s nothing will ever happen again, and {inside} sessions wait"
+            ) from error
+
+
+def by_arrival(sessions: Iterable[Session]) -> Iterator[Session]:
+    """The sessions in the order of their arrivals; an iterator must give them so."""
     if isinstance(sessions, Sequence):
         yield from sorted(sessions, key=lambda session: session.arrival)
         return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from caesura.metrics import USES, UnbalancedMemory, call_table, memory_shares, session_table, summarize, window_shares
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 
 NAN = math.nan
 

@@ -19,7 +19,7 @@ import pytest
 from policies.contract import DurationEstimator, InterceptPolicy, QueueOrder
 from policies.orders import FirstCome
 from sim.profile import LinearForward, Profile, SwapCost
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.run import simulate
 from sim.settings import EngineSettings
 from traces.session import Session

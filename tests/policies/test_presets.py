@@ -11,7 +11,7 @@ import pytest
 from caesura.systems import load_preset, preset_names
 from policies.registry import make_order, make_policy
 from sim.profile import load_profile
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.run import simulate
 from sim.settings import EngineSettings
 from traces import shipped

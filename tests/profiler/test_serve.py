@@ -17,7 +17,7 @@ from profiler.backend.backend import make_backend, make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
 from profiler.serve import Server  # noqa: E402
 from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
-from sim.recorder import RunRecord  # noqa: E402
+from sim.record import RunRecord  # noqa: E402
 from traces.session import Call, Pause, Session  # noqa: E402
 
 BLOCK = 4

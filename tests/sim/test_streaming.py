@@ -12,7 +12,7 @@ import pytest
 from policies.fixed import PreserveAlways
 from policies.orders import FirstCome
 from sim.live import LiveSession
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.rows import Rows
 from sim.run import simulate
 from sim.settings import EngineSettings

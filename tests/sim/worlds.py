@@ -22,7 +22,7 @@ from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Batch, Copy, Outcome, Plan
 from sim.profile import LinearForward, PhysicalForward, Profile, SwapCost
-from sim.recorder import RunRecord
+from sim.record import RunRecord
 from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
 
@@ -99,6 +99,9 @@ class Iteration:
     def tokens(self) -> int:
         """Tokens computed."""
         return len(self.decoding) + sum(self.chunks.values())
+
+
+GONE = (State.FINISHED, State.REJECTED, State.FAILED, State.MOVED)
 
 
 class Livelock(AssertionError):
@@ -183,13 +186,15 @@ class WatchedEngine(Engine):
         queues, inside = self.queues, self.queues.inside()
         self.contexts.check(inside)
         assert len({id(live) for live in inside}) == len(inside), f"INV-1: twice inside: {inside}"
-        gone = [live for live in self.everyone if live.state in (State.FINISHED, State.REJECTED, State.FAILED)]
+        gone = [live for live in self.everyone if live.state in GONE]
         assert len(inside) + len(gone) == len(self.everyone), f"INV-1: lost: {set(self.everyone) - set(inside)}"
         places = (
             (State.WAITING, [live for _, live in queues.waiting]),
             (State.SWAPPED, list(queues.swapped)),
             (State.PREFILLING, list(queues.prefilling)),
             (State.DECODING, list(queues.decoding)),
+            (State.PAUSED, list(queues.paused)),
+            (State.DEPARTING, list(queues.departing)),
         )
         for state, members in places:
             assert all(live.state is state for live in members), f"INV-1: not all {state}: {members}"
@@ -211,7 +216,8 @@ class WatchedEngine(Engine):
         if not self.settings.chunked_prefill:
             assert all(chunk.tokens == chunk.live.missing for chunk in plan.chunks), "a chunk though chunking is off"
         if plan.empty and (self.queues.ready() or len(self.queues.decoding)):
-            assert self.contexts.flying or self.queues.paused, "INV-5: nothing will ever change"
+            moving = self.contexts.flying or self.queues.departing
+            assert moving or self.queues.paused, "INV-5: nothing will ever change"
 
 
 def _ids(sessions: Any) -> tuple[str, ...]:

@@ -1,0 +1,173 @@
+"""Tiny clusters: two or three tiny GPUs (see ``worlds``) behind a router, each engine watched.
+
+run(session("a", 90, 10, pause(3.0, returned=20), 5), router=ToAndFro(), count=2).session("a")["moves"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import sim.cluster
+import sim.run
+from policies.orders import FirstCome
+from policies.registry import make_policy
+from policies.routing import ReplicaView, Routed, Router
+from sim.cluster import Link
+from sim.engine import Engine
+from sim.live import LiveSession, State
+from sim.plan import Copy
+from sim.record import RunRecord
+from sim.replica import Replica
+from sim.run import Site
+from sim.settings import EngineSettings
+from tests.sim.worlds import GONE, WatchedEngine, profile
+from traces.session import Session
+
+
+class Scripted(Router):
+    """Sends each session to the replicas that its script names, call by call; the last one for the rest."""
+
+    def __init__(self, **scripts: Sequence[int]) -> None:
+        self._scripts = scripts
+
+    def on_arrival(self, session: Routed, replicas: Sequence[ReplicaView]) -> int:
+        script = self._scripts[session.id]
+        return script[min(session.calls_done, len(script) - 1)]
+
+    on_resume = on_arrival
+
+
+@dataclass
+class ClusterWorld:
+    """A cluster that has run."""
+
+    record: RunRecord
+    engines: list[WatchedEngine]
+
+    def session(self, name: str) -> dict[str, Any]:
+        """A session's row."""
+        return _row(self.record.sessions, id=name)
+
+    def call(self, name: str, index: int) -> dict[str, Any]:
+        """A call's row."""
+        return _row(self.record.calls, session=name, call=index)
+
+
+def _row(columns: dict[str, list[Any]], **wanted: Any) -> dict[str, Any]:
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "token_budget": 64}
+
+
+def sites(
+    count: int = 2,
+    policy: Any = "preserve",
+    costs: Sequence[dict[str, float]] = (),
+    make: Callable[[], Any] | None = None,
+    **rules: Any,
+) -> list[Site]:
+    """Tiny replicas; ``costs`` are those of each ``profile``, alike where there are none."""
+    costs = costs or [{}] * count
+    settings = EngineSettings(**DEFAULTS | rules)
+    return [
+        Site(profile(**one), settings, make or partial(make_policy, policy), FirstCome)  # type: ignore[arg-type]
+        for one in costs
+    ]
+
+
+def run(*sessions: Session, router: Router, leap: bool = False, link: Link | None = None, **more: Any) -> ClusterWorld:
+    """Sessions served by two replicas that preserve, unless ``more`` says otherwise."""
+    horizon, step = more.pop("horizon", None), more.pop("step", 1.0)
+    return simulate(sessions, sites(**more), router, link=link, leap=leap, horizon=horizon, step=step)
+
+
+class WatchedInCluster(WatchedEngine):
+    """Knows the sessions that come from elsewhere, too."""
+
+    def copied(self, copy: Copy, now: float) -> LiveSession | None:
+        ended = super().copied(copy, now)
+        self._check()
+        return ended
+
+
+class WatchedReplica(Replica):
+    """Checks what a router sees against a recount, whenever one is asked."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.engine.replica = self  # type: ignore[attr-defined]
+
+    def recount(self) -> int:
+        """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
+        ready = [live for live in self.engine.queues.inside() if live.state not in (State.PAUSED, State.DEPARTING)]
+        return sum(live.context for live in ready) + sum(
+            live.context_when_resumed for live in self.engine.queues.paused if live.answered and not live.last_call
+        )
+
+    def _act(self, timer: Any) -> None:
+        super()._act(timer)
+        if not self._inbox and (self._plan is None or len(self._ends) == 1):
+            assert self.outstanding_tokens == self.recount()
+            assert self.free_blocks == self.engine.contexts.gpu.free
+
+
+def simulate(
+    sessions: Iterable[Session],
+    sites: Sequence[Site],
+    router: Router,
+    *,
+    link: Link | None = None,
+    leap: bool = False,
+    horizon: float | None = None,
+    step: float = 1.0,
+) -> ClusterWorld:
+    """``sim.cluster.simulate_cluster`` with watched engines."""
+    engines: list[WatchedEngine] = []
+
+    def watched(*args: Any) -> WatchedEngine:
+        engines.append(WatchedEngine(*args))
+        return engines[-1]
+
+    adopt = sim.moves.adopt
+
+    def adopting(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | None:
+        copy = adopt(engine, live, now, tokens)
+        assert isinstance(engine, WatchedEngine)
+        engine.everyone.append(live)
+        engine._check()
+        return copy
+
+    with (
+        patch.object(sim.run, "Engine", watched),
+        patch.object(sim.run, "Replica", WatchedReplica),
+        patch.object(sim.moves, "adopt", adopting),
+    ):
+        record = sim.cluster.simulate_cluster(
+            sessions,
+            sites=sites,
+            router=router,
+            link=link,
+            horizon=horizon,
+            timeline_step=step,
+            leap=leap,
+            log_decisions=True,
+        )
+    return ClusterWorld(record, engines)
+
+
+def assert_conserved(world: ClusterWorld, sessions: Sequence[Session]) -> None:
+    """Every session is in one row and, but for those that it left, in one engine; nobody who left holds memory."""
+    assert sorted(world.record.sessions["id"]) == sorted(session.id for session in sessions)
+    known = [live for engine in world.engines for live in engine.everyone]
+    stays = [live for live in known if not live.leaving]
+    assert sorted(live.session.id for live in stays) == sorted(session.id for session in sessions)
+    assert len(known) - len(stays) == sum(world.record.sessions["moves"])
+    for live in known:
+        assert live.state not in GONE or live.resident == live.offloaded == 0
