@@ -1,0 +1,204 @@
+"""Distributions fitted to values: the candidate of scipy with the least AIC, and how far each lies off.
+
+All candidates are fitted by maximum likelihood with their lower end at 0. Where even the best lies far off, a curve
+through quantiles stands for the values instead; where there are only a few different values, these stand for themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from traces.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, Values, WithZeros
+
+CANDIDATES = ("expon", "gamma", "lognorm", "weibull_min", "fisk", "lomax")
+MOST_FITTED = 20_000
+FEW_DIFFERENT = 12
+FAR_OFF = 0.05
+LEAST_FOR_QUANTILES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A distribution of scipy with its best parameters.
+
+    Attributes:
+        name: in ``scipy.stats``.
+        parameters: shapes and scale, rounded to four digits.
+        aic: Akaike's information criterion on the values that are not 0; less is better.
+        ks: greatest distance between the cumulative probabilities of the values and of the distribution.
+    """
+
+    name: str
+    parameters: dict[str, float]
+    aic: float
+    ks: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What stands for some values.
+
+    Attributes:
+        distribution: to draw from.
+        written: the same as a generator file writes it.
+        ks: its distance from the values.
+        candidates: what was tried, the least AIC first; empty where nothing had to be.
+        count: how many values there were.
+    """
+
+    distribution: Distribution
+    written: float | dict[str, object]
+    ks: float
+    candidates: tuple[Candidate, ...]
+    count: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in a table: ``lognorm``, ``41 quantiles``, ``4 values``, ``constant``."""
+        if isinstance(self.written, float):
+            return "constant"
+        if "dist" in self.written:
+            return str(self.written["dist"])
+        sort = "quantiles" if "quantiles" in self.written else "values"
+        points = self.written[sort]
+        assert isinstance(points, list)
+        return f"{len(points)} {sort}"
+
+
+def fit_distribution(
+    values: Values, whole: bool = False, points: int = 41, candidates: Sequence[str] = CANDIDATES
+) -> Fitted:
+    """What stands for these values, all >= 0.
+
+    Args:
+        values: at least one.
+        whole: whether they are counts; a distribution that stands for them is rounded when it is drawn from.
+        points: quantiles of a curve that stands for them where no candidate fits; 0 for no such curve.
+        candidates: names in ``scipy.stats``, continuous ones.
+    """
+    values = np.sort(np.asarray(values, dtype=np.float64))
+    different, counts = np.unique(values, return_counts=True)
+    if len(different) == 1:
+        return Fitted(Constant(float(values[0])), float(values[0]), 0.0, (), len(values))
+    if len(different) <= FEW_DIFFERENT and len(values) >= 2 * len(different):
+        return _as_they_are(different, counts)
+    zeros = float((values == 0).mean())
+    above = values[values > 0]
+    tried = tuple(sorted((_candidate(name, above, whole) for name in candidates), key=lambda one: one.aic))
+    if tried[0].ks * (1 - zeros) > FAR_OFF and points and len(values) >= LEAST_FOR_QUANTILES:
+        return _as_curve(values, whole, points, tried)
+    return _as_candidate(tried, values, zeros, whole)
+
+
+def ks_distance(values: Values, distribution: Distribution, whole: bool) -> float:
+    """Greatest distance between the empirical cumulative probabilities of ``values`` and those of ``distribution``.
+
+    Counts are compared at each count, with the probability of being rounded to it or below.
+    """
+    different, counts = np.unique(values, return_counts=True)
+    reached = np.cumsum(counts) / len(values)
+    if whole:
+        return float(np.abs(distribution.cdf(different + 0.5) - reached).max())
+    model = distribution.cdf(different)
+    below = distribution.cdf(np.nextafter(different, -math.inf))
+    before = np.concatenate([[0.0], reached[:-1]])
+    return float(max(np.abs(model - reached).max(), np.abs(below - before).max()))
+
+
+def likeness(groups: Sequence[Values]) -> float:
+    """How alike the values of one group are: the intraclass correlation of their normal scores, 0 to 0.95.
+
+    One-way analysis of variance over groups of at least two values; 0 where there is no sign of likeness.
+    """
+    from scipy.stats import norm, rankdata
+
+    groups = [group for group in groups if len(group) >= 2]
+    if len(groups) < 5:
+        return 0.0
+    sizes = np.array([len(group) for group in groups])
+    everything = np.concatenate(groups)
+    scores = norm.ppf((rankdata(everything) - 0.5) / len(everything))
+    parts = np.split(scores, np.cumsum(sizes)[:-1])
+    means = np.array([part.mean() for part in parts])
+    within = sum(float(((part - mean) ** 2).sum()) for part, mean in zip(parts, means, strict=True))
+    between = float((sizes * (means - scores.mean()) ** 2).sum())
+    inside = within / (len(scores) - len(groups))
+    typical = (len(scores) - (sizes**2).sum() / len(scores)) / (len(groups) - 1)
+    outside = (between / (len(groups) - 1) - inside) / typical
+    share = outside / (outside + inside) if outside + inside > 0 else 0.0
+    return float(np.clip(round(share, 2), 0.0, 0.95))
+
+
+def rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def _candidate(name: str, values: Values, whole: bool) -> Candidate:
+    from scipy import stats
+
+    family = getattr(stats, name)
+    few = values[:: max(1, len(values) // MOST_FITTED)]
+    scale = float(np.median(few))
+    with np.errstate(all="ignore"):
+        *shapes, _, width = _maximum_likelihood(name, family, few / scale)
+        names = family.shapes.split(", ") if family.shapes else []
+        parameters = {key: rounded(float(value)) for key, value in zip(names, shapes, strict=True)}
+        parameters["scale"] = rounded(float(width) * scale)
+        likelihood = float(np.sum(family.logpdf(values, **parameters)))
+    aic = 2 * len(parameters) - 2 * likelihood if math.isfinite(likelihood) else math.inf
+    try:
+        distribution = Scipy(name, parameters, least=0.5 if whole else 0.0)
+    except ValueError:
+        return Candidate(name, parameters, math.inf, 1.0)
+    return Candidate(name, parameters, aic, ks_distance(values, distribution, whole))
+
+
+def _maximum_likelihood(name: str, family: object, values: Values) -> tuple[float, ...]:
+    """Shapes, loc and scale; in closed form where there is one."""
+    from scipy import stats
+
+    logs = np.log(values)
+    if name == "expon":
+        return (0.0, float(values.mean()))
+    if name == "lognorm":
+        return (max(float(logs.std()), 1e-3), 0.0, float(np.exp(logs.mean())))
+    if name == "lomax":
+        # Its likelihood is flat towards an exponential; the exceedances of scipy's generalised Pareto end there too.
+        shape, _, scale = stats.genpareto.fit(values, floc=0)
+        return (1 / max(shape, 1e-2), 0.0, scale / max(shape, 1e-2))
+    fitted: tuple[float, ...] = family.fit(values, floc=0)  # type: ignore[attr-defined]
+    return fitted
+
+
+def _as_they_are(different: Values, counts: Values) -> Fitted:
+    distribution = Empirical(tuple(different.tolist()), tuple(counts.tolist()))
+    weights = [rounded(count / counts.sum()) for count in counts]
+    written: dict[str, object] = {"values": [_plain(value) for value in different], "weights": weights}
+    return Fitted(distribution, written, 0.0, (), int(counts.sum()))
+
+
+def _as_curve(values: Values, whole: bool, points: int, tried: tuple[Candidate, ...]) -> Fitted:
+    knots = [rounded(float(q)) for q in np.quantile(values, np.linspace(0, 1, points))]
+    knots = [float(round(knot)) for knot in knots] if whole else knots
+    distribution = Quantiles(tuple(knots))
+    written: dict[str, object] = {"quantiles": [_plain(knot) for knot in knots]}
+    return Fitted(distribution, written, ks_distance(values, distribution, whole), tried, len(values))
+
+
+def _as_candidate(tried: tuple[Candidate, ...], values: Values, zeros: float, whole: bool) -> Fitted:
+    best, most = tried[0], float(values[-1])
+    distribution: Distribution = Scipy(best.name, best.parameters, 0.5 if whole else 0.0, most)
+    written: dict[str, object] = {"dist": best.name, **best.parameters, "max": _plain(most)}
+    if zeros:
+        distribution = WithZeros(rounded(zeros), distribution)
+        written["zeros"] = rounded(zeros)
+    return Fitted(distribution, written, ks_distance(values, distribution, whole), tried, len(values))
+
+
+def _plain(value: float) -> int | float:
+    return int(value) if value == int(value) and abs(value) < 1e15 else rounded(float(value))
