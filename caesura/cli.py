@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caesura.errors import UserError
+from caesura import trace_cli
+from caesura.plainly import said_plainly
 
 if TYPE_CHECKING:
     from caesura.config import Setup
     from caesura.executors import Executor
 
-INTERRUPTED = 130
-WRONG_INPUT = 2
 SOME_FAILED = 1
 
 app = typer.Typer(
@@ -28,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(trace_cli.app, name="trace")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [runs/NAME].")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [every core].")]
@@ -47,20 +47,8 @@ def main() -> None:
     app(prog_name="caesura")
 
 
-@contextlib.contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130."""
-    try:
-        yield
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"caesura: {line}", file=sys.stderr)
-        raise typer.Exit(WRONG_INPUT) from None
-    except KeyboardInterrupt:
-        print(
-            "caesura: interrupted; runs that ended are kept, and the same command goes on from there", file=sys.stderr
-        )
-        raise typer.Exit(INTERRUPTED) from None
+def _said_plainly() -> contextlib.AbstractContextManager[None]:
+    return said_plainly("interrupted; runs that ended are kept, and the same command goes on from there")
 
 
 def _version(wanted: bool) -> None:

@@ -182,6 +182,7 @@ def _family(system: str) -> str | None:
 
 
 def frame(axes: Axes, grid: str = "both") -> None:
+    """Plain axes with a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
     axes.tick_params(colors="#555555", labelcolor=_INK)

@@ -30,7 +30,8 @@ class Drawn(Strict):
     dist: str | None = Field(default=None, description="a name in scipy.stats; its parameters stand beside it")
     values: list[Number] | None = Field(default=None, min_length=1, description="values to draw from")
     weights: list[Share] | None = Field(default=None, description="how often each of the values comes")
-    quantiles: list[Number] | None = Field(default=None, description="evenly spaced, from the least to the greatest")
+    quantiles: list[Number] | None = Field(default=None, description="from the least value to the greatest")
+    at: list[Number] | None = Field(default=None, description="their probabilities, 0 to 1; evenly spaced if left out")
     zeros: Part = Field(default=0.0, description="share of exact zeros; the rest is as described")
     min: Number | None = Field(default=None, description="least value; a distribution is cut off there")
     max: Number | None = Field(default=None, description="greatest value")
@@ -47,6 +48,8 @@ class Drawn(Strict):
                 raise ValueError(f"{key} goes with dist, not with {chosen[0]}")
         if self.weights is not None and self.values is None:
             raise ValueError("weights go with values")
+        if self.at is not None and self.quantiles is None:
+            raise ValueError("at goes with quantiles")
         self.distribution(0.0)
         return self
 
@@ -63,7 +66,7 @@ class Drawn(Strict):
         elif self.values is not None:
             rest = Empirical(tuple(self.values), tuple(self.weights or ()))
         else:
-            rest = Quantiles(tuple(self.quantiles or ()))
+            rest = Quantiles(tuple(self.quantiles or ()), tuple(self.at or ()))
         return WithZeros(self.zeros, rest) if self.zeros else rest
 
 

@@ -53,6 +53,17 @@ def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
+def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
+    """Lines of text, and tables under their titles."""
+    console = _console()
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
+    for rows in tables:
+        console.print("")
+        console.print(rows.title, style="bold", highlight=False, markup=False)
+        console.print(_table(rows))
+
+
 def show_list(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A list with a name in its first column; long texts wrap."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

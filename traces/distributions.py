@@ -7,6 +7,7 @@ value whatever the distribution, so two generators that differ in one distributi
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,12 +85,14 @@ class Scipy:
 
     def values(self, uniform: Values) -> Values:
         low, high = self._ends
-        drawn = np.asarray(self._frozen.ppf(low + uniform * (high - low)), dtype=np.float64)
+        with np.errstate(all="ignore"):
+            drawn = np.asarray(self._frozen.ppf(low + uniform * (high - low)), dtype=np.float64)
         return np.clip(drawn, self.least, self.most)
 
     def cdf(self, values: Values) -> Values:
         low, high = self._ends
-        inside = np.asarray(self._frozen.cdf(values), dtype=np.float64)
+        with np.errstate(all="ignore"):
+            inside = np.asarray(self._frozen.cdf(values), dtype=np.float64)
         return np.clip((inside - low) / (high - low), 0.0, 1.0)
 
 
@@ -130,28 +133,42 @@ class Empirical:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """A curve through quantiles at evenly spaced probabilities, the least value first and the greatest last."""
+    """A curve through quantiles, the least value first and the greatest last.
 
-    at: tuple[float, ...]
+    Attributes:
+        knots: the quantiles.
+        at: their probabilities, from 0 to 1; empty for evenly spaced ones.
+    """
+
+    knots: tuple[float, ...]
+    at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.at) < 2:
-            raise ValueError(f"{len(self.at)} quantiles; a curve needs at least 2, the least and the greatest value")
-        if any(b < a for a, b in zip(self.at, self.at[1:], strict=False)):
+        if len(self.knots) < 2:
+            raise ValueError(f"{len(self.knots)} quantiles; a curve needs at least 2, the least and the greatest value")
+        if any(b < a for a, b in itertools.pairwise(self.knots)):
             raise ValueError("quantiles must ascend")
+        if self.at and len(self.at) != len(self.knots):
+            raise ValueError(f"{len(self.knots)} quantiles but {len(self.at)} probabilities; give one probability each")
+        if self.at and (self.at[0] != 0 or self.at[-1] != 1 or any(b <= a for a, b in itertools.pairwise(self.at))):
+            raise ValueError("the quantiles' probabilities must ascend from 0 to 1")
+
+    @functools.cached_property
+    def _places(self) -> Values:
+        return np.array(self.at) if self.at else np.linspace(0, 1, len(self.knots))
 
     def values(self, uniform: Values) -> Values:
-        return np.interp(uniform, np.linspace(0, 1, len(self.at)), self.at)
+        return np.interp(uniform, self._places, self.knots)
 
     def cdf(self, values: Values) -> Values:
         """Linear between two quantiles; where several are equal, it leaps to the last of them."""
-        at, knots = np.asarray(values, dtype=np.float64), np.array(self.at)
+        at, knots, places = np.asarray(values, dtype=np.float64), np.array(self.knots), self._places
         steps = len(knots) - 1
         below = np.searchsorted(knots, at, side="right") - 1
         inside = np.clip(below, 0, steps - 1)
         width = knots[inside + 1] - knots[inside]
         part = np.divide(at - knots[inside], width, out=np.zeros_like(at), where=width > 0)
-        reached = np.where(below >= steps, 1.0, (inside + part) / steps)
+        reached = np.where(below >= steps, 1.0, places[inside] + part * (places[inside + 1] - places[inside]))
         return np.where(below < 0, 0.0, reached)
 
 

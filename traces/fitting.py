@@ -1,12 +1,14 @@
 """Distributions fitted to values: the candidate of scipy with the least AIC, and how far each lies off.
 
-All candidates are fitted by maximum likelihood with their lower end at 0. Where even the best lies far off, a curve
-through quantiles stands for the values instead; where there are only a few different values, these stand for themselves.
+All candidates are fitted by maximum likelihood with their lower end at 0. Where even the best lies far off, in the
+distance of Kolmogorov and Smirnov or in its mean, a curve through quantiles stands for the values instead; where there
+are only a few different values, these stand for themselves.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +20,9 @@ CANDIDATES = ("expon", "gamma", "lognorm", "weibull_min", "fisk", "lomax")
 MOST_FITTED = 20_000
 FEW_DIFFERENT = 12
 FAR_OFF = 0.05
-LEAST_FOR_QUANTILES = 200
+MOST_OFF = 0.15
+LEAST_BESIDE_A_KNOT = 5
+TAIL = (0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ def fit_distribution(
     Args:
         values: at least one.
         whole: whether they are counts; a distribution that stands for them is rounded when it is drawn from.
-        points: quantiles of a curve that stands for them where no candidate fits; 0 for no such curve.
+        points: evenly spaced quantiles of a curve that stands for them where no candidate fits (there are fewer
+            for less than five values a quantile, and some more in the tail); 0 for no such curve.
         candidates: names in ``scipy.stats``, continuous ones.
     """
     values = np.sort(np.asarray(values, dtype=np.float64))
@@ -85,13 +90,13 @@ def fit_distribution(
     if len(different) == 1:
         return Fitted(Constant(float(values[0])), float(values[0]), 0.0, (), len(values))
     if len(different) <= FEW_DIFFERENT and len(values) >= 2 * len(different):
-        return _as_they_are(different, counts)
+        return _as_they_are(different, counts.astype(np.float64))
     zeros = float((values == 0).mean())
     above = values[values > 0]
     tried = tuple(sorted((_candidate(name, above, whole) for name in candidates), key=lambda one: one.aic))
-    if tried[0].ks * (1 - zeros) > FAR_OFF and points and len(values) >= LEAST_FOR_QUANTILES:
-        return _as_curve(values, whole, points, tried)
-    return _as_candidate(tried, values, zeros, whole)
+    fitted = _as_candidate(tried, values, zeros, whole)
+    points = min(points, len(values) // LEAST_BESIDE_A_KNOT)
+    return _as_curve(values, whole, points, tried) if points >= 5 and _is_far_off(fitted, values) else fitted
 
 
 def ks_distance(values: Values, distribution: Distribution, whole: bool) -> float:
@@ -144,18 +149,19 @@ def _candidate(name: str, values: Values, whole: bool) -> Candidate:
     family = getattr(stats, name)
     few = values[:: max(1, len(values) // MOST_FITTED)]
     scale = float(np.median(few))
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         *shapes, _, width = _maximum_likelihood(name, family, few / scale)
         names = family.shapes.split(", ") if family.shapes else []
         parameters = {key: rounded(float(value)) for key, value in zip(names, shapes, strict=True)}
         parameters["scale"] = rounded(float(width) * scale)
         likelihood = float(np.sum(family.logpdf(values, **parameters)))
-    aic = 2 * len(parameters) - 2 * likelihood if math.isfinite(likelihood) else math.inf
-    try:
-        distribution = Scipy(name, parameters, least=0.5 if whole else 0.0)
-    except ValueError:
-        return Candidate(name, parameters, math.inf, 1.0)
-    return Candidate(name, parameters, aic, ks_distance(values, distribution, whole))
+        aic = 2 * len(parameters) - 2 * likelihood if math.isfinite(likelihood) else math.inf
+        try:
+            distribution = Scipy(name, parameters, least=0.5 if whole else 0.0)
+        except ValueError:
+            return Candidate(name, parameters, math.inf, 1.0)
+        return Candidate(name, parameters, aic, ks_distance(values, distribution, whole))
 
 
 def _maximum_likelihood(name: str, family: object, values: Values) -> tuple[float, ...]:
@@ -175,19 +181,63 @@ def _maximum_likelihood(name: str, family: object, values: Values) -> tuple[floa
     return fitted
 
 
+def mean_of(distribution: Distribution) -> float:
+    """The mean of a distribution, from 20,000 evenly spaced quantiles."""
+    return float(distribution.values((np.arange(20_000) + 0.5) / 20_000).mean())
+
+
+def _is_far_off(fitted: Fitted, values: Values) -> bool:
+    """Further off than `FAR_OFF`, and than chance alone would take it."""
+    chance = 1 / math.sqrt(len(values))
+    if fitted.ks > max(FAR_OFF, 1.36 * chance):
+        return True
+    off = abs(mean_of(fitted.distribution) / values.mean() - 1)
+    by_chance = 2 * chance * values.std() / values.mean()
+    return bool(off > min(max(FAR_OFF, by_chance), MOST_OFF))
+
+
 def _as_they_are(different: Values, counts: Values) -> Fitted:
-    distribution = Empirical(tuple(different.tolist()), tuple(counts.tolist()))
-    weights = [rounded(count / counts.sum()) for count in counts]
+    weights = [rounded(float(count)) for count in counts / counts.sum()]
+    distribution = Empirical(tuple(different.tolist()), tuple(weights))
     written: dict[str, object] = {"values": [_plain(value) for value in different], "weights": weights}
     return Fitted(distribution, written, 0.0, (), int(counts.sum()))
 
 
 def _as_curve(values: Values, whole: bool, points: int, tried: tuple[Candidate, ...]) -> Fitted:
-    knots = [rounded(float(q)) for q in np.quantile(values, np.linspace(0, 1, points))]
-    knots = [float(round(knot)) for knot in knots] if whole else knots
-    distribution = Quantiles(tuple(knots))
+    places, knots = _knots(values, points)
+    knots = np.rint(knots) if whole else np.array([rounded(float(knot)) for knot in knots])
+    distribution = Quantiles(tuple(knots.tolist()), tuple(places.tolist()))
     written: dict[str, object] = {"quantiles": [_plain(knot) for knot in knots]}
+    if not np.array_equal(places, np.linspace(0, 1, len(places))):
+        written["at"] = [_plain(place) for place in places]
     return Fitted(distribution, written, ks_distance(values, distribution, whole), tried, len(values))
+
+
+def _knots(values: Values, points: int) -> tuple[Values, Values]:
+    """Probabilities and quantiles of a curve, denser in the tail, that has the mean of the values between its knots.
+
+    Between two quantiles a and b the curve is a straight line. Where the values there have another mean than its
+    middle, one more knot is added, of value a (or b), after which (or up to which) the line runs.
+    """
+    tail = [place for place in TAIL if (1 - place) * len(values) >= LEAST_BESIDE_A_KNOT]
+    places = np.unique(np.round([*np.linspace(0, 1, points), *tail], 6))
+    knots = np.quantile(values, places)
+    ends = np.rint(places * len(values)).astype(int)
+    allowed = 0.002 * values.mean()
+    found: list[tuple[float, float]] = [(0.0, float(knots[0]))]
+    for index in range(1, len(places)):
+        (before, low), (here, high) = found[-1], (float(places[index]), float(knots[index]))
+        part = values[ends[index - 1] : ends[index]]
+        before = float(places[index - 1])
+        if len(part) and high > low and abs(part.mean() - (low + high) / 2) * (here - before) > allowed:
+            share = 2 * float(np.clip((part.mean() - low) / (high - low), 0.005, 0.995))
+            knot = (
+                (here - share * (here - before), low) if share < 1 else (before + (2 - share) * (here - before), high)
+            )
+            found.append((round(knot[0], 8), knot[1]))
+        found.append((here, high))
+    at, curve = np.array(found).T
+    return at, curve
 
 
 def _as_candidate(tried: tuple[Candidate, ...], values: Values, zeros: float, whole: bool) -> Fitted:

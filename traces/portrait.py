@@ -127,7 +127,7 @@ class Portrait:
         ends = begins + np.array(self._waits) + token_s * np.array(self._outputs)
         times = np.concatenate([begins, ends])
         steps = np.concatenate([np.ones(len(begins)), -np.ones(len(ends))])
-        order = np.lexsort((-steps, times))
+        order = np.lexsort((steps, times))
         return times[order], np.cumsum(steps[order])
 
     def summary(self, token_s: float) -> dict[str, Any]:

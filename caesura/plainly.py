@@ -1,0 +1,41 @@
+"""How a command ends: wrong input in one message, an interruption in one line, a pipe that is closed in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import typer
+
+from caesura.errors import UserError
+
+INTERRUPTED = 130
+WRONG_INPUT = 2
+
+
+@contextlib.contextmanager
+def said_plainly(when_interrupted: str) -> Iterator[None]:
+    """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130. A closed pipe: nothing, and 0."""
+    try:
+        yield
+    except (UserError, ValueError) as error:
+        if not _is_wrong_input(error):
+            raise
+        for line in str(error).splitlines():
+            print(f"caesura: {line}", file=sys.stderr)
+        raise typer.Exit(WRONG_INPUT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+    except KeyboardInterrupt:
+        print(f"caesura: {when_interrupted}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _is_wrong_input(error: Exception) -> bool:
+    from traces.errors import TraceError
+    from traces.readers import UnknownFormat
+
+    return isinstance(error, UserError | TraceError | UnknownFormat)

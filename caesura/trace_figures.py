@@ -1,0 +1,125 @@
+"""Figures of a trace: arrivals and concurrency over time, lengths, and pauses by what is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caesura.figures import Picture, frame
+from caesura.run_folder import write_file
+from traces.portrait import ALL, Numbers, Portrait
+from traces.shapes import pause_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MOST_LINES = 8
+BINS = 120
+LEAST_SHOWN_S = 1e-5
+
+
+def write_figures(portrait: Portrait, token_s: float, title: str, folder: Path) -> list[Path]:
+    """Draw what the trace records, as PNG files in ``folder``.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    pictures = {"lengths": lengths(portrait, title)}
+    if portrait.has_arrivals:
+        pictures["arrivals"] = arrivals(portrait, token_s, title)
+    if portrait.waits:
+        pictures["pauses"] = pauses(portrait, title)
+    files = []
+    for name, picture in pictures.items():
+        files.append(folder / f"{name}.png")
+        write_file(files[-1], _writer(picture.png()))
+    return files
+
+
+def arrivals(portrait: Portrait, token_s: float, title: str) -> Picture:
+    """Arrival rate over time, open sessions over time, and the gaps beside those of a Poisson process."""
+    figure = Picture(figsize=(9, 6), layout="constrained")
+    rate, concurrency, gaps = figure.subplots(3, 1)
+    times = portrait.arrivals
+    edges = np.linspace(times[0], times[-1], BINS + 1)
+    counts, _ = np.histogram(times, edges)
+    rate.stairs(counts / (edges[1] - edges[0]), edges, fill=True, color=COLOURS[0], alpha=0.8)
+    rate.set_ylabel("arrivals\n(sessions/s)")
+    rate.set_title(title, loc="left", fontsize=10)
+    at, count = portrait.open_sessions(token_s)
+    stride = max(1, len(at) // 4000)
+    concurrency.step(at[::stride], count[::stride], where="post", color=COLOURS[2], linewidth=1)
+    concurrency.set_ylabel("open sessions")
+    concurrency.set_xlabel(f"time (s); a session is open for its pauses and {1e3 * token_s:g} ms a generated token")
+    between = np.diff(times)
+    _cdf(gaps, between[between > 0], "recorded", COLOURS[0])
+    poisson = -np.log1p(-np.linspace(0, 0.9999, 400)) * between.mean()
+    gaps.plot(poisson[1:], np.linspace(0, 0.9999, 400)[1:], "--", color="#777777", label="Poisson of the same rate")
+    gaps.set_xscale("log")
+    gaps.set_xlabel("gap between arrivals (s)" + (", those of 0 left out" if (between == 0).any() else ""))
+    gaps.set_ylabel("share at or below")
+    gaps.legend(frameon=False, fontsize=9)
+    for axes in (rate, concurrency, gaps):
+        frame(axes)
+    return figure
+
+
+def lengths(portrait: Portrait, title: str) -> Picture:
+    """Cumulative shares of contexts, outputs, returned tokens and calls, one line a kind."""
+    panels = {
+        "context": "context at the start of a call (tokens)",
+        "output": "generated in a call (tokens)",
+        "returned": "returned by a pause (tokens)",
+        "calls": "calls of a session",
+    }
+    kinds = portrait.kinds if 1 < len(portrait.kinds) <= MOST_LINES else [ALL]
+    figure = Picture(figsize=(9, 5.6), layout="constrained")
+    for axes, (column, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        lines = {kind: portrait.column(column, kind) for kind in kinds}
+        _cdfs(axes, {kind: values for kind, values in lines.items() if len(values)}, label, least=1.0)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    if len(kinds) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=8, frameon=False, fontsize=9)
+    return figure
+
+
+def pauses(portrait: Portrait, title: str) -> Picture:
+    """Cumulative shares of pauses by duration, one line a sort of pause, the commonest eight."""
+    figure = Picture(figsize=(9, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    lines = {pause_label(*wait): portrait.pause_seconds(*wait) for wait in portrait.waits[:MOST_LINES]}
+    _cdfs(axes, lines, "pause (s)", least=LEAST_SHOWN_S)
+    axes.set_title(title, loc="left", fontsize=10)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _cdfs(axes: Axes, lines: Mapping[str, Numbers], label: str, least: float) -> None:
+    """One line each; values below ``least`` stand there, as a logarithmic axis has no 0."""
+    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
+        _cdf(axes, np.maximum(values, least), name, colour)
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    axes.set_ylabel("share at or below")
+    axes.set_ylim(0, 1.01)
+    frame(axes)
+
+
+def _cdf(axes: Axes, values: Numbers, name: str, colour: str) -> None:
+    ordered = np.sort(values)
+    stride = max(1, len(ordered) // 2000)
+    reached = np.arange(1, len(ordered) + 1) / len(ordered)
+    shown = np.unique(np.r_[np.arange(0, len(ordered), stride), len(ordered) - 1])
+    axes.step(ordered[shown], reached[shown], where="post", color=colour, linewidth=1.6, label=name)
+
+
+def _writer(data: bytes) -> Callable[[Path], None]:
+    def write(draft: Path) -> None:
+        draft.write_bytes(data)
+
+    return write
