@@ -39,7 +39,7 @@ def describe_trace(given: TraceInput, as_json: bool, figures: Path | None, token
     if figures is not None:
         from caesura.trace_figures import write_figures
 
-        files = write_figures(portrait, token_s, given.name, figures)
+        files = write_figures(portrait, token_s, given.name.rpartition("/")[2], figures)
         say(f"wrote {', '.join(file.name for file in files)} to {figures}")
 
 

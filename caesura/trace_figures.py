@@ -20,6 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MOST_LINES = 8
 BINS = 120
 LEAST_SHOWN_S = 1e-5
+MOST_LINEAR = 30
 
 
 def write_figures(portrait: Portrait, token_s: float, title: str, folder: Path) -> list[Path]:
@@ -50,9 +51,10 @@ def arrivals(portrait: Portrait, token_s: float, title: str) -> Picture:
     rate.stairs(counts / (edges[1] - edges[0]), edges, fill=True, color=COLOURS[0], alpha=0.8)
     rate.set_ylabel("arrivals\n(sessions/s)")
     rate.set_title(title, loc="left", fontsize=10)
-    at, count = portrait.open_sessions(token_s)
-    stride = max(1, len(at) // 4000)
-    concurrency.step(at[::stride], count[::stride], where="post", color=COLOURS[2], linewidth=1)
+    mean, peak, bins = _open_over_time(portrait, token_s)
+    concurrency.stairs(peak, bins, color=COLOURS[1], linewidth=1, label="most")
+    concurrency.stairs(mean, bins, fill=True, color=COLOURS[2], alpha=0.8, label="mean")
+    concurrency.legend(frameon=False, fontsize=9)
     concurrency.set_ylabel("open sessions")
     concurrency.set_xlabel(f"time (s); a session is open for its pauses and {1e3 * token_s:g} ms a generated token")
     between = np.diff(times)
@@ -99,23 +101,37 @@ def pauses(portrait: Portrait, title: str) -> Picture:
     return figure
 
 
+def _open_over_time(portrait: Portrait, token_s: float) -> tuple[Numbers, Numbers, Numbers]:
+    """Mean and greatest number of open sessions in each of some equal spans of time, and the spans' edges."""
+    times, count = portrait.open_sessions(token_s)
+    edges = np.linspace(times[0], times[-1], 4 * BINS + 1)
+    session_s = np.concatenate([[0.0], np.cumsum(np.diff(times) * count[:-1])])
+    mean = np.diff(np.interp(edges, times, session_s)) / np.diff(edges)
+    first = np.searchsorted(times, edges[:-1], side="right") - 1
+    peak = np.maximum(np.maximum.reduceat(count, first), count[first])
+    return mean, peak, edges
+
+
 def _cdfs(axes: Axes, lines: Mapping[str, Numbers], label: str, least: float) -> None:
     """One line each; values below ``least`` stand there, as a logarithmic axis has no 0."""
-    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
-        _cdf(axes, np.maximum(values, least), name, colour)
-    axes.set_xscale("log")
+    for index, (name, values) in enumerate(lines.items()):
+        width = 1.4 + 2.8 * (1 - index / len(lines)) if len(lines) > 1 else 1.6
+        _cdf(axes, np.maximum(values, least), name, COLOURS[index], width)
+    greatest = max((float(values.max()) for values in lines.values()), default=least)
+    axes.set_xscale("log" if greatest > MOST_LINEAR or least < 1 else "linear")
     axes.set_xlabel(label)
     axes.set_ylabel("share at or below")
     axes.set_ylim(0, 1.01)
     frame(axes)
 
 
-def _cdf(axes: Axes, values: Numbers, name: str, colour: str) -> None:
+def _cdf(axes: Axes, values: Numbers, name: str, colour: str, width: float = 1.6) -> None:
+    """The share of values at or below each; earlier lines are wider, so that equal ones show beneath each other."""
     ordered = np.sort(values)
     stride = max(1, len(ordered) // 2000)
     reached = np.arange(1, len(ordered) + 1) / len(ordered)
     shown = np.unique(np.r_[np.arange(0, len(ordered), stride), len(ordered) - 1])
-    axes.step(ordered[shown], reached[shown], where="post", color=colour, linewidth=1.6, label=name)
+    axes.step(ordered[shown], reached[shown], where="post", color=colour, linewidth=width, label=name)
 
 
 def _writer(data: bytes) -> Callable[[Path], None]:
