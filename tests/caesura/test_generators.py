@@ -102,7 +102,7 @@ def test_arrivals_may_be_those_of_another_trace(setup_of: Callable[..., Setup], 
     from caesura import workload
 
     workload.recorded_arrivals.cache_clear()
-    workload.read_trace.cache_clear()
+    workload._read.cache_clear()
     assert expand(setup_of(replay))[0].key != before
 
 
