@@ -11,10 +11,10 @@ import yaml
 
 from caesura.config import Setup, read_setup
 from caesura.errors import ConfigError
-from caesura.runs import expand
+from caesura.runs import _lender_hash, expand
 from caesura.schema import json_schema
-from caesura.workload import make_sessions
-from traces import Session
+from caesura.workload import lending, make_sessions
+from traces import Session, read_sessions
 
 GENERATOR = """\
 description: a made-up agent beside the chat sessions of InferCept
@@ -98,12 +98,11 @@ def test_arrivals_may_be_those_of_another_trace(setup_of: Callable[..., Setup], 
     assert [session.arrival for session in sessions_of(setup)] == [0.0, 0.5, 2.0]
     assert sessions_of(setup, 0) != sessions_of(setup, 1)
     before = expand(setup)[0].key
-    (folder / "lender.jsonl").write_text("".join(lines[:2]))
-    from caesura import workload
-
-    workload.recorded_arrivals.cache_clear()
-    workload._read.cache_clear()
-    assert expand(setup_of(replay))[0].key != before
+    with lending({str(folder / "lender.jsonl"): tuple(read_sessions(folder / "lender.jsonl")[:2])}):
+        _lender_hash.cache_clear()
+        assert expand(setup)[0].key != before
+    _lender_hash.cache_clear()
+    assert expand(setup)[0].key == before
 
 
 GENERATOR_FAULTS = {
