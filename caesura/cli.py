@@ -198,6 +198,58 @@ def profile(
 
 
 @app.command()
+def validate(
+    folder: Annotated[
+        Path | None, typer.Argument(help="With --recorded: the folder of the recorded runs [those that ship].")
+    ] = None,
+    recorded: Annotated[bool, typer.Option("--recorded", help="Replay recorded runs; needs no GPU.")] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Costs to replay with [those measured of this model on this GPU].")
+    ] = None,
+    systems: Annotated[str | None, typer.Option(help="Systems, as in vllm,infercept.")] = None,
+    loads: Annotated[str | None, typer.Option(help="Sessions per second, as in 8,12,16.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to run [the profile's].")] = None,
+    trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a file [infercept-mix].")] = None,
+    duration: Annotated[str | None, typer.Option(help="How long sessions arrive [90 s].")] = None,
+    horizon: Annotated[str | None, typer.Option(help="When a run is cut [20 s after the last arrival].")] = None,
+    kv_capacity: Annotated[
+        str | None, typer.Option(help="KV pool on the GPU, as in '80000 tokens' or '10 GB'.")
+    ] = None,
+    host_capacity: Annotated[str | None, typer.Option(help="KV pool on the host, likewise.")] = None,
+    max_context: Annotated[int | None, typer.Option(min=2, help="Longer sessions are cut [2048 tokens].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the workload [0].")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, ...; cpu to rehearse [cuda].")] = None,
+    check: Annotated[
+        int | None, typer.Option(min=0, help="Sessions of each run whose tokens are compared with those alone [12].")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings and report.")] = Path(
+        "runs/validation"
+    ),
+    jobs: Jobs = None,
+    quiet: Quiet = False,
+) -> None:
+    """Say how wrong the simulator is: real runs on this GPU, or recorded ones, against their replays."""
+    with _said_plainly():
+        from caesura import validate_command as command
+
+        how = {
+            "model": model, "trace": trace, "duration": duration, "horizon": horizon, "kv_capacity": kv_capacity,
+            "host_capacity": host_capacity, "max_context": max_context, "seed": seed, "device": device, "check": check,
+        }  # fmt: skip
+        what = {"profile": profile, "systems": systems, "loads": loads}
+        if recorded:
+            command.refuse_given(how)
+            replayed = command.validate_recorded(folder, out, **what, jobs=jobs, quiet=quiet)
+        elif folder is not None:
+            raise UserError(f"to replay the runs in {folder} write --recorded {folder}")
+        else:
+            plan = command.plan_from_options(**how, **what)  # type: ignore[arg-type]
+            replayed = command.validate_here(plan, out, jobs, quiet)
+        if not quiet:
+            command.show(replayed, out)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
     from caesura.schema import json_schema

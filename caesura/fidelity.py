@@ -7,7 +7,7 @@ only where both runs finished them. Runs whose workload, token counts or memory 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,10 @@ MEASURES = {
     "e2el": "session time",
 }
 STATISTICS = ("mean", "p50", "p90", "p99")
+AIM_PCT = {"mean": 3.0, "p50": 3.0, "p90": 6.0, "p99": 6.0, "throughput": 3.0}
+"""Largest error that is aimed at, percent, by the last word of a figure's name."""
+AIM_POINTS = 1.0
+"""The same for the wasted shares of memory, in points."""
 CLEAR_GAP = 0.03
 """Systems whose real means differ by less than this share have no rank that a simulator could get right."""
 
@@ -44,6 +48,7 @@ class Fidelity:
         waste_points: signed differences of the wasted shares of memory, in points, by cause.
         mape_pct: mean absolute relative error over sessions of the normalized latency, percent.
         sessions: how many sessions both runs finished.
+        real_waste, simulated_waste: the wasted shares of memory, percent, by cause.
     """
 
     system: str
@@ -54,6 +59,37 @@ class Fidelity:
     waste_points: dict[str, float]
     mape_pct: float
     sessions: int
+    real_waste: dict[str, float] = field(default_factory=dict)
+    simulated_waste: dict[str, float] = field(default_factory=dict)
+
+    def within_aim(self) -> tuple[int, int]:
+        """How many figures are within the aim, and how many there are, wastes among them."""
+        held = [abs(error) <= aim_of(figure) for figure, error in self.error_pct.items()]
+        held += [abs(points) <= AIM_POINTS for points in self.waste_points.values()]
+        return sum(held), len(held)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The systems of one load in order of a figure, the smallest first.
+
+    Attributes:
+        real, simulated: names of systems.
+        tau: Kendall's rank correlation of the two orders; NaN for one system alone.
+        wrong: pairs the wrong way round though the real gap is larger than ``CLEAR_GAP``.
+    """
+
+    load: float
+    figure: str
+    real: list[str]
+    simulated: list[str]
+    tau: float
+    wrong: list[str]
+
+
+def aim_of(figure: str) -> float:
+    """The error that is aimed at for a figure, percent."""
+    return AIM_PCT[figure.rsplit(" ", 1)[-1]]
 
 
 def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
@@ -67,7 +103,7 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
     tables = [_by_id(real), _by_id(simulated)]
     both = tables[0].index[np.isfinite(tables[0]["e2el"]) & np.isfinite(tables[1].loc[tables[0].index, "e2el"])]
     figures = [_figures(table.loc[both], record) for table, record in zip(tables, (real, simulated), strict=True)]
-    shares = [window_shares(record) for record in (real, simulated)]
+    shares = [{w: window_shares(record)[f"{w}_pct"] for w in WASTES} for record in (real, simulated)]
     latency = [table.loc[both, "normalized_latency"].to_numpy() for table in tables]
     return Fidelity(
         system=run.name,
@@ -75,9 +111,11 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
         real=figures[0],
         simulated=figures[1],
         error_pct={name: 100 * (figures[1][name] / value - 1) for name, value in figures[0].items() if value},
-        waste_points={waste: shares[1][f"{waste}_pct"] - shares[0][f"{waste}_pct"] for waste in WASTES},
+        waste_points={waste: shares[1][waste] - shares[0][waste] for waste in WASTES},
         mape_pct=float(100 * np.mean(np.abs(latency[1] / latency[0] - 1))) if len(both) else float("nan"),
         sessions=len(both),
+        real_waste=shares[0],
+        simulated_waste=shares[1],
     )
 
 
@@ -116,6 +154,14 @@ def ranks_agree(results: Sequence[Fidelity], figure: str = "normalized latency m
         and (real[i] - real[j]) * (simulated[i] - simulated[j]) < 0
     ]
     return float(kendalltau(real, simulated).statistic), wrong
+
+
+def ranking(results: Sequence[Fidelity], figure: str = "normalized latency mean") -> Ranking:
+    """How the systems rank at the one load of ``results``, in reality and simulated."""
+    known = [one for one in results if figure in one.real]
+    real, simulated = (sorted(known, key=lambda one: getattr(one, side)[figure]) for side in ("real", "simulated"))
+    tau, wrong = ranks_agree(known, figure) if len(known) > 1 else (float("nan"), [])
+    return Ranking(results[0].load, figure, [one.system for one in real], [one.system for one in simulated], tau, wrong)
 
 
 def table(results: Sequence[Fidelity]) -> pd.DataFrame:

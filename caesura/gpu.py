@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from profiler.backend.model_config import ModelConfig
     from profiler.profile_folder import Findings
 
+WITHOUT_GPU = "; `caesura validate --recorded` replays recorded runs without one"
 _INSTALL = "pip install 'caesura[gpu]'"
 
 

@@ -54,10 +54,10 @@ def overrides(
     """
     given: list[tuple[Loc, Any, str]] = []
     if systems is not None:
-        given.append((("systems",), _words(systems, "--systems", "vllm,infercept"), "--systems"))
+        given.append((("systems",), words(systems, "--systems", "vllm,infercept"), "--systems"))
     if rates is not None:
         at = load_key(read_yaml(file).data if file is not None else {})
-        given.append((at, _numbers(rates), "--rates"))
+        given.append((at, numbers(rates, "--rates"), "--rates"))
     if duration is not None:
         given.append((("workload", "duration"), _scalar(duration), "--duration"))
     if trace is not None:
@@ -96,18 +96,28 @@ def load_key(experiment: Mapping[str, Any]) -> Loc:
     return ("workload", "arrivals", process, "rate")
 
 
-def _words(text: str, option: str, example: str) -> list[str]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
+def words(text: str, option: str, example: str) -> list[str]:
+    """Names with commas between them, from an option.
+
+    Raises:
+        UserError: naming the option and what to write.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
         raise UserError(f"{option} {text!r}: expected names with commas between them, for example {example}")
-    return words
+    return names
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str, option: str) -> list[float]:
+    """Numbers with commas between them, from an option.
+
+    Raises:
+        UserError: naming the option and what to write.
+    """
     try:
-        return [float(word) for word in text.split(",")]
+        return [float(number) for number in text.split(",")]
     except ValueError:
-        raise UserError(f"--rates {text!r}: expected numbers with commas between them, for example 1,2,3") from None
+        raise UserError(f"{option} {text!r}: expected numbers with commas between them, for example 1,2,3") from None
 
 
 def _scalar(text: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from caesura.errors import UserError
 from caesura.generator_schema import GeneratedTrace
-from caesura.gpu import find_device, read_model, require_idle
+from caesura.gpu import WITHOUT_GPU, find_device, read_model, require_idle
 from caesura.systems import System, load_preset
 from caesura.workload import find_trace, read_trace
 from sim.profile import Profile
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from profiler.agreement import Alone
     from profiler.backend.backend import Backend
     from profiler.backend.model import Llama
+    from profiler.backend.model_config import ModelConfig
 
-_WITHOUT = "; `caesura validate --recorded` replays recorded runs without one"
 _SPARE_TOKENS = 128
 
 
@@ -148,7 +148,9 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
     sizes = {system.engine.block_size for system in systems}
     if len(sizes) > 1:
         raise UserError(f"the systems have blocks of {sorted(sizes)} tokens; run those of one size together")
-    device = find_device(plan.device, _WITHOUT)
+    config, longest = read_model(plan.model), plan.max_context + _SPARE_TOKENS
+    _check_shape(plan, config)
+    device = find_device(plan.device, WITHOUT_GPU)
     require_idle(device)
     import torch
 
@@ -157,13 +159,33 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
 
     if device.type == "cpu":
         torch.set_num_threads(1)
-    config, longest = read_model(plan.model), plan.max_context + _SPARE_TOKENS
     pools = f"{plan.profile.kv_capacity_tokens:,} and {plan.profile.host_capacity_tokens:,} tokens"
     say(f"loading {config.name}; pools of {pools}")
-    model = make_model(config, device, max_context=longest)
-    backend = _make_backend(plan, systems, model, sizes.pop())
-    alone = Alone(model, longest, backend.tables.block_size) if plan.checked_sessions else None
+    try:
+        model = make_model(config, device, max_context=longest)
+        backend = _make_backend(plan, systems, model, sizes.pop())
+        alone = Alone(model, longest, backend.tables.block_size) if plan.checked_sessions else None
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{config.name} with pools of {pools} does not fit {plan.device}; choose smaller ones with --kv-capacity"
+        ) from None
     return Bench(device, backend, alone)
+
+
+def _check_shape(plan: Plan, config: ModelConfig) -> None:
+    """The profile is one of this model, and the model can hold the sessions.
+
+    Raises:
+        UserError: otherwise.
+    """
+    in_profile, in_model = plan.profile.kv_bytes_per_token, config.kv_bytes_per_token()
+    if in_profile != in_model:
+        raise UserError(
+            f"the profile {plan.profile.name} has {in_profile:,} bytes of KV a token, {config.name} has {in_model:,}: "
+            "measure one of this model with `caesura profile`"
+        )
+    if plan.max_context > config.max_context:
+        raise UserError(f"{config.name} knows contexts of {config.max_context:,} tokens; lower --max-context")
 
 
 def _make_backend(plan: Plan, systems: Sequence[System], model: Llama, block: int) -> Backend:

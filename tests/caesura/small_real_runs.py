@@ -6,7 +6,7 @@ from pathlib import Path
 
 from caesura.validate import Plan
 from sim.profile import LinearForward, Profile, SwapCost
-from traces.readers.own import write_own
+from traces.readers import write_own
 from traces.session import Call, Pause, Session
 
 KV_TOKENS, HOST_TOKENS = 512, 512

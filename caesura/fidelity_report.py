@@ -1,0 +1,114 @@
+"""Writes what a validation found: ``fidelity.csv``, ``fidelity.json``, figures and one self-contained report."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from caesura.errors import UserError
+from caesura.fidelity import AIM_PCT, AIM_POINTS, CLEAR_GAP, table
+from caesura.fidelity_figures import FIGURES
+from caesura.fidelity_tables import (
+    agreement_rows,
+    error_rows,
+    other_error_rows,
+    ranking_rows,
+    value_rows,
+    verdict,
+)
+from caesura.replays import Replayed, rankings
+from caesura.run_folder import write_bytes, write_file, write_json
+from caesura.runs import versions
+
+MARK = "fidelity.json"
+RECORDINGS = "recordings"
+REPORT = "report.html"
+
+
+def prepare(out: Path) -> None:
+    """Check that ``out`` is a validation's folder, or can become one.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose another folder with --out")
+    ours = (out / MARK).is_file() or (out / RECORDINGS).is_dir()
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        raise UserError(f"{out} is not empty and holds no validation; choose another folder with --out")
+
+
+def write_validation(replayed: Sequence[Replayed], out: Path) -> None:
+    """Write everything; ``fidelity.json`` comes last, so that a folder that has it is whole.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    images = {name: draw(replayed).png() for name, draw in FIGURES.items()}
+    page = _page(replayed, images)
+    write_file(out / "fidelity.csv", lambda draft: _write_csv(draft, replayed))
+    for name, image in images.items():
+        write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / REPORT, page.encode())
+    write_file(out / MARK, lambda draft: write_json(draft, _facts(replayed)))
+
+
+def _write_csv(file: Path, replayed: Sequence[Replayed]) -> None:
+    table([one.fidelity for one in replayed]).to_csv(file, index=False)
+
+
+def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
+    """All figures as plain data: what is not a number is None."""
+    runs = [
+        {
+            **asdict(one.fidelity),
+            "bench": one.bench,
+            "costs": one.costs,
+            "arrived": one.arrived,
+            "finished": one.finished,
+            "provenance": dict(one.provenance),
+        }
+        for one in replayed
+    ]
+    facts = {
+        "aim": {"pct": AIM_PCT, "waste_points": AIM_POINTS, "clear_gap": CLEAR_GAP},
+        "verdict": verdict(replayed),
+        "runs": runs,
+        "rankings": [{"bench": bench, **asdict(found)} for bench, found in rankings(replayed)],
+        "versions": versions(),
+    }
+    plain: dict[str, Any] = _plain(facts)
+    return plain
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("fidelity.html.j2").render(
+        benches=list(dict.fromkeys(one.bench for one in replayed)),
+        costs=list(dict.fromkeys(one.costs for one in replayed)),
+        verdict=verdict(replayed),
+        errors=error_rows(replayed),
+        others=other_error_rows(replayed),
+        values=value_rows(replayed),
+        ranks=ranking_rows(replayed),
+        tokens=agreement_rows(replayed),
+        runs=replayed,
+        aim=AIM_PCT,
+        aim_points=AIM_POINTS,
+        versions=versions(),
+        images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
+    )

@@ -1,0 +1,127 @@
+"""The tables of a validation, as rows of text for the terminal and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from caesura.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity
+from caesura.replays import Replayed, rankings
+from caesura.tables import Rows, number
+
+_SHOWN = {"mean": "mean", "p50": "P50", "p90": "P90", "p99": "P99"}
+WASTE_HEADINGS = {
+    "waste_preserve": "kept while paused",
+    "waste_recompute_own": "recomp. own",
+    "waste_recompute_others": "recomp. others",
+    "waste_swap": "swap",
+}
+_AIM = (
+    f"mean, P50 and throughput ±{AIM_PCT['mean']:g} %, P90 and P99 ±{AIM_PCT['p90']:g} %, waste ±{AIM_POINTS:g} point"
+)
+
+
+def error_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run: what one looks at first."""
+    names = [f"normalized latency {statistic}" for statistic in STATISTICS]
+    rows = [
+        [
+            one.label,
+            f"{one.fidelity.sessions:,}",
+            *(_signed(one.fidelity.error_pct.get(name)) for name in names),
+            _signed(one.fidelity.error_pct.get("throughput")),
+            number(one.fidelity.mape_pct),
+            *(_signed(one.fidelity.waste_points[waste]) for waste in WASTE_HEADINGS),
+        ]
+        for one in replayed
+    ]
+    headings = ["system @ load", "sessions", *(f"norm. lat. {_SHOWN[s]}" for s in STATISTICS), "through- put", "MAPE"]
+    title = "Simulated against real: errors in % (norm. latency, throughput, MAPE over sessions), waste in points"
+    return Rows(title, [*headings, *(f"waste: {heading}" for heading in WASTE_HEADINGS.values())], rows)
+
+
+def other_error_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run: TTFT, TPOT and session time."""
+    measures = [name for name in MEASURES.values() if name != "normalized latency"]
+    pairs = [(measure, statistic) for measure in measures for statistic in STATISTICS]
+    rows = [[one.label, *(_signed(one.fidelity.error_pct.get(f"{m} {s}")) for m, s in pairs)] for one in replayed]
+    headings = ["system @ load", *(f"{measure} {_SHOWN[statistic]}" for measure, statistic in pairs)]
+    return Rows("The same for TTFT, TPOT and session time, %", headings, rows)
+
+
+def value_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run: real and simulated, side by side."""
+    shown = {
+        "norm. latency mean, ms": ("normalized latency mean", 1e3),
+        "its P99, ms": ("normalized latency p99", 1e3),
+        "TTFT mean, ms": ("TTFT mean", 1e3),
+        "TPOT mean, ms": ("TPOT mean", 1e3),
+        "session time mean, s": ("session time mean", 1.0),
+        "sessions finished a second": ("throughput", 1.0),
+    }
+    rows = []
+    for one in replayed:
+        sides = (one.fidelity.real, one.fidelity.simulated)
+        cells = [" / ".join(_value(side.get(name), scale) for side in sides) for name, scale in shown.values()]
+        wastes = (one.fidelity.real_waste, one.fidelity.simulated_waste)
+        rows.append([one.label, *cells, " / ".join(number(sum(waste.values())) for waste in wastes)])
+    return Rows("Real / simulated", ["system @ load", *shown, "wasted memory, %"], rows)
+
+
+def ranking_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a load: the systems in order, the best first."""
+    several = len({one.bench for one in replayed}) > 1
+    rows = [
+        [
+            f"{bench}, load {found.load:g}" if several else f"load {found.load:g}",
+            " < ".join(found.real),
+            "the same" if found.simulated == found.real else " < ".join(found.simulated),
+            number(found.tau),
+            ", ".join(found.wrong) or "none",
+        ]
+        for bench, found in rankings(replayed)
+    ]
+    headings = ["", "real", "simulated", "Kendall's tau", "wrong pairs"]
+    return Rows(
+        "Ranking by mean normalized latency; a pair counts as wrong where its real gap is above 3 %", headings, rows
+    )
+
+
+def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run whose tokens were compared with those of its sessions served alone."""
+    rows = []
+    for one in replayed:
+        found = one.provenance.get("agreement")
+        if found and found["sessions"]:
+            margins = [found["first_difference_margin_median"], found["margins_elsewhere_median"]]
+            shares = f"{found['equal']} of {found['sessions']}"
+            rows.append([one.label, shares, *("–" if m is None else f"{m:.3g}" for m in margins)])
+    headings = ["system @ load", "sessions equal", "median margin at the first difference", "median margin elsewhere"]
+    return Rows(
+        "Tokens of sampled sessions against the same session served alone (margin: lead in logits)", headings, rows
+    )
+
+
+def verdict(replayed: Sequence[Replayed]) -> str:
+    """How much of it is within the aim, in one sentence."""
+    counts = [one.fidelity.within_aim() for one in replayed]
+    held, all_ = sum(h for h, _ in counts), sum(a for _, a in counts)
+    mean = [abs(error) for one in replayed if (error := _mean(one.fidelity)) is not None]
+    worst = f"; mean normalized latency is off by at most {max(mean):.1f} %" if mean else ""
+    wrong = sum(len(found.wrong) for _, found in rankings(replayed))
+    ranks = "every clear ranking is right" if not wrong else f"{wrong} pairs of systems rank the wrong way round"
+    return f"{held} of {all_} figures are within the aim ({_AIM}){worst}; {ranks}."
+
+
+def _mean(fidelity: Fidelity) -> float | None:
+    return fidelity.error_pct.get("normalized latency mean")
+
+
+def _signed(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
+
+
+def _value(value: float | None, scale: float) -> str:
+    return "–" if value is None else number(scale * value)
