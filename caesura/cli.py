@@ -240,9 +240,8 @@ def validate(
         if recorded:
             command.refuse_given(how)
             replayed = command.validate_recorded(folder, out, **what, jobs=jobs, quiet=quiet)
-        elif folder is not None:
-            raise UserError(f"to replay the runs in {folder} write --recorded {folder}")
         else:
+            command.refuse_folder(folder)
             plan = command.plan_from_options(**how, **what)  # type: ignore[arg-type]
             replayed = command.validate_here(plan, out, jobs, quiet)
         if not quiet:

@@ -186,3 +186,13 @@ def refuse_given(how: Mapping[str, object]) -> None:
         if value is not None:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} says how to make real runs; with --recorded they are there already")
+
+
+def refuse_folder(folder: Path | None) -> None:
+    """Refuse a folder of recordings where real runs are to be made.
+
+    Raises:
+        UserError: there is one.
+    """
+    if folder is not None:
+        raise UserError(f"to replay the runs in {folder} write --recorded {folder}")
