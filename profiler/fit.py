@@ -60,11 +60,14 @@ class NotEnoughPoints(ValueError):
     """Too little was measured to fit anything to it."""
 
 
-def fit_forward(points: Points, decode_sizes: tuple[int, ...] = (), seed: int = 0) -> ForwardFit:
+def fit_forward(
+    points: Points, decode_sizes: tuple[int, ...] = (), pass_sizes: tuple[int, ...] = (), seed: int = 0
+) -> ForwardFit:
     """Fit the points of the grid.
 
     Args:
-        decode_sizes: to what the backend pads decoding sessions; goes into the result.
+        decode_sizes, pass_sizes: to what the backend pads decoding sessions, and the tokens of passes with chunks; they
+            go into the result.
         seed: of the folds.
 
     Raises:
@@ -77,9 +80,10 @@ def fit_forward(points: Points, decode_sizes: tuple[int, ...] = (), seed: int = 
     plain = _fit_and_validate(points, (), starts, seed)
     knots = tuple(int(x) for x in np.unique(points.tokens[points.sets != "mixed"]))
     bumpy = _fit_and_validate(points, knots, [np.concatenate((plain[0], np.zeros(len(knots))))], seed)
-    if _score(bumpy[1]) < WORTH * _score(plain[1]):
-        return ForwardFit(_forward_of(bumpy[0], knots, points, decode_sizes), bumpy[1])
-    return ForwardFit(_forward_of(plain[0], (), points, decode_sizes), plain[1])
+    better = _score(bumpy[1]) < WORTH * _score(plain[1])
+    theta, errors = bumpy if better else plain
+    forward = _forward_of(theta, knots if better else (), points)
+    return ForwardFit(forward.model_copy(update={"decode_sizes": decode_sizes, "pass_sizes": pass_sizes}), errors)
 
 
 def device_seconds(forward: PhysicalForward, points: Points) -> Floats:
@@ -208,9 +212,7 @@ def _score(errors: Floats) -> float:
     return error.median / 0.03 + error.p95 / 0.08
 
 
-def _forward_of(
-    theta: Floats, knots: tuple[int, ...], points: Points, decode_sizes: tuple[int, ...]
-) -> PhysicalForward:
+def _forward_of(theta: Floats, knots: tuple[int, ...], points: Points) -> PhysicalForward:
     """As a profile has it; what never matters is zero."""
     values = dict(zip(PARAMETERS, (float(number) for number in theta), strict=False))
     scales = dict(zip(PARAMETERS, _scales(points, knots), strict=False))
@@ -220,9 +222,7 @@ def _forward_of(
     without = PhysicalForward(**values)
     if values["launch_s"] and not _floor_matters(without, points):
         without = without.model_copy(update={"launch_s": 0.0})
-    return without.model_copy(
-        update={"matrix_factors": _pruned(knots, np.exp(theta[len(PARAMETERS) :])), "decode_sizes": decode_sizes}
-    )
+    return without.model_copy(update={"matrix_factors": _pruned(knots, np.exp(theta[len(PARAMETERS) :]))})
 
 
 def _pruned(knots: tuple[int, ...], factors: Floats) -> tuple[tuple[int, float], ...]:

@@ -20,6 +20,7 @@ class Points:
         names, sets: which point, of which set.
         decodes, padded, decode_context, chunks, chunk_tokens, chunk_context, pairs: as in ``sim.plan.Batch``;
             ``padded`` are decoding sessions with padding.
+        tokens: query tokens with padding: what the matrix products work on.
         seconds, low, high: median, 10th and 90th percentile.
         host_s: median of the host's work to queue it.
         gap_s: median of the wall time beyond the device's.
@@ -35,6 +36,7 @@ class Points:
     chunk_tokens: Floats
     chunk_context: Floats
     pairs: Floats
+    tokens: Floats
     seconds: Floats
     low: Floats
     high: Floats
@@ -48,17 +50,16 @@ class Points:
     def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Points:
         return Points(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
-    @property
-    def tokens(self) -> Floats:
-        """Query tokens with padding: what the matrix products work on."""
-        return self.padded + self.chunk_tokens
-
 
 SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
 
 
-def points_of(samples: pd.DataFrame) -> Points:
-    """One point for each name in a table of iterations."""
+def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points:
+    """One point for each name in a table of iterations.
+
+    Args:
+        pass_sizes: to what the backend pads the tokens of passes with chunks.
+    """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
     groups = samples.groupby("point", sort=False)
     first, times = groups.first(), groups["device_s"]
@@ -67,6 +68,7 @@ def points_of(samples: pd.DataFrame) -> Points:
         names=np.array(first.index.astype(str), dtype=np.str_),
         sets=np.array(first["set"].astype(str), dtype=np.str_),
         **columns,
+        tokens=_padded_tokens(columns, pass_sizes),
         seconds=times.median().to_numpy(dtype=np.float64),
         low=times.quantile(0.1).to_numpy(dtype=np.float64),
         high=times.quantile(0.9).to_numpy(dtype=np.float64),
@@ -74,3 +76,11 @@ def points_of(samples: pd.DataFrame) -> Points:
         gap_s=groups["gap_s"].median().to_numpy(dtype=np.float64),
         at_s=first["at_s"].to_numpy(dtype=np.float64),
     )
+
+
+def _padded_tokens(columns: dict[str, Floats], pass_sizes: tuple[int, ...]) -> Floats:
+    tokens = columns["padded"] + columns["chunk_tokens"]
+    sizes = np.array(pass_sizes, dtype=np.float64)
+    shorter = (columns["chunks"] > 0) & (tokens <= (sizes[-1] if len(sizes) else 0))
+    tokens[shorter] = sizes[np.searchsorted(sizes, tokens[shorter])]
+    return tokens

@@ -64,10 +64,10 @@ def make_profile(samples: Samples) -> Findings:
     iterations = samples.read("iterations")
     if missing := [name for name, table in {**tables, "iterations": iterations}.items() if table.empty]:
         raise NotEnoughPoints(f"{', '.join(missing)} were not measured yet, so that nothing can be fitted")
-    points = points_of(iterations)
+    sizes, pass_sizes = (tuple(int(size) for size in facts.get(name, ())) for name in ("decode_sizes", "pass_sizes"))
+    points = points_of(iterations, pass_sizes)
     on_grid = ~np.isin(points.sets, ("held-out", "reference"))
-    sizes = tuple(int(size) for size in facts["decode_sizes"])
-    fit = fit_forward(points[on_grid], sizes, int(provenance["seed"]))
+    fit = fit_forward(points[on_grid], sizes, pass_sizes, int(provenance["seed"]))
     predicted = device_seconds(fit.forward, points)
     curve = _one_chunk_curve(points)
     copies = fit_copies(tables["copies"], tables["beside"], overlaps="cuda" in provenance["machine"])
@@ -142,10 +142,10 @@ def _profile(
 def _one_chunk_curve(points: Points) -> tuple[Floats, Floats]:
     """Seconds over tokens of one chunk without prior context."""
     alone = (points.chunks == 1) & (points.decodes == 0) & (points.chunk_context == points.chunk_tokens)
-    alone &= np.isin(points.sets, ("prefill", "tokens")) & (points.tokens <= SATURATION_REACH)
+    alone &= np.isin(points.sets, ("prefill", "tokens")) & (points.chunk_tokens <= SATURATION_REACH)
     chosen = points[alone]
-    order = np.argsort(chosen.tokens)
-    return chosen.tokens[order], chosen.seconds[order]
+    order = np.argsort(chosen.chunk_tokens)
+    return chosen.chunk_tokens[order], chosen.seconds[order]
 
 
 def _saturation_figures(profile: Profile) -> dict[str, float]:

@@ -56,11 +56,14 @@ class CostModel:
         cost = self._physical
         assert cost is not None
         decodes = padded(batch.decode_sessions, cost.decode_sizes)
+        tokens = decodes + batch.prefill_tokens
+        if batch.prefill_sessions:
+            tokens = padded(tokens, cost.pass_sizes)
         return (
             outside
             + cost.per_session_s * (decodes + batch.prefill_sessions)
             + cost.per_chunk_s * batch.prefill_sessions
-            + _matrix_time(cost, decodes + batch.prefill_tokens)
+            + _matrix_time(cost, tokens)
             + cost.prefill_read_s * batch.prefill_context
             + cost.pair_s * batch.prefill_pairs
         )
@@ -106,11 +109,11 @@ class CostModel:
         return self.iteration_time(batch)
 
 
-def padded(decodes: int, sizes: tuple[int, ...]) -> int:
-    """Decoding sessions as the backend pads them: to the next of ``sizes``, which ascend."""
-    if decodes == 0 or not sizes or decodes > sizes[-1]:
-        return decodes
-    return sizes[bisect_left(sizes, decodes)]
+def padded(number: int, sizes: tuple[int, ...]) -> int:
+    """Decoding sessions, or tokens, as the backend pads them: to the next of ``sizes``, which ascend."""
+    if number == 0 or not sizes or number > sizes[-1]:
+        return number
+    return sizes[bisect_left(sizes, number)]
 
 
 def _matrix_time(cost: PhysicalForward, tokens: int) -> float:

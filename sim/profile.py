@@ -30,8 +30,8 @@ class PhysicalForward(_Facts):
         + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks)
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
-    A pass with chunks runs without a CUDA graph: it cannot end before the host has launched its kernels. Both x and n
-    count the decoding sessions as the backend pads them.
+    A pass with chunks cannot end before the host has launched its kernels. Both x and n count the decoding sessions as
+    the backend pads them.
     """
 
     kind: Literal["physical"] = "physical"
@@ -51,6 +51,9 @@ class PhysicalForward(_Facts):
     pair_s: float = Field(ge=0)
     decode_sizes: tuple[int, ...] = Field(
         default=(), description="decoding sessions are padded to the next of these, ascending; to none beyond the last"
+    )
+    pass_sizes: tuple[int, ...] = Field(
+        default=(), description="the same for all tokens of a pass with chunks, after the decoding sessions are padded"
     )
 
 

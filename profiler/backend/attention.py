@@ -26,8 +26,9 @@ class Attention(Protocol):
         """Learn the next iteration's shape on the host."""
         ...
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
-        """From ``q`` ``[T, heads, head_dim]``, ``kv`` ``[T, 2, kv_heads, head_dim]`` to ``[T, heads * head_dim]``."""
+    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
+        """From ``q`` ``[T, heads, head_dim]``, ``kv`` ``[T, 2, kv_heads, head_dim]`` to ``out``
+        ``[T, heads * head_dim]``."""
         ...
 
 
@@ -45,16 +46,14 @@ class TorchPagedAttention:
     def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
         self._decode, self._chunks = decode, chunks
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
+    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
         self.cache.write(layer, kv, tokens.blocks, tokens.offsets)
-        out = torch.empty_like(q)
-        start = 0
+        out, start = out.view(q.shape), 0
         for sequences in (self._decode, self._chunks):
             if sequences is not None:
                 end = start + sequences.queries
                 self._attend(layer, q[start:end], sequences, out[start:end])
                 start = end
-        return out.flatten(1)
 
     def _attend(self, layer: int, q: torch.Tensor, sequences: Sequences, out: torch.Tensor) -> None:
         keys, values = self.cache.views[layer]

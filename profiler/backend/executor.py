@@ -19,6 +19,7 @@ from profiler.backend.flashinfer_attention import FlashInferAttention, padded_si
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.moments import GpuMoment, Moment, moment_on
+from profiler.backend.pieces import PiecewiseForward, pass_sizes
 from profiler.backend.tokens import Sampling, TokenStore, seed_of
 
 
@@ -126,6 +127,7 @@ class Executor:
         self.on_launch: Callable[[], None] | None = None
         self._sent: GpuMoment | None = None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pieces = PiecewiseForward(model, pass_sizes(self.attention.padded(max_decodes) + max_chunk_tokens))
 
     # ---- sessions
 
@@ -170,6 +172,11 @@ class Executor:
         rows, positions = (torch.from_numpy(n).long() for n in (iteration.emitted.rows, iteration.emitted.positions))
         ids = self.store.ids[rows.to(self.device), positions.to(self.device)]
         return dict(zip(iteration.emitted.keys, ids.tolist(), strict=True))
+
+    @property
+    def pass_sizes(self) -> tuple[int, ...]:
+        """To what the tokens of short passes with chunks are padded; empty before ``capture``."""
+        return self._pieces.sizes if self._pieces.takes(1) else ()
 
     # ---- one iteration
 
@@ -230,7 +237,9 @@ class Executor:
         with torch.inference_mode():
             tokens: TokenBatch = self.buffers.tokens(padded, part)
             rows, positions = tokens.rows, tokens.positions
-            logits = self.model.forward(self.store.read(rows, positions), tokens, self.attention)
+            pieces = self._pieces if part is not None and self._pieces.takes(len(rows)) else None
+            forward = self.model.forward if pieces is None else pieces.forward
+            logits = forward(self.store.read(rows, positions), tokens, self.attention)
             if tokens.sampled is not None:
                 rows, positions = rows[tokens.sampled], positions[tokens.sampled]
             if len(rows):
@@ -248,10 +257,11 @@ class Executor:
     # ---- CUDA graphs
 
     def capture(self, sizes: Sequence[int] | None = None) -> None:
-        """Capture one CUDA graph for each padded number of decoding sessions; iterations without chunks replay them.
+        """Capture one CUDA graph for each padded number of decoding sessions, and the pieces of short passes with
+        chunks. Does nothing without FlashInfer.
 
         Args:
-            sizes: padded sizes; by default all that the attention pads to. Does nothing without FlashInfer.
+            sizes: padded sizes; by default all that the attention pads to.
         """
         if not isinstance(self.attention, FlashInferAttention):
             return
@@ -268,4 +278,5 @@ class Executor:
             with torch.cuda.graph(graph, pool=memory):
                 self._compute(padded, None)
             self._graphs[padded] = graph
+        self._pieces.capture(memory)
         torch.cuda.synchronize(self.device)

@@ -142,16 +142,14 @@ class FlashInferAttention:
             backend="fa2",
         )
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
+    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
         views, numbers = self.cache.views[layer], self._numbers[: len(q) + 1]
         every = numbers[:-1]  # each token is a sequence of one block, written at its offset
         self._lib.append_paged_kv_cache(
             kv[:, 0], kv[:, 1], every, tokens.offsets, views, tokens.blocks, numbers, every, "NHD"
         )
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        n = self._decodes
+        n, out = self._decodes, out.view(q.shape)
         if n:
             self._decode_plans[n].wrapper.run(q[:n], views, out=out[:n])
         if n < len(q):
             self._chunk_wrapper.run(q[n:], views, out=out[n:])
-        return out.flatten(1)

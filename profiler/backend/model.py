@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -10,6 +13,26 @@ from profiler.backend.batch import TokenBatch
 from profiler.backend.model_config import ModelConfig
 from profiler.backend.ops import Ops
 from profiler.backend.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """What passes between attention and the rest of the model, for T tokens.
+
+    Attributes:
+        residual, hidden: ``[T, hidden]``: the running sum, and what the last step adds to it.
+        qkv: ``[T, (heads + 2 * kv_heads) * head_dim]``: queries, keys and values of the next attention.
+        attended: ``[T, heads * head_dim]``: what attention gave.
+    """
+
+    residual: torch.Tensor
+    hidden: torch.Tensor
+    qkv: torch.Tensor
+    attended: torch.Tensor
+
+    def first(self, tokens: int) -> Working:
+        """Those of the first ``tokens`` tokens, in the same memory."""
+        return Working(*(part[:tokens] for part in (self.residual, self.hidden, self.qkv, self.attended)))
 
 
 class Llama:
@@ -37,25 +60,54 @@ class Llama:
         Returns:
             Logits ``[S, vocab]`` of the sampled tokens, float32 or wider.
         """
-        config, ops = self.config, self.ops
-        angles = ops.angles(tokens.positions)
-        residual = F.embedding(ids, self.weights.embedding)
-        x = ops.rms_norm(residual, self.weights.layers[0].attention_norm)
-        for index, layer in enumerate(self.weights.layers):
-            if index:
-                x = ops.add_rms_norm(x, residual, layer.attention_norm)
-            qkv = F.linear(x, layer.qkv)
-            ops.rotate(qkv, angles)
-            q = qkv[:, : config.query_size].view(-1, config.heads, config.head_dim)
-            kv = qkv[:, config.query_size :].view(-1, 2, config.kv_heads, config.head_dim)
-            x = F.linear(attention.run(index, q, kv, tokens), layer.output)
-            x = ops.add_rms_norm(x, residual, layer.mlp_norm)
-            x = F.linear(ops.silu_mul(F.linear(x, layer.gate_up)), layer.down)
-        if tokens.sampled is not None:
-            if not len(tokens.sampled):
-                return x.new_empty((0, config.vocab))
-            x, residual = x[tokens.sampled], residual[tokens.sampled]
-        return self._logits(ops.add_rms_norm(x, residual, self.weights.norm))
+        work, angles = self.working(len(ids)), self.ops.angles(tokens.positions)
+        queries, kv = self.heads(work)
+        self.begin(ids, angles, work)
+        for index in range(self.config.layers):
+            attention.run(index, queries, kv, tokens, work.attended)
+            self.go_on(index, angles, work)
+        return self.logits(work, tokens.sampled)
+
+    def working(self, tokens: int) -> Working:
+        """Room for a pass over ``tokens`` tokens."""
+        config, like = self.config, self.weights.embedding
+        widths = (config.hidden, config.hidden, config.query_size + 2 * config.kv_size, config.query_size)
+        return Working(*(like.new_empty((tokens, width)) for width in widths))
+
+    def heads(self, work: Working) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries ``[T, heads, head_dim]``, and keys and values ``[T, 2, kv_heads, head_dim]``: views of ``work``."""
+        config = self.config
+        queries, kv = work.qkv[:, : config.query_size], work.qkv[:, config.query_size :]
+        return queries.unflatten(1, (config.heads, config.head_dim)), kv.unflatten(
+            1, (2, config.kv_heads, config.head_dim)
+        )
+
+    def begin(self, ids: torch.Tensor, angles: Any, work: Working) -> None:
+        """Up to the first attention."""
+        first = self.weights.layers[0]
+        torch.index_select(self.weights.embedding, 0, ids, out=work.residual)
+        torch.mm(self.ops.rms_norm(work.residual, first.attention_norm), first.qkv.t(), out=work.qkv)
+        self.ops.rotate(work.qkv, angles)
+
+    def go_on(self, index: int, angles: Any, work: Working) -> None:
+        """From the attention of layer ``index`` to the next one, or to the end of the last layer."""
+        ops, layer = self.ops, self.weights.layers[index]
+        x = ops.add_rms_norm(torch.mm(work.attended, layer.output.t()), work.residual, layer.mlp_norm)
+        torch.mm(ops.silu_mul(torch.mm(x, layer.gate_up.t())), layer.down.t(), out=work.hidden)
+        if index + 1 < self.config.layers:
+            following = self.weights.layers[index + 1]
+            x = ops.add_rms_norm(work.hidden, work.residual, following.attention_norm)
+            torch.mm(x, following.qkv.t(), out=work.qkv)
+            ops.rotate(work.qkv, angles)
+
+    def logits(self, work: Working, sampled: torch.Tensor | None) -> torch.Tensor:
+        """Logits ``[S, vocab]`` of ``sampled``, or of all."""
+        x, residual = work.hidden, work.residual
+        if sampled is not None:
+            if not len(sampled):
+                return x.new_empty((0, self.config.vocab))
+            x, residual = x[sampled], residual[sampled]
+        return self._logits(self.ops.add_rms_norm(x, residual, self.weights.norm))
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         """In float32 where the product can be written so: rounded to 16 bits the largest logits often tie."""

@@ -79,6 +79,7 @@ def _note_rig(samples: Samples, rig: Rig) -> None:
         block_bytes=rig.block_bytes,
         host_bytes=rig.request.host_bytes,
         decode_sizes=list(getattr(rig.backend.executor.attention, "sizes", ())),
+        pass_sizes=rig.backend.executor.pass_sizes,
         attention=attention.__name__,
         swap_way=rig.backend.swapper.way,
         set_up_s=[*samples.facts.get("set_up_s", []), round(rig.set_up_s, 1)],

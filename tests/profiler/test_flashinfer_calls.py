@@ -225,6 +225,20 @@ def test_tokens_are_those_of_the_reference() -> None:
     assert all(plan.wrapper.plans == 1 for plan in plans.values()), "a wrapper's own first plan loads its kernels"
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_passes_in_pieces_give_the_same_tokens() -> None:
+    """Sizes are 16, 32, ... 144; the largest pass of ``serve`` has 119 + 2 tokens, the smallest with a chunk 1 + 1."""
+    model = make_model(CONFIG, CPU, torch.float32, 7, 256, True)
+    tokens = []
+    for pieces in (False, True):
+        backend = make_backend(model, 90, 0, 4, 8, 100, max_decodes=7, max_chunk_tokens=130, flashinfer=True)
+        if pieces:
+            backend.executor._pieces.capture()
+        assert backend.executor.pass_sizes == (tuple(range(16, 145, 16)) if pieces else ())
+        tokens.append(serve(backend.executor))
+    assert tokens[0] == tokens[1]
+
+
 def test_padded_sizes_end_at_or_just_above_the_largest() -> None:
     assert padded_sizes(1) == (1,)
     assert padded_sizes(3) == (1, 2, 4)

@@ -173,3 +173,12 @@ def test_the_hidden_budget_is_the_most_tokens_whose_copy_is_no_longer(
     most = costs.tokens_within(seconds)
     assert most == 0 or costs.swap_time(most) <= seconds * (1 + 1e-9)
     assert costs.swap_time(most + 1) > seconds * (1 - 1e-9)
+
+
+def test_the_tokens_of_a_pass_with_chunks_are_padded_after_its_decoding_sessions() -> None:
+    """3 decoding sessions are padded to 4; with a chunk of 5 the pass has 9 tokens, padded to 16; of 30: 34, beyond the
+    last size, so as they are. Without chunks there is nothing more to pad."""
+    costs = physical(per_token_s=1.0, knee=1.0, decode_sizes=(1, 2, 4), pass_sizes=(8, 16, 32))
+    assert costs.iteration_time(batch(3, 9, (0, 5))) == pytest.approx(16)
+    assert costs.iteration_time(batch(3, 9, (0, 30))) == pytest.approx(34)
+    assert costs.iteration_time(batch(3, 9)) == pytest.approx(4)

@@ -1,0 +1,121 @@
+"""Short passes with chunks, without the host's delay: all but attention replays from CUDA graphs, one between every two
+attentions.
+
+A pass of a few hundred tokens takes the device less time than the host needs to launch its kernels one by one. What
+attention does differs from pass to pass and is launched as ever; the matrix products and what lies between them are the
+same for the same number of tokens, so passes are padded to one of a few numbers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from profiler.backend.attention import Attention
+from profiler.backend.batch import TokenBatch
+from profiler.backend.model import Llama
+
+STEP = 16
+MOST_TOKENS = 512
+"""Tokens: a longer pass keeps the device busy for longer than the host takes to launch it."""
+
+
+def pass_sizes(most: int) -> tuple[int, ...]:
+    """Numbers of tokens that passes with chunks are padded to, up to ``most`` or just above."""
+    return tuple(range(STEP, min(most, MOST_TOKENS) + STEP, STEP))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The pieces of a pass over a padded number of tokens."""
+
+    begin: Callable[[], None]
+    between: tuple[Callable[[], None], ...]
+
+
+class PiecewiseForward:
+    """Computes passes like ``Llama.forward``.
+
+    Args:
+        model: the decoder.
+        sizes: numbers of tokens, ascending.
+    """
+
+    def __init__(self, model: Llama, sizes: tuple[int, ...]) -> None:
+        self._model, self.sizes = model, sizes
+        self._work = model.working(sizes[-1])
+        for part in (self._work.qkv, self._work.attended):
+            part.zero_()  # padding is computed too, and must stay finite
+        self._ids = torch.zeros(sizes[-1], dtype=torch.int64, device=model.device)
+        self._positions = torch.zeros_like(self._ids)
+        self._pieces: dict[int, _Pieces] = {}
+
+    def capture(self, memory: tuple[int, int] | None = None) -> None:
+        """Capture every size; elsewhere than on a GPU the pieces are called as they are.
+
+        Args:
+            memory: the pool that graphs share.
+        """
+        with torch.inference_mode():
+            for size in reversed(self.sizes):
+                self._pieces[size] = self._captured(size, memory)
+
+    def takes(self, tokens: int) -> bool:
+        """Whether a pass over ``tokens`` tokens can be computed."""
+        return bool(self._pieces) and tokens <= self.sizes[-1]
+
+    def forward(self, ids: torch.Tensor, tokens: TokenBatch, attention: Attention) -> torch.Tensor:
+        """As ``Llama.forward``."""
+        n = len(ids)
+        pieces = self._pieces[self.sizes[bisect_left(self.sizes, n)]]
+        self._ids[:n].copy_(ids)
+        self._positions[:n].copy_(tokens.positions)
+        work = self._work.first(n)
+        queries, kv = self._model.heads(work)
+        pieces.begin()
+        for index, go_on in enumerate(pieces.between):
+            attention.run(index, queries, kv, tokens, work.attended)
+            go_on()
+        return self._model.logits(work, tokens.sampled)
+
+    def _captured(self, size: int, memory: tuple[int, int] | None) -> _Pieces:
+        model, work, ids = self._model, self._work.first(size), self._ids[:size]
+        positions = self._positions[:size]
+        layers = range(model.config.layers)
+
+        def begin() -> None:
+            model.begin(ids, model.ops.angles(positions), work)
+
+        def between(index: int) -> Callable[[], None]:
+            return lambda: model.go_on(index, model.ops.angles(positions), work)
+
+        steps = [begin, *(between(index) for index in layers)]
+        if model.device.type == "cuda":
+            steps = captured_all(steps, memory)
+        return _Pieces(steps[0], tuple(steps[1:]))
+
+
+def captured_all(steps: list[Callable[[], None]], memory: tuple[int, int] | None) -> list[Callable[[], None]]:
+    """Each of ``steps`` as the replay of a CUDA graph. All are run once before, so that libraries are warm.
+
+    ``torch.cuda.graph`` empties caches around every capture, which for a thousand graphs takes minutes; here it is done
+    by hand.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    graphs = []
+    with torch.cuda.stream(stream):
+        for step in steps:
+            step()
+        torch.cuda.synchronize()
+        for step in steps:
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(*(() if memory is None else (memory,)))
+            step()
+            graph.capture_end()
+            graphs.append(graph)
+    torch.cuda.current_stream().wait_stream(stream)
+    return [graph.replay for graph in graphs]
