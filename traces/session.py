@@ -103,8 +103,9 @@ class Session:
         kind: the workload class (``math``, ``chat``, ...), free text.
         samples: independent continuations decoded from the one prompt.
         stream: how the prompt streams in; empty when it is there at once.
-        prefix: a named prefix shared with other sessions.
-        block_hashes: content hashes of the prompt's blocks, where a trace has them.
+        prefix: the leading tokens that all sessions of one name have in common; no more than the prompt.
+        block_hashes: content hashes of the first prompt's leading blocks, where a trace has them. Equal hashes at equal
+            places after equal hashes are equal tokens, in all sessions of a workload. The last block may be short.
         hash_block: tokens that each of ``block_hashes`` stands for; 0 without hashes.
     """
 
@@ -129,6 +130,15 @@ class Session:
         for index, call in enumerate(self.calls[:-1]):
             _require(call.pause is not None, f"calls[{index}].pause", None, "present: another call follows")
         _require(self.samples >= 1, "samples", self.samples, ">= 1")
+        if self.prefix is not None:
+            within = 0 <= self.prefix.tokens <= self.prompt
+            _require(within, "prefix.tokens", self.prefix.tokens, f"0 to the prompt's {self.prompt}")
+        if self.block_hashes:
+            _require(self.hash_block >= 1, "hash_block", self.hash_block, ">= 1 where there are block hashes")
+            most = -(-self.prompt // self.hash_block)
+            _require(
+                len(self.block_hashes) <= most, "block_hashes", len(self.block_hashes), f"at most {most} for the prompt"
+            )
 
     @property
     def output_tokens(self) -> int:

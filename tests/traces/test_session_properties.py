@@ -42,17 +42,18 @@ PAUSES = st.builds(
 @st.composite
 def sessions(draw: st.DrawFn) -> Session:
     chain = [Call(draw(SOME_TOKENS), draw(PAUSES)) for _ in range(draw(st.integers(0, 4)))]
+    prompt, block = draw(SOME_TOKENS), draw(st.integers(1, 32))
     return Session(
         id=draw(st.text(max_size=5)),
         arrival=draw(SECONDS),
-        prompt=draw(SOME_TOKENS),
+        prompt=prompt,
         calls=(*chain, Call(draw(SOME_TOKENS), draw(st.none() | PAUSES))),
         kind=draw(st.text(max_size=5)),
         samples=draw(st.integers(1, 3)),
         stream=draw(st.lists(st.builds(PromptPart, TOKENS, SECONDS), max_size=3).map(tuple)),
-        prefix=draw(st.none() | st.builds(SharedPrefix, st.text(max_size=5), TOKENS)),
-        block_hashes=draw(st.lists(st.integers(), max_size=12).map(tuple)),
-        hash_block=draw(st.integers(0, 32)),
+        prefix=draw(st.none() | st.builds(SharedPrefix, st.text(max_size=5), st.integers(0, prompt))),
+        block_hashes=draw(st.lists(st.integers(), max_size=-(-prompt // block)).map(tuple)),
+        hash_block=block,
     )
 
 

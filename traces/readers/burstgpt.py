@@ -40,6 +40,8 @@ REQUEST = (
 SESSION = (*REQUEST, text("Session ID"), seconds("Elapsed time", default="0"))
 WRITTEN = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
 
+UNUSED = ("Model", "Total tokens")
+
 Row = tuple[float, int, int, str, str, float]
 
 
@@ -55,7 +57,7 @@ def read(reading: Reading) -> Iterator[Session]:
         cast(str, key) for rows in read_rows(keys, (text("Session ID"),)) if rows.lines for key in rows.columns[0]
     )
     begin = None
-    for rows in read_rows(reading, SESSION):
+    for rows in read_rows(reading, SESSION, UNUSED):
         for line, row in zip(rows.lines, cast(Iterable[Row], zip(*rows.columns, strict=True)), strict=False):
             begin = row[0] if begin is None else begin
             key = row[4]
@@ -92,7 +94,7 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 
 def _requests(reading: Reading) -> Iterator[Requests]:
     begin = None
-    for rows in read_rows(reading, REQUEST):
+    for rows in read_rows(reading, REQUEST, UNUSED):
         if rows.lines:
             times = cast(list[float], rows.columns[0])
             begin = times[0] if begin is None else begin

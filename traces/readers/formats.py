@@ -89,11 +89,16 @@ def head_of(source: Source) -> Head:
         raw = file.read(HEAD_BYTES)
     text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode(raw).lstrip()
     if text[:1] not in ("{", "["):
-        line = text.split("\n", 1)[0].rstrip("\r")
-        columns = next(csv.reader([line])) if line and "\0" not in line else []
-        return Head(text, {}, frozenset(), tuple(name.strip() for name in columns))
+        return Head(text, {}, frozenset(), _columns(text.split("\n", 1)[0].rstrip("\r")))
     value = _first_object(text)
     return Head(text, value, frozenset(value) or frozenset(KEYS.findall(text)), ())
+
+
+def _columns(line: str) -> tuple[str, ...]:
+    try:
+        return tuple(name.strip() for name in next(csv.reader([line]), []))
+    except csv.Error:
+        return ()
 
 
 def _first_object(text: str) -> dict[str, object]:

@@ -10,9 +10,9 @@ from traces.session import Session
 
 FEWEST_ARRIVALS, FEWEST_PAUSES = 20, 10
 MOST_PAUSES = 10_000
-MOST_SESSIONS_A_SECOND = 2_000.0
-LONGEST_GAP = 1_800.0
-LONGEST_TOOL_PAUSE, LONGEST_USER_PAUSE = 600.0, 86_400.0
+MOST_SESSIONS_A_SECOND = 1_000.0
+LONGEST_GAP = 100.0
+LONGEST_TOOL_PAUSE, LONGEST_USER_PAUSE = 600.0, 7_200.0
 LONGEST_PAUSE = 30 * 86_400.0
 LONGEST_PROMPT = 20_000_000
 
@@ -21,7 +21,7 @@ class Plausibility:
     """Watches the sessions of a reading go by.
 
     Recorded tools take about a second in the median and people a minute or two (MORI, AgentCgroup, TraceLab); no
-    published trace has a median above ten minutes for tools, or a day for people.
+    published trace has a median above ten minutes for tools, or two hours for people.
     """
 
     def __init__(self, file: str) -> None:

@@ -101,10 +101,11 @@ class Rows:
     columns: list[list[object]]
 
 
-def read_rows(reading: Reading, columns: tuple[Column, ...]) -> Iterator[Rows]:
+def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, ...] = ()) -> Iterator[Rows]:
     """The rows of a CSV file with a header, in the order of the file, thousands at a time.
 
-    Columns may stand in any order, and others may be there: they are not read.
+    Columns may stand in any order, and others may be there: they are not read, and noted unless they are among the
+    ``unused`` ones that the format is known to have.
 
     Raises:
         TraceError: a file that cannot be read, without rows, or without one of the columns; (unless skipped) a row of
@@ -115,6 +116,10 @@ def read_rows(reading: Reading, columns: tuple[Column, ...]) -> Iterator[Rows]:
     if not header:
         raise reading.empty(f"a header with {', '.join(column.name for column in columns)}")
     places = [_place(reading, header, header_line, column) for column in columns]
+    known = {*unused, *(column.name for column in columns)}
+    unknown = [name.strip() for name in header if name.strip() not in known]
+    if unknown:
+        reading.note(f"the columns {', '.join(unknown[:8])} are not used")
     empty = True
     while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
         empty = False

@@ -25,10 +25,12 @@ from traces.session import Session
 
 COLUMNS = (seconds("arrived_at", default="0"), whole("num_prefill_tokens", 0), whole("num_decode_tokens", 0))
 
+UNUSED = ("", "total_tokens", "num_total_tokens", "pd_ratio")
+
 
 def read_requests(reading: Reading) -> Iterator[Requests]:
     """The requests in the order of the rows."""
-    for rows in read_rows(reading, COLUMNS):
+    for rows in read_rows(reading, COLUMNS, UNUSED):
         if rows.lines:
             yield requests_of(reading, "vidur", rows, cast(list[float], rows.columns[0]), lengths=(1, 2))
 
