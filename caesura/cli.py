@@ -85,7 +85,7 @@ def compare(
     systems: Annotated[str | None, typer.Option(help="Systems, as in vllm,infercept (see `caesura systems`).")] = None,
     rates: Annotated[str | None, typer.Option(help="Sessions per second, as in 1,2,3.")] = None,
     duration: Annotated[str | None, typer.Option(help="How long sessions arrive, as in '5 min'.")] = None,
-    trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a .jsonl file.")] = None,
+    trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a trace file.")] = None,
     profile: Annotated[str | None, typer.Option(help="Costs of a model on a GPU (see `caesura profiles`).")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     objective: Annotated[str | None, typer.Option(help="Mean normalized latency to hold, as in '100 ms'.")] = None,

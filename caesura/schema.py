@@ -42,7 +42,7 @@ Trace = Annotated[
     Discriminator(
         _trace_kind,
         custom_error_type="trace",
-        custom_error_message="expected infercept-mix, the path of a .jsonl file, or {generate: {...}}",
+        custom_error_message="expected a shipped trace's name, the path of a trace file, or {generate: {...}}",
     ),
 ]
 
@@ -59,7 +59,11 @@ class Workload(Strict):
 
     model_config = ConfigDict(json_schema_extra=_workload_schema)
 
-    trace: Trace = Field(default="infercept-mix", description="infercept-mix, the path of a .jsonl file, or a draw")
+    trace: Trace = Field(
+        default="infercept-mix",
+        description="a shipped trace (infercept-mix, coding-agents, azure-conv, azure-code, mooncake-conversation), "
+        "the path of a trace file in any format, or a draw",
+    )
     generator: str | None = Field(
         default=None, min_length=1, description="a generator file instead of a trace; it may say how sessions arrive"
     )

@@ -72,12 +72,12 @@ def find_trace(trace: str | GeneratedTrace, base: Path) -> str | Path | Generate
     if path.is_file():
         return path.resolve()
     if path.is_dir():
-        raise UserError(f"the trace {path} is a folder; name a .jsonl file")
+        raise UserError(f"the trace {path} is a folder; name a trace file")
     names = listed(shipped.names())
     if "/" in trace or "." in trace:
-        raise UserError(f"the trace file {path} is not there; name a .jsonl file or a shipped trace ({names})")
+        raise UserError(f"the trace file {path} is not there; name a trace file or a shipped trace ({names})")
     raise UserError(
-        f"unknown trace {trace!r}{did_you_mean(trace, shipped.names())} (shipped: {names}; or a .jsonl file)"
+        f"unknown trace {trace!r}{did_you_mean(trace, shipped.names())} (shipped: {names}; or a trace file)"
     )
 
 

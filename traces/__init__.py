@@ -34,6 +34,7 @@ from traces.readers import (
 )
 from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
 from traces.statistics import contexts, describe
+from traces.ticks import spread_ticks
 
 __all__ = [
     "AUGMENTATIONS",
@@ -70,6 +71,7 @@ __all__ = [
     "read_sessions",
     "replay_workload",
     "shipped",
+    "spread_ticks",
     "write",
     "write_own",
 ]

@@ -116,7 +116,7 @@ FILES = {
     "unknown profile": (replica("profile: published/gpt-j-6b"), ["unknown profile", "published/gpt-j-6b-a100-40g"]),
     "unknown trace": (workload(f"{POISSON}, trace: infercept-mux"), ["did you mean 'infercept-mix'?"]),
     "trace file missing": (workload(f"{POISSON}, trace: no/such.jsonl"), ["no/such.jsonl is not there"]),
-    "trace a number": (workload(f"{POISSON}, trace: 3"), ["workload.trace: expected infercept-mix, the path"]),
+    "trace a number": (workload(f"{POISSON}, trace: 3"), ["workload.trace: expected a shipped trace's name, the path"]),
     "trace weights": (
         workload(f"{POISSON}, trace: {{generate: {{weights: {{chess: 1}}}}}}"),
         ["generate.weights.chess: expected math, qa"],

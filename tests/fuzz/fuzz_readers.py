@@ -3,8 +3,8 @@
     pip install atheris
     python -m tests.fuzz.fuzz_readers -runs=200000 -max_len=2000 -rss_limit_mb=1000 -timeout=5
 
-The first byte of an input chooses the format and whether errors stop or are skipped; the rest is the file. Seeds are the
-hand-made examples of every format. Anything but sessions or a `TraceError` ends the run, as do 5 s or 1000 MB.
+The first byte of an input chooses the format and whether errors stop or are skipped; the rest is the file. Seeds are
+the hand-made examples of every format. Anything but sessions or a `TraceError` ends the run, as do 5 s or 1000 MB.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ def read(reading: Reading) -> Iterator[Session]:
         if len(before) > 1:
             before[-1] = replace(before[-1], hashes=())
         rows = gathering.add(key, row)
-        if rows:
-            yield _session(key, rows, block or HASH_BLOCK, local)
+        session = reading.attempt(record, _session, key, rows, block or HASH_BLOCK, local) if rows else None
+        if session is not None:
+            yield session
     if others:
         reading.note(f"{others} {OTHERS}")
 
@@ -100,7 +101,7 @@ def _waits_for_others(record: Record, before: list[Row]) -> bool:
     return any(not isinstance(name, str) or name not in own for name in names)
 
 
-def _session(id: str, rows: list[Row], block: int, local: bool) -> Session:
+def _session(record: Record, id: str, rows: list[Row], block: int, local: bool) -> Session:
     first = rows[0]
     hashes = () if local else first.hashes
     calls = calls_of([row.turn for row in rows], block)

@@ -80,7 +80,7 @@ class Reading:
 
     def without_tokenizer(self) -> MissingTokenizer:
         """The error to raise when there is text to count and nothing to count it with."""
-        fix = "name one: words, chars:4, or the folder of a tokenizer.json"
+        fix = "name one (words, chars:4, or the folder of a tokenizer.json), or convert the trace first"
         return MissingTokenizer(self.source.name, "text", "a tokenizer to count it with", fix)
 
     def skip(self, error: TraceError) -> None:

@@ -132,6 +132,13 @@ def test_a_wrong_turn_does_not_hold_up_its_session(tmp_path: Path) -> None:
     assert trace.skipped.count == 1
 
 
+@pytest.mark.parametrize("name", ["mooncake", "agentic-mooncake"])
+def test_more_block_hashes_than_a_prompt_has_blocks_are_refused(tmp_path: Path, name: str) -> None:
+    row = {"request_id": "r", "session_id": "s", "input_length": 1, "output_length": 2, "hash_ids": [1, 2]}
+    error = error_of(tmp_path, lines(row), name)
+    assert (error.line, error.found) == (1, "block_hashes is 2; it must be at most 1 for the prompt")
+
+
 def test_a_row_before_the_first_rows_time_is_out_of_order(tmp_path: Path) -> None:
     head = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
     error = error_of(tmp_path, head + "2023-11-16 18:00:09,1,1\n2023-11-16 18:00:04,1,1\n")
