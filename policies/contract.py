@@ -8,7 +8,7 @@ object runs in the simulator and on a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -113,6 +113,10 @@ class EngineView(Protocol):
     def swap_budget(self) -> float: ...
     @property
     def paused(self) -> Iterable[Paused]: ...
+    @property
+    def running(self) -> Iterable[Queued]: ...
+    @property
+    def waiting(self) -> Iterable[Queued]: ...
 
 
 Change = tuple[Paused, Verdict]
@@ -171,8 +175,13 @@ class DurationEstimator:
         raise NotImplementedError
 
 
+Key = float | tuple[float, ...]
+"""Where a session stands in the queue: a number, or numbers of which the first that differ decide. Smaller is first."""
+
+
 class Queued(Protocol):
-    """A session that is ready to compute, as a queue order may see it."""
+    """A session that is ready to compute, running or not, as a queue order may see it. How much it will still
+    generate is not here."""
 
     @property
     def id(self) -> str: ...
@@ -188,11 +197,72 @@ class Queued(Protocol):
     def calls_done(self) -> int: ...
     @property
     def context_tokens(self) -> int: ...
+    @property
+    def resident_tokens(self) -> int: ...
+    @property
+    def offloaded_tokens(self) -> int: ...
+    @property
+    def missing_tokens(self) -> int: ...
+    @property
+    def emitted_tokens(self) -> int: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def running(self) -> bool: ...
+    @property
+    def waits_since(self) -> float: ...
+    def served(self, now: float) -> float: ...
 
 
 class QueueOrder:
-    """Says who is served first: the smallest key. Ties fall to the session submitted first."""
+    """Says who is served first: the smallest key. Ties fall to the session submitted first.
 
-    def key(self, queued: Queued, view: EngineView) -> float:
-        """Sort key of a session that becomes ready at ``queued.ready_at``."""
+    Attributes:
+        needs_truth: whether this is an oracle; results then say so.
+        truth: tokens that a session will still generate before its next pause or its end. The engine sets it for an
+            oracle.
+    """
+
+    needs_truth = False
+    truth: Callable[[Queued], int] | None = None
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        """Sort key of a session that becomes ready at ``queued.ready_at``: at its arrival and after each pause."""
         raise NotImplementedError
+
+
+class PreemptiveOrder(QueueOrder):
+    """Says before each iteration who of all ready sessions, running or waiting, gets it: those with the smallest keys.
+
+    Who must stop stays on the GPU, and goes on from there when its turn comes. Its memory goes to sessions before it in
+    the order when they need room, by ``preemption`` of the engine's settings; with overlapped swaps also ahead of need,
+    so that the watermark stays free.
+    """
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        """An iteration is about to be planned: who stands elsewhere from now on? Default: nobody.
+
+        The engine asks before every iteration that it plans; the answer must follow from the view and from what the
+        order was told, not from how often it was asked.
+        """
+        return ()
+
+    def review_at(self, view: EngineView) -> float:
+        """Until when ``rerank`` would answer nothing while nobody comes, stops or goes on, as for policies."""
+        return NEVER if type(self).rerank is PreemptiveOrder.rerank else EVERY_ITERATION
+
+    def review_after(self, view: EngineView) -> float:
+        """The same in iterations, the next one included: at least 1, or ``NEVER``. The nearer bound counts."""
+        return NEVER
+
+    def most_running(self, view: EngineView) -> float:
+        """Sessions that may run now, if fewer than the engine's settings allow; at least one may."""
+        return NEVER
+
+    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+        """The same sessions by the time at which their turn is expected, the soonest first.
+
+        They have come in the order of their keys, and stay in it by default. Of those on the GPU the last gives way
+        first; of those on the host the first comes back first.
+        """
+        return waiting

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from policies.contract import EngineView, Queued, QueueOrder
+from policies.contract import EngineView, Key, Queued, QueueOrder
 
 
 class FirstCome(QueueOrder):
     """First come, first served; the engine's ``reentry`` says whether a resumed session keeps its arrival."""
 
-    def key(self, queued: Queued, view: EngineView) -> float:
+    def key(self, queued: Queued, view: EngineView) -> Key:
         return queued.entered

@@ -223,8 +223,7 @@ class Server:
     def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
         """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
         due = [session.arrival for session in arrivals[-1:]] + [entry[0] for entry in self._due[:1]]
-        review = self.engine.counsel.next_review()
-        due += [at for at in (horizon, review) if at is not None and self.engine.now < at < math.inf]
+        due += [at for at in (horizon, self.engine.wakes_at()) if at is not None and self.engine.now < at < math.inf]
         if self.engine.contexts.flying:
             self._backend.swapper.wait_for_one()
         elif due:

@@ -9,6 +9,7 @@ from sim.live import LiveSession, State
 from sim.plan import Chunk, Copy, Direction, Plan
 from sim.queues import Queues, by_key
 from sim.room import Room
+from sim.seating import Seating
 from sim.settings import EngineSettings
 
 
@@ -19,22 +20,32 @@ class Batching:
         settings: chunking, preemption and the rest.
         token_budget: query tokens that an iteration may compute.
         contexts, queues, room: the engine's memory, places and pressure.
+        seating: under a preemptive order, who says which sessions run.
     """
 
     def __init__(
-        self, settings: EngineSettings, token_budget: int, contexts: Contexts, queues: Queues, room: Room
+        self,
+        settings: EngineSettings,
+        token_budget: int,
+        contexts: Contexts,
+        queues: Queues,
+        room: Room,
+        seating: Seating | None = None,
     ) -> None:
         self._settings = settings
         self._token_budget = token_budget
         self._contexts = contexts
         self._queues = queues
         self._room = room
+        self._seating = seating
 
     def decode(self, plan: Plan) -> None:
         """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
         decoding = self._queues.decoding
         while decoding and not self._room.make(decoding.blocks_needed(), urgent=True):
-            self._preempt(self._queues.latest_running(), plan.now)
+            last = self._queues.latest_running()
+            if self._seating is None or not self._seating.take_from_idle(last):
+                self._preempt(last, plan.now)
         if decoding:
             self._contexts.claim(decoding.blocks_needed())
             plan.decoding = True
@@ -57,6 +68,8 @@ class Batching:
 
     def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession], now: float) -> bool:
         while not self._room.make(self._contexts.growth(live, tokens), urgent=True):
+            if self._seating is not None and self._seating.take_from_idle(live):
+                continue
             last = max(self._queues.prefilling.keys() - planned, key=by_key)
             if last is live:
                 return False
@@ -110,8 +123,7 @@ class Batching:
         if math.isnan(live.scheduled_at):
             live.scheduled_at = plan.now
         if not math.isnan(live.waits_since):
-            live.queued_s += plan.now - live.waits_since
-            live.waits_since = math.nan
+            live.begin_service(plan.now)
 
     def _promised_blocks(self, plan: Plan) -> int:
         """GPU blocks that sessions under way will still take, beyond what this plan has claimed for them."""
@@ -130,8 +142,9 @@ class Batching:
         """A running session gives way: its context is swapped out or forgotten, and it queues again."""
         self._queues.stop(live)
         live.preemptions += 1
+        live.end_service(now)
         live.waits_since = now
-        if self._settings.preemption == "swap" and self._room.swap_out_running(live):
+        if self._settings.preemption == "swap" and self._room.swap_out_waiting(live):
             self._queues.wait_for_copy(live)
         else:
             self._contexts.keep_only(live, 0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from policies.contract import NEVER, Discard, InterceptPolicy, Paused, Preserve, QueueOrder, Swap, Verdict
+from policies.contract import NEVER, Discard, InterceptPolicy, Paused, Preserve, Queued, QueueOrder, Swap, Verdict
 from sim.errors import PolicyError
 from sim.live import LiveSession, SessionView, State
 
@@ -25,14 +26,16 @@ class Counsel:
         self._log = log
         self._revises = type(policy).revise is not InterceptPolicy.revise
         estimator = policy.estimator
-        self.uses_oracle = estimator is not None and estimator.needs_truth
+        self.uses_oracle = order.needs_truth or (estimator is not None and estimator.needs_truth)
         if estimator is not None and estimator.needs_truth:
             estimator.truth = _true_end
+        if order.needs_truth:
+            order.truth = _tokens_to_come
 
-    def key(self, live: LiveSession) -> tuple[float, int]:
+    def key(self, live: LiveSession) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
-        with self._guard("order", live.session.id):
-            return _number(self.order.key(live.view, self.view)), live.serial
+        with guarded(self.order, "order", live.session.id, self.view.now):
+            return checked_key(self.order.key(live.view, self.view), live)
 
     def pause(self, live: LiveSession) -> Verdict:
         """This session just paused: what becomes of its context?"""
@@ -63,7 +66,7 @@ class Counsel:
         if not self._revises:
             return NEVER
         with self._guard("review_at", "-"):
-            return _number(self.policy.review_at(self.view))
+            return checked_number(self.policy.review_at(self.view))
 
     def applied(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
         """Log a change that the engine carried out."""
@@ -111,26 +114,47 @@ class Counsel:
                 }
             )
 
-    @contextmanager
-    def _guard(self, question: str, session: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            policy = self.order if question == "order" else self.policy
-            name = f"{type(policy).__module__}:{type(policy).__qualname__}"
-            raise PolicyError(
-                f"policy {name} failed in {question} for session {session} at {self.view.now:.6f} s: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    def _guard(self, question: str, session: str) -> AbstractContextManager[None]:
+        return guarded(self.policy, question, session, self.view.now)
+
+
+@contextmanager
+def guarded(policy: object, question: str, session: str, now: float) -> Iterator[None]:
+    """Whatever goes wrong in ``policy`` becomes a ``PolicyError`` that says where and when."""
+    try:
+        yield
+    except Exception as error:
+        name = f"{type(policy).__module__}:{type(policy).__qualname__}"
+        raise PolicyError(
+            f"policy {name} failed in {question} for session {session} at {now:.6f} s: {type(error).__name__}: {error}"
+        ) from error
+
+
+def checked_number(answer: object, at_least: float = -math.inf) -> float:
+    """A policy's answer where a number is wanted.
+
+    Raises:
+        ValueError: it is none, or less than it may be.
+    """
+    if not isinstance(answer, int | float) or answer != answer:
+        raise ValueError(f"expected a number, got {answer!r}")
+    if answer < at_least:
+        raise ValueError(f"expected at least {at_least:g}, got {answer!r}")
+    return answer
+
+
+def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
+    """An order's answer where the key of ``live`` is wanted, with the tie-breaker.
+
+    Raises:
+        ValueError: it is neither a number nor a tuple of numbers.
+    """
+    if isinstance(answer, tuple):
+        return *map(checked_number, answer), live.serial
+    return checked_number(answer), live.serial
 
 
 _NO_MORE = object()
-
-
-def _number(answer: object) -> float:
-    if not isinstance(answer, int | float) or answer != answer:
-        raise ValueError(f"expected a number, got {answer!r}")
-    return answer
 
 
 def _true_end(paused: Paused) -> float:
@@ -140,3 +164,9 @@ def _true_end(paused: Paused) -> float:
     pause = live.call.pause
     assert pause is not None
     return live.paused_at + pause.duration
+
+
+def _tokens_to_come(queued: Queued) -> int:
+    """Tokens that a session will still generate in its call. Handed to oracles only."""
+    assert isinstance(queued, SessionView)
+    return queued._live.call.output - queued._live.emitted

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from policies.contract import InterceptPolicy, QueueOrder
+from policies.contract import InterceptPolicy, PreemptiveOrder, QueueOrder
 from sim.batching import Batching
 from sim.contexts import Contexts
 from sim.costs import CostModel
@@ -32,8 +32,10 @@ from sim.errors import StalledEngine
 from sim.live import LiveSession, State
 from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
+from sim.precedence import Precedence
 from sim.queues import Queues, by_key
 from sim.room import Room
+from sim.seating import Seating
 from sim.settings import EngineSettings
 from sim.shapes import require_supported
 from sim.view import View
@@ -75,10 +77,16 @@ class Engine:
         self.emitted_tokens = 0
         self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size)
         # never more sessions than the budget has tokens, so that every decoder fits
-        self.queues = Queues(self.contexts, min(settings.max_running, self.token_budget))
+        most_running = min(settings.max_running, self.token_budget)
+        self.precedence: Precedence | None = None
+        self.seating: Seating | None = None
+        self.queues = Queues(self.contexts, most_running, not isinstance(order, PreemptiveOrder))
         self.counsel = Counsel(policy, order, View(self), log_decisions)
         self.room = Room(settings, self.contexts, self.queues, self.counsel)
-        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room)
+        if isinstance(order, PreemptiveOrder):
+            self.precedence = Precedence(order, self.counsel.view)
+            self.seating = Seating(settings, self.token_budget, self.precedence, self.contexts, self.queues, self.room)
+        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room, self.seating)
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -195,7 +203,9 @@ class Engine:
         plan, batching = Plan(now), self.batching
         losses = self.contexts.losses
         self.room.open_budget(lambda: self._hidden_tokens(plan))
-        if self.settings.mixed_batches:
+        if self.seating is not None:
+            self._serve_seated(plan, self.seating)
+        elif self.settings.mixed_batches:
             batching.decode(plan)
             batching.prefill(plan)
             batching.swap_in(plan)
@@ -214,10 +224,22 @@ class Engine:
             self.room.serve_wishes()
             self.room.revise()
             self.room.keep_reserve()
+        if self.seating is not None:
+            self.seating.keep_reserve()
         plan.copies, self.room.copies = self.room.copies, []
         if self.leap and plan.decoding and self.contexts.losses == losses:
             self._find_alike(plan)
         return plan
+
+    def _serve_seated(self, plan: Plan, seating: Seating) -> None:
+        """Under a preemptive order: seat whoever comes first, let them compute, then copy in ahead of need."""
+        seating.seat(plan.now)
+        if self.settings.mixed_batches:
+            self.batching.decode(plan)
+        self.batching.prefill(plan)
+        if not (self.settings.mixed_batches or plan.chunks):
+            self.batching.decode(plan)
+        seating.swap_ahead()
 
     def _find_alike(self, plan: Plan) -> None:
         """How many iterations, this one included, will do the same if nothing reaches the engine before.
@@ -235,7 +257,15 @@ class Engine:
             plan.review_at = self.counsel.next_review()
             if plan.review_at <= self.now:
                 return
-        plan.growth = queues.decoding.growth(LONGEST_LEAP, contexts.gpu.free - self.room.untouched_blocks())
+        most, untouched = float(LONGEST_LEAP), self.room.untouched_blocks()
+        if self.seating is not None and self.precedence is not None:
+            review = self.precedence.next_review()
+            if review <= self.now or self.seating.unsettled:
+                return
+            plan.review_at = min(plan.review_at, review)
+            most = min(most, self.precedence.iterations())
+            untouched = max(untouched, self.seating.untouched_blocks())
+        plan.growth = queues.decoding.growth(int(most), contexts.gpu.free - untouched)
         plan.iterations = len(plan.growth)
 
     def _hidden_tokens(self, plan: Plan) -> float:
@@ -253,6 +283,11 @@ class Engine:
             first = min(self.queues.prefilling, key=by_key)
             batch.add_chunk(first.resident, min(first.missing, self.token_budget))
         return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
+
+    def wakes_at(self) -> float:
+        """When the policy or the order wants to be asked though nothing runs, s; infinity for never."""
+        reviews = [self.counsel.next_review(), self.precedence.next_review() if self.precedence else math.inf]
+        return min((at for at in reviews if at > self.now), default=math.inf)
 
     # ---- the end of an iteration
 
@@ -297,6 +332,7 @@ class Engine:
             self.queues.decoding.join(live, left)
 
     def _end_call(self, live: LiveSession, outcome: Outcome) -> None:
+        live.end_service(self.now)
         live.emitted_total += live.emitted
         live.peak = max(live.peak, live.resident)
         if live.call.pause is None:
@@ -330,5 +366,7 @@ class Engine:
             del self.queues.swapped[last]
         else:
             self.queues.stop(last)
+            last.end_service(self.now)
+            last.waits_since = self.now
         self.contexts.keep_only(last, 0)
         self.queues.wait(last)

@@ -34,6 +34,10 @@ class State(Enum):
     MOVED = "moved"
 
 
+RUNNING = (State.PREFILLING, State.DECODING)
+READY = (State.WAITING, State.SWAPPED, *RUNNING)
+
+
 class LiveSession:
     """State of one session. Its context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the
     host, then ``missing`` tokens to compute.
@@ -70,8 +74,10 @@ class LiveSession:
         "received",
         "recomputed",
         "resumed",
+        "runs_since",
         "scheduled_at",
         "serial",
+        "served_s",
         "session",
         "state",
         "swapped_in",
@@ -97,12 +103,14 @@ class LiveSession:
         self.idle = True  # holds memory without computing
         self.answered = False  # the answer came while a copy of the context was under way
         self.peak = 0  # context tokens that were computed before: computing them again is recomputation
-        self.key: tuple[float, int] = (now, serial)
+        self.key: tuple[float, ...] = (now, serial)
         self.ready_at = now
         self.scheduled_at = math.nan  # first iteration that computed for the current call
         self.entered = now
         self.paused_at = math.nan
-        self.waits_since = now
+        self.waits_since = now  # NaN from the first iteration that computes for it until it stops
+        self.runs_since = math.nan
+        self.served_s = 0.0  # seconds for which it ran, less those of the stretch under way
         self.resumed = False
         self.reason = ""
         self.recomputed = 0
@@ -161,6 +169,21 @@ class LiveSession:
         """Write down the lengths that the decode group's counter implies, and leave the group."""
         self._resident, self._emitted = self.resident, self.emitted
         self.group = None
+
+    def begin_service(self, now: float) -> None:
+        """An iteration computes for it: it waits no longer."""
+        self.queued_s += now - self.waits_since
+        self.waits_since = math.nan
+        self.runs_since = now
+
+    def end_service(self, now: float) -> None:
+        """Nothing is computed for it any more."""
+        self.served_s = self.served(now)
+        self.runs_since = math.nan
+
+    def served(self, now: float) -> float:
+        """Seconds for which it has run, in all its calls."""
+        return self.served_s if math.isnan(self.runs_since) else self.served_s + (now - self.runs_since)
 
     @property
     def call(self) -> Call:
@@ -254,6 +277,35 @@ class SessionView:
     def offloaded_tokens(self) -> int:
         """Context tokens on the host."""
         return self._live.offloaded
+
+    @property
+    def missing_tokens(self) -> int:
+        """Context tokens to compute before the next one can be emitted."""
+        return self._live.missing
+
+    @property
+    def emitted_tokens(self) -> int:
+        """Tokens emitted in the current call."""
+        return self._live.emitted
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs or waits to run."""
+        return self._live.state in READY
+
+    @property
+    def running(self) -> bool:
+        """Whether it decodes or computes missing tokens."""
+        return self._live.state in RUNNING
+
+    @property
+    def waits_since(self) -> float:
+        """Since when it is ready and nothing is computed for it, s; NaN while it runs."""
+        return self._live.waits_since
+
+    def served(self, now: float) -> float:
+        """Seconds for which it has run by ``now``, in all its calls."""
+        return self._live.served(now)
 
     @property
     def moving(self) -> bool:

@@ -20,12 +20,14 @@ class Queues:
         paused: sessions that wait for an answer.
         departing: sessions that went on elsewhere and whose context is still being read.
         most_running: how many sessions may run.
+        start_at_once: whether a session may run without anybody having seated it.
     """
 
-    def __init__(self, contexts: Contexts, most_running: int) -> None:
+    def __init__(self, contexts: Contexts, most_running: int, start_at_once: bool = True) -> None:
         self._contexts = contexts
+        self._start_at_once = start_at_once
         self.most_running = most_running
-        self.waiting: list[tuple[tuple[float, int], LiveSession]] = []
+        self.waiting: list[tuple[tuple[float, ...], LiveSession]] = []
         self.swapped: dict[LiveSession, None] = {}
         self.prefilling: dict[LiveSession, None] = {}
         self.decoding = DecodeGroup(contexts.block_size)
@@ -59,7 +61,7 @@ class Queues:
         """
         if live.offloaded:
             self.wait_for_copy(live)
-        elif at_once and live.resident >= live.peak > 0 and self.running < self.most_running:
+        elif at_once and self._start_at_once and live.resident >= live.peak > 0 and self.running < self.most_running:
             self.start(live)
         else:
             self.wait(live)
@@ -86,6 +88,12 @@ class Queues:
         self._contexts.set_idle(live, False)
         self.prefilling[live] = None
 
+    def go_on(self, live: LiveSession) -> None:
+        """A session that is in no place emits its next token in the coming iteration."""
+        live.state = State.DECODING
+        self._contexts.set_idle(live, False)
+        self.decoding.join(live, live.call.output - live.emitted)
+
     def admit(self) -> None:
         """The head of the queue begins to compute."""
         self.start(heappop(self.waiting)[1])
@@ -102,6 +110,10 @@ class Queues:
         """Take a session out of the queue; it is in no place."""
         self.waiting.remove((live.key, live))
         self.waiting.sort()  # a sorted list is a heap
+
+    def reorder(self) -> None:
+        """Keys have changed."""
+        self.waiting = sorted((live.key, live) for _, live in self.waiting)  # a sorted list is a heap
 
     def latest_running(self) -> LiveSession:
         """The running session that comes last in the queue's order."""
@@ -121,6 +133,6 @@ class Queues:
         return any(live.state is State.PAUSED for live in self._contexts.held)
 
 
-def by_key(live: LiveSession) -> tuple[float, int]:
+def by_key(live: LiveSession) -> tuple[float, ...]:
     """Sort key: the queue's order."""
     return live.key

@@ -220,8 +220,8 @@ class Replica:
         costs = self.engine.costs
         stall = sum(costs.copy_time(copy.tokens, copy.direction) for copy in plan.copies if copy.blocking)
         if not plan.computes and stall == 0:
-            review = self.engine.counsel.next_review()
-            if now < review < math.inf:
+            review = self.engine.wakes_at()
+            if review < math.inf:
                 self._set_timer(review)
             return
         self._plan, self._stall = plan, stall

@@ -155,8 +155,17 @@ class Room:
             self.copies.append(copy)
         return copy
 
-    def swap_out_running(self, live: LiveSession) -> bool:
-        """Copy a preempted session's whole context out while the batch waits. False if the host cannot hold it."""
+    @property
+    def has_budget(self) -> bool:
+        """Whether the swap budget still covers a block."""
+        return self._budget_blocks() >= 1
+
+    def swap_out_beside(self, live: LiveSession) -> bool:
+        """Begin to copy a waiting session's context out beside the batch, within the budget. False if nothing moves."""
+        return self._begin_out(live, 0, blocking=False)
+
+    def swap_out_waiting(self, live: LiveSession) -> bool:
+        """Copy a waiting session's whole context out while the batch waits. False if the host cannot hold it."""
         held = self._contexts.blocks(live.resident)
         return 0 < held <= self._contexts.host.free and self._begin_out(live, 0, blocking=True)
 

@@ -67,6 +67,23 @@ class View:
 
     @property
     def paused(self) -> list[SessionView]:
-        """Contexts with resident tokens that compute nothing, the longest unused first: a list of its own."""
+        """Contexts with resident tokens that compute nothing, the longest unused first: a list of its own.
+
+        Under a preemptive order only those of paused sessions: the others are the order's.
+        """
+        if self._engine.seating is not None:
+            return [live.view for live in self._engine.contexts.held if live.state is State.PAUSED]
         spared, swapped = self._engine.room.spared, State.SWAPPED
         return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
+
+    @property
+    def running(self) -> list[SessionView]:
+        """Sessions that decode or compute missing tokens: a list of its own."""
+        queues = self._engine.queues
+        return [live.view for live in (*queues.decoding, *queues.prefilling)]
+
+    @property
+    def waiting(self) -> list[SessionView]:
+        """Sessions that are ready and do not run, those waiting for a copy included, in no order."""
+        queues = self._engine.queues
+        return [*(live.view for _, live in queues.waiting), *(live.view for live in queues.swapped)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,19 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from caesura.systems import load_preset, preset_names  # noqa: E402
+from policies.contract import QueueOrder  # noqa: E402
 from policies.registry import make_order, make_policy  # noqa: E402
 from profiler.backend.backend import make_backend, make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
 from profiler.serve import Server  # noqa: E402
 from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
 from sim.record import RunRecord  # noqa: E402
+from tests.sim.random_orders import LatestPreempts, LeastServed, TurnsOfFourTokens  # noqa: E402
 from traces.session import Call, Pause, Session  # noqa: E402
 
 BLOCK = 4
 MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
+PREEMPTIVE = [LatestPreempts, TurnsOfFourTokens, type("Quick", (LeastServed,), {"step": 1e-3})]
 
 
 def small_profile(gpu_blocks: int, host_blocks: int) -> Profile:
@@ -33,17 +37,26 @@ def small_profile(gpu_blocks: int, host_blocks: int) -> Profile:
 
 
 def serve(
-    sessions: list[Session], system: str, gpu_blocks: int, host_blocks: int
+    sessions: list[Session],
+    system: str,
+    gpu_blocks: int,
+    host_blocks: int,
+    order: QueueOrder | None = None,
+    **rules: Any,
 ) -> tuple[RunRecord, dict[str, list[int]]]:
     """Serve for real on the CPU; the run's record, and every session's tokens when it left."""
     preset = load_preset(system)
-    chosen = preset.engine.model_copy(update={"block_size": BLOCK, "watermark": 0.0})
+    chosen = preset.engine.model_copy(update={"block_size": BLOCK, "watermark": 0.0, **rules})
     profile = small_profile(gpu_blocks, host_blocks)
     backend = make_backend(
         MODEL, gpu_blocks, host_blocks, BLOCK, max_sessions=16, max_context=256, max_decodes=24, max_chunk_tokens=2048
     )
     server = Server(
-        backend, policy=make_policy(preset.policy), order=make_order(preset.order), settings=chosen, profile=profile
+        backend,
+        policy=make_policy(preset.policy),
+        order=order or make_order(preset.order),
+        settings=chosen,
+        profile=profile,
     )
     tokens: dict[str, list[int]] = {}
     server.on_leave = lambda live: tokens.__setitem__(live.session.id, backend.executor.tokens(live.session.id))
@@ -80,6 +93,20 @@ def test_every_system_emits_the_tokens_of_each_session_served_alone(system, work
     assert dict(zip(record.sessions["id"], record.sessions["output_tokens"], strict=True)) == {
         session.id: session.output_tokens for session in workload
     }
+    for session in workload:
+        _, alone = serve([session], "preserve", 64, 0)
+        assert tokens[session.id] == alone[session.id]
+
+
+@pytest.mark.parametrize("order", PREEMPTIVE)
+@settings(max_examples=5, deadline=None)
+@given(workload=workloads(), spare=st.integers(0, 40), swap=st.sampled_from(["overlapped", "blocking"]))
+def test_a_session_that_others_stop_again_and_again_emits_its_own_tokens(order, workload, spare, swap):
+    longest = max(-(-session.max_context // BLOCK) for session in workload)
+    preemption = "swap" if spare % 2 else "recompute"
+    rules = {"max_running": 1 + spare % 3, "swap": swap, "preemption": preemption, "swap_budget": "unlimited"}
+    record, tokens = serve(workload, "infercept", longest + spare, 30, order(), **rules)
+    assert record.sessions["status"] == ["finished"] * len(workload)
     for session in workload:
         _, alone = serve([session], "preserve", 64, 0)
         assert tokens[session.id] == alone[session.id]

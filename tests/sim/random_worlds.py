@@ -21,16 +21,15 @@ from policies.contract import (
     InterceptPolicy,
     Paused,
     Preserve,
-    Queued,
     QueueOrder,
     Swap,
     Verdict,
 )
-from policies.orders import FirstCome
 from policies.registry import make_policy
 from sim.memory import blocks_for
 from sim.profile import PhysicalForward, Profile
 from sim.settings import EngineSettings
+from tests.sim.random_orders import ORDERS, WhimsicalOrder
 from tests.sim.worlds import World, profile, simulate
 from traces.session import Call, Pause, Session
 
@@ -87,20 +86,6 @@ class Whimsical(InterceptPolicy):
         return self._review
 
 
-class ShortestContext(QueueOrder):
-    """The smallest context first: overtakes, and so preempts those that came before."""
-
-    def key(self, queued: Queued, view: EngineView) -> float:
-        return queued.context_tokens
-
-
-class LastCome(QueueOrder):
-    """The latest first."""
-
-    def key(self, queued: Queued, view: EngineView) -> float:
-        return -queued.ready_at
-
-
 ESTIMATORS = ["elapsed", "oracle", {"name": "tool-mean", "default": 1.0}]
 LEARNED = [
     {"name": "tool-quantile", "share": 0.5},
@@ -123,16 +108,16 @@ SHIPPED: list[Any] = [
     {"name": "swap-or-discard", "estimator": "tool-mean", "preserve_below": 1.0},
     {"name": "min-waste-released", "estimator": "elapsed", "per_token": 0.1, "fixed": 20.0},
 ]
-ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Everything that a run is made from, so that it can be run twice. ``policy`` is a spec, or a seed of whims."""
+    """Everything that a run is made from, so that it can be run twice. ``policy`` is a spec, or a seed of whims; so
+    is ``order``, a class or a seed."""
 
     sessions: tuple[Session, ...]
     policy: Any
-    order: Callable[[], QueueOrder]
+    order: Callable[[], QueueOrder] | int
     settings: EngineSettings
     profile: Profile
     step: float = 1.0
@@ -143,7 +128,7 @@ class Plot:
         return simulate(
             self.sessions,
             policy=Whimsical(self.policy) if isinstance(self.policy, int) else make_policy(self.policy),
-            order=self.order(),
+            order=WhimsicalOrder(self.order) if isinstance(self.order, int) else self.order(),
             settings=self.settings,
             profile=self.profile,
             horizon=self.horizon,
@@ -213,8 +198,11 @@ PHYSICAL = st.builds(
 )
 
 
+ANY_ORDER = st.sampled_from(ORDERS)
+
+
 @st.composite
-def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any]) -> Plot:
+def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any], orders: st.SearchStrategy[Any] = ANY_ORDER) -> Plot:
     """A workload, a system and a machine; the GPU pool holds the largest session, seldom less, often little more."""
     sessions, rules = draw(workloads()), draw(SETTINGS)
     block = rules.block_size
@@ -235,7 +223,7 @@ def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any]) -> Plot:
     return Plot(
         sessions=sessions,
         policy=draw(policies),
-        order=draw(st.sampled_from(ORDERS)),
+        order=draw(orders),
         settings=rules,
         profile=machine,
         step=draw(st.sampled_from([1.0, 0.1, 0.7, 10.0])),

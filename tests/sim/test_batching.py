@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.random_worlds import ShortestContext
+from tests.sim.random_orders import ShortestContext
 from tests.sim.worlds import pause, run, session
 
 

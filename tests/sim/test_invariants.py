@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sim.ledger import USES
 from sim.live import State
+from tests.sim.random_orders import ORDERS, PREEMPTIVE
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World
 from traces.session import Session
@@ -33,8 +34,17 @@ def test_a_policy_that_does_whatever_it_likes_breaks_no_invariant(plot: Plot) ->
     assert_drained(plot, plot.run())
 
 
+ANY_POLICY = st.sampled_from(SHIPPED) | st.integers(0, 2**32)
+
+
+@examples(200)
+@given(plots(ANY_POLICY, st.sampled_from(PREEMPTIVE) | st.integers(0, 2**32)))
+def test_an_order_that_stops_whomever_it_likes_breaks_no_invariant(plot: Plot) -> None:
+    assert_drained(plot, plot.run())
+
+
 @examples(150)
-@given(plots(st.sampled_from(SHIPPED) | st.integers(0, 2**32)), st.sampled_from([0.0, 0.3, 3.0]) | st.floats(0, 60))
+@given(plots(ANY_POLICY), st.sampled_from([0.0, 0.3, 3.0]) | st.floats(0, 60))
 def test_a_run_cut_at_a_horizon_accounts_for_everyone_and_every_second(plot: Plot, horizon: float) -> None:
     world = replace(plot, horizon=horizon).run()
     rows = assert_books(plot, world)
@@ -47,7 +57,7 @@ def test_a_run_cut_at_a_horizon_accounts_for_everyone_and_every_second(plot: Plo
 
 
 @examples(60)
-@given(plots(st.sampled_from(SHIPPED) | st.integers(0, 2**32)))
+@given(plots(ANY_POLICY, st.sampled_from(ORDERS) | st.integers(0, 2**32)))
 def test_the_same_inputs_give_identical_bytes(plot: Plot) -> None:
     first, second = plot.run(), plot.run()
     assert repr(first.record) == repr(second.record)

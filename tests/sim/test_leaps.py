@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy
+from tests.sim.random_orders import PREEMPTIVE
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
 from traces.session import Session
@@ -35,6 +36,13 @@ def assert_alike(leaping: World, stepping: World) -> None:
 @examples(150)
 @given(plots(st.sampled_from(SHIPPED)), st.none() | st.floats(0, 60))
 def test_leaps_change_no_timestamp_by_a_single_bit(plot: Plot, horizon: float | None) -> None:
+    plot = replace(plot, horizon=horizon)
+    assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
+
+
+@examples(150)
+@given(plots(st.sampled_from(SHIPPED), st.sampled_from(PREEMPTIVE)), st.none() | st.floats(0, 60))
+def test_leaps_change_nothing_under_an_order_that_preempts(plot: Plot, horizon: float | None) -> None:
     plot = replace(plot, horizon=horizon)
     assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
 

@@ -1,0 +1,68 @@
+"""Asks a preemptive order, and checks what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from policies.contract import PreemptiveOrder
+from sim.counsel import checked_key, checked_number, guarded
+from sim.live import READY, LiveSession, SessionView
+
+if TYPE_CHECKING:
+    from sim.view import View
+
+
+class Precedence:
+    """The only caller of what a preemptive order says beyond a key."""
+
+    def __init__(self, order: PreemptiveOrder, view: View) -> None:
+        self._order = order
+        self._view = view
+
+    def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+        """Who stands elsewhere in the queue from now on, and where."""
+        order, now = self._order, self._view.now
+        with guarded(order, "rerank", "-", now):
+            answers = list(order.rerank(self._view))
+        moved = []
+        for queued, key in answers:
+            with guarded(order, "rerank", getattr(queued, "id", "?"), now):
+                live = _ready(queued)
+                moved.append((live, checked_key(key, live)))
+        return moved
+
+    def most_running(self) -> float:
+        """How many sessions may run for all that the order minds."""
+        with guarded(self._order, "most_running", "-", self._view.now):
+            return checked_number(self._order.most_running(self._view), at_least=1)
+
+    def next_review(self) -> float:
+        """Time at which the order wants to be asked again; minus infinity for every iteration."""
+        with guarded(self._order, "review_at", "-", self._view.now):
+            return checked_number(self._order.review_at(self._view))
+
+    def iterations(self) -> float:
+        """Iterations, the next one included, after which the order wants to be asked again."""
+        with guarded(self._order, "review_after", "-", self._view.now):
+            return checked_number(self._order.review_after(self._view), at_least=1)
+
+    def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
+        """Sessions that wait, by when the order expects their turn; they are given by their keys."""
+        with guarded(self._order, "soonest_first", "-", self._view.now):
+            turns = [
+                _ready(queued) for queued in self._order.soonest_first([live.view for live in waiting], self._view)
+            ]
+            if len(turns) != len(waiting) or set(turns) != set(waiting):
+                raise ValueError("expected the sessions that were given, in another order")
+            return turns
+
+
+def _ready(queued: object) -> LiveSession:
+    if not isinstance(queued, SessionView):
+        raise TypeError(f"expected a session from view.running or view.waiting, got {queued!r}")
+    if queued._live.state not in READY:
+        raise ValueError(
+            f"session {queued.id} is {queued._live.state.value}; only ready ones have a place in the queue"
+        )
+    return queued._live

@@ -1,0 +1,282 @@
+"""Under a preemptive order: who of all ready sessions runs, and whose contexts leave the GPU for them.
+
+A session that must stop keeps its context on the GPU. The contexts of ready sessions that do not run are idle; memory
+goes by the order, so a session takes it from those after it: first from idle ones, the one whose turn is furthest off
+before the others, then from running ones, the last first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from heapq import heappop, merge
+
+from sim.contexts import Contexts
+from sim.live import LiveSession, State
+from sim.plan import Direction
+from sim.precedence import Precedence
+from sim.queues import Queues, by_key
+from sim.room import Room
+from sim.settings import EngineSettings
+
+
+class Seating:
+    """Seats sessions before each iteration.
+
+    Args:
+        settings: chunking, swaps and how a context gives way.
+        token_budget: query tokens that an iteration may compute.
+        precedence: asks the order.
+        contexts, queues, room: the engine's memory, places and pressure.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        token_budget: int,
+        precedence: Precedence,
+        contexts: Contexts,
+        queues: Queues,
+        room: Room,
+    ) -> None:
+        self._settings = settings
+        self._token_budget = token_budget
+        self._precedence = precedence
+        self._contexts = contexts
+        self._queues = queues
+        self._room = room
+        self._places = queues.most_running
+        self._swaps = settings.preemption == "swap"
+        self._ahead_of_need = self._swaps and settings.swap == "overlapped"
+
+    # ---- before an iteration
+
+    def seat(self, now: float) -> None:
+        """Decide who runs: ready sessions in their order, while there are places, tokens and memory.
+
+        The first that finds no tokens or no memory stops all those behind it that would have to compute more than
+        their next token; the others hold their memory already.
+        """
+        queues = self._queues
+        moved = self._precedence.reranked()
+        for live, key in moved:
+            live.key = key
+        if moved:
+            queues.reorder()
+        self._places = int(min(queues.most_running, self._precedence.most_running()))
+        while queues.running > self._places:
+            self._stop(queues.latest_running(), now)
+        for live in sorted(queues.prefilling, key=by_key):
+            if live in queues.prefilling:
+                self._make_room(self._contexts.growth(live, min(live.missing, self._token_budget)), live, now)
+        for live in self._in_turn():
+            if self._full_before(live) or not self._seat_one(live, now):
+                break
+        for live in sorted((one for one in self._idle() if _decodes(one)), key=by_key):
+            if self._full_before(live):
+                break
+            self._seat_one(live, now)
+
+    def _in_turn(self) -> Iterator[LiveSession]:
+        """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
+        swapped = sorted((live.key, live) for live in self._queues.swapped)
+        for _, live in merge(_popped(self._queues.waiting.copy()), swapped):
+            if live.copy is None:
+                yield live
+
+    def _full_before(self, live: LiveSession) -> bool:
+        """Whether those before it in the order take every place. Who is being copied in has one."""
+        queues, key = self._queues, live.key
+        before = sum(one.key < key for one in queues.decoding) + sum(one.key < key for one in queues.prefilling)
+        return before + sum(one.key < key for one in self._arriving()) >= self._places
+
+    def _arriving(self) -> list[LiveSession]:
+        """Sessions that are being copied in."""
+        flying = self._contexts.flying
+        return [copy.live for copy in flying if copy.direction is Direction.IN and copy.live.state is State.SWAPPED]
+
+    def _seat_one(self, live: LiveSession, now: float) -> bool:
+        """Let a session run, or begin to copy it in. False if there are no tokens or no memory for it yet."""
+        queues, room = self._queues, self._room
+        if not queues.running and room.copies_beside:
+            return False  # copies that were begun without a limit, because nobody computed, get no batch to slow
+        if live.state is State.SWAPPED and not self._bring_back(live, now):
+            return live.copy is not None
+        decodes = _decodes(live)
+        if not decodes and not self._finds_tokens(live):
+            return False
+        growth = self._contexts.growth(live, live.missing)
+        if not self._make_room(growth + (0 if decodes else room.watermark_blocks), live, now):
+            return False
+        if queues.running >= self._places:
+            self._stop(queues.latest_running(), now)
+        queues.withdraw(live)
+        if decodes:
+            live.begin_service(now)
+            queues.go_on(live)
+        else:
+            queues.start(live)
+        room.settle_budget()
+        return True
+
+    def _bring_back(self, live: LiveSession, now: float) -> bool:
+        """Copy a context in as far as the budget goes. True if it is all there, and its session waits to run."""
+        contexts = self._contexts
+        need = contexts.blocks(live.context) - contexts.blocks(live.resident) + self._room.watermark_blocks
+        if not self._make_room(need, live, now):
+            return False
+        copy = self._room.begin_in(live)
+        if copy is not None and copy.blocking:
+            contexts.finish(copy)
+            self._queues.arrived(live)
+        return live.state is State.WAITING
+
+    def _finds_tokens(self, live: LiveSession) -> bool:
+        """Whether the iteration has tokens left for it after the missing ones of those before it."""
+        before = [one.missing for one in self._queues.prefilling if one.key < live.key]
+        decodes = min(len(self._queues.decoding), self._places - 1 - len(before)) if self._settings.mixed_batches else 0
+        left = self._token_budget - decodes - sum(before)
+        return left >= (1 if self._settings.chunked_prefill else live.missing) or not before
+
+    def _stop(self, live: LiveSession, now: float) -> None:
+        """A running session must wait; its context stays."""
+        self._queues.stop(live)
+        if math.isnan(live.waits_since):
+            live.end_service(now)
+            live.waits_since = now
+            live.preemptions += 1
+        self._queues.wait(live)
+
+    # ---- memory
+
+    def _idle(self) -> list[LiveSession]:
+        """Ready sessions that do not run and hold GPU memory that is not being copied."""
+        return [
+            live
+            for live in self._contexts.held
+            if live.copy is None and (live.state is State.WAITING or live.state is State.SWAPPED)
+        ]
+
+    def _giving_way(self, after: LiveSession) -> list[LiveSession]:
+        """Idle sessions after one in the order, by when they give way."""
+        return self._precedence.soonest_first(sorted((one for one in self._idle() if one.key > after.key), key=by_key))[
+            ::-1
+        ]
+
+    def _make_room(self, blocks: int, live: LiveSession, now: float) -> bool:
+        """See that ``blocks`` blocks are free beyond those promised before and those that later decoding sessions take
+        in this iteration; paused contexts give way, then later ones.
+
+        Nobody gives way unless it is enough; copies beside the batch free their blocks at their end.
+        """
+        contexts, room, queues = self._contexts, self._room, self._queues
+        blocks += self._promised(live)
+        if room.make(blocks + self._growing(live), urgent=False):
+            return True
+        later = self._giving_way(live)
+        running = [one for one in (*queues.decoding, *queues.prefilling) if one.key > live.key]
+        later += sorted(running, key=by_key, reverse=True)
+        held = sum(contexts.blocks(one.resident) for one in later)
+        if held == 0 or not room.make(blocks - held, urgent=False):
+            return False
+        for one in later:
+            free = contexts.gpu.free + contexts.coming_blocks()
+            if free >= blocks + self._growing(live) or not self._leaves(one, now):
+                break
+        return contexts.gpu.free >= blocks + self._growing(live)
+
+    def _growing(self, live: LiveSession) -> int:
+        """GPU blocks that decoding sessions after ``live`` take in this iteration."""
+        key, size = live.key, self._contexts.block_size
+        return sum(one.key > key and one.resident % size == 0 for one in self._queues.decoding)
+
+    def _promised(self, live: LiveSession) -> int:
+        """GPU blocks that sessions before ``live`` will take: their next token, or all that they still miss."""
+        contexts, key, size = self._contexts, live.key, self._contexts.block_size
+        promised = sum(one.key < key and one.resident % size == 0 for one in self._queues.decoding)
+        promised += sum(contexts.growth(one, one.missing) for one in self._queues.prefilling if one.key < key)
+        for one in self._arriving():
+            if one.key < key and one.copy is not None:
+                promised += contexts.blocks(one.context) - contexts.blocks(one.resident) - one.copy.blocks
+        return promised
+
+    def _leaves(self, live: LiveSession, now: float) -> bool:
+        """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
+        beside = self._ahead_of_need and self._contexts.host.free > 0
+        if beside and not self._room.has_budget:
+            return False
+        if live.state is State.PREFILLING or live.state is State.DECODING:
+            self._stop(live, now)
+        if not beside:
+            self._leave_at_once(live)
+            return True
+        return self._room.swap_out_beside(live)
+
+    def _leave_at_once(self, live: LiveSession) -> None:
+        """An idle context is copied out while the batch waits, or is forgotten."""
+        if self._swaps and self._room.swap_out_waiting(live):
+            return
+        if live.state is State.SWAPPED:
+            del self._queues.swapped[live]
+            self._contexts.keep_only(live, 0)
+            self._queues.wait(live)
+        else:
+            self._contexts.keep_only(live, 0)
+
+    def take_from_idle(self, after: LiveSession) -> bool:
+        """A running session lacks blocks: one idle context after it in the order leaves at once. False for none."""
+        for live in self._giving_way(after)[:1]:
+            self._leave_at_once(live)
+            return True
+        return False
+
+    # ---- copies ahead of need
+
+    def swap_ahead(self) -> None:
+        """Contexts whose turn comes soonest come back into memory that nobody needs, within the swap budget."""
+        contexts, room = self._contexts, self._room
+        if not self._ahead_of_need or not self._queues.swapped:
+            return
+        room.settle_budget()
+        promised = sum(contexts.growth(live, live.missing) for live in self._queues.prefilling)
+        away = sorted((live for live in self._queues.swapped if live.copy is None), key=by_key)
+        for live in self._precedence.soonest_first(away):
+            need = contexts.blocks(live.context) - contexts.blocks(live.resident)
+            if need + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(live) is None:
+                return
+
+    def keep_reserve(self) -> None:
+        """Idle contexts leave beside the batch, furthest turn first, until the watermark is free."""
+        contexts, room = self._contexts, self._room
+        if not self._short():
+            return
+        for live in self._precedence.soonest_first(sorted(self._idle(), key=by_key))[::-1]:
+            lacking = room.watermark_blocks - contexts.gpu.free - contexts.coming_blocks()
+            if lacking <= 0 or not room.has_budget or not room.swap_out_beside(live):
+                return
+
+    def _short(self) -> bool:
+        return self._ahead_of_need and self._contexts.gpu.free < self._room.watermark_blocks
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the watermark is not free and an idle context could yet leave for it."""
+        return self._short() and self._contexts.host.free > 0 and bool(self._idle())
+
+    def untouched_blocks(self) -> int:
+        """Free blocks that decoding may not use before idle contexts are asked to leave."""
+        could = self._ahead_of_need and self._contexts.host.free > 0 and self._idle()
+        return self._room.watermark_blocks if could else 0
+
+
+def _decodes(live: LiveSession) -> bool:
+    """Whether a waiting session has all but the token that it emitted last, and goes on with the next one."""
+    return live.missing == 1 and live.emitted > 0 and live.offloaded == 0
+
+
+def _popped(
+    heap: list[tuple[tuple[float, ...], LiveSession]],
+) -> Iterator[tuple[tuple[float, ...], LiveSession]]:
+    """The entries of a heap, the smallest first."""
+    while heap:
+        yield heappop(heap)

@@ -1,0 +1,120 @@
+"""Queue orders for random worlds: some overtake, some preempt, one does whatever it likes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from policies.contract import EVERY_ITERATION, NEVER, EngineView, Key, PreemptiveOrder, Queued, QueueOrder
+from policies.orders import FirstCome
+
+
+class ShortestContext(QueueOrder):
+    """The smallest context first: overtakes, and so preempts those that came before."""
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return queued.context_tokens
+
+
+class LastCome(QueueOrder):
+    """The latest first."""
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return -queued.ready_at
+
+
+class LatestPreempts(PreemptiveOrder):
+    """The latest first, at once; everybody's place is settled when they become ready."""
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return -queued.ready_at, queued.context_tokens
+
+
+class LeastServed(PreemptiveOrder):
+    """Falls behind by a level for every 1.5 s of service, and says when the next one will fall."""
+
+    step = 1.5
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return math.floor(queued.served(view.now) / self.step), queued.arrival
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        return [(queued, self.key(queued, view)) for queued in view.running]
+
+    def review_at(self, view: EngineView) -> float:
+        """A little before, as this is not computed as ``served`` is; the next iteration is asked about then."""
+        ends = [view.now + (1 - queued.served(view.now) / self.step % 1) * self.step - 1e-6 for queued in view.running]
+        return max(min(ends, default=NEVER), view.now + 1e-9)
+
+
+class TurnsOfFourTokens(PreemptiveOrder):
+    """Whoever has emitted 4 tokens more stands behind the others, who come in reverse order of arrival."""
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return queued.emitted_tokens // 4, -queued.arrival
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        return [(queued, self.key(queued, view)) for queued in view.running]
+
+    def review_after(self, view: EngineView) -> float:
+        return min((4 - queued.emitted_tokens % 4 for queued in view.running), default=NEVER)
+
+    def review_at(self, view: EngineView) -> float:
+        return NEVER
+
+    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+        return sorted(waiting, key=lambda queued: (queued.context_tokens, queued.id))
+
+
+class Slots(PreemptiveOrder):
+    """Time comes in slots of 0.9 s: in even ones the first serve, two at most, in odd ones the last."""
+
+    slot = 0.9
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return queued.arrival if self._even(view) else -queued.arrival
+
+    def _even(self, view: EngineView) -> bool:
+        return math.floor(view.now / self.slot) % 2 == 0
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        for queued in (*view.running, *view.waiting):
+            yield queued, self.key(queued, view)
+
+    def review_at(self, view: EngineView) -> float:
+        return (math.floor(view.now / self.slot) + 1) * self.slot
+
+    def most_running(self, view: EngineView) -> float:
+        return 2 if self._even(view) else NEVER
+
+
+class WhimsicalOrder(PreemptiveOrder):
+    """Any key for anybody at any time, any limit, any order of turns."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return self._random.choice([0, self._random.random(), (self._random.random(), 1.0), math.inf])
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        for queued in (*view.waiting, *view.running):
+            if self._random.random() < 0.3:
+                yield queued, self.key(queued, view)
+
+    def review_at(self, view: EngineView) -> float:
+        return self._random.choice([EVERY_ITERATION, NEVER, view.now + 0.5])
+
+    def review_after(self, view: EngineView) -> float:
+        return self._random.choice([1, 3, NEVER])
+
+    def most_running(self, view: EngineView) -> float:
+        return self._random.choice([1, 2, NEVER])
+
+    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+        return self._random.sample(waiting, len(waiting))
+
+
+PREEMPTIVE: list[Callable[[], QueueOrder]] = [LatestPreempts, LeastServed, TurnsOfFourTokens, Slots]
+ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome, *PREEMPTIVE]
