@@ -37,7 +37,7 @@ def test_a_policy_that_does_whatever_it_likes_breaks_no_invariant(plot: Plot) ->
 ANY_POLICY = st.sampled_from(SHIPPED) | st.integers(0, 2**32)
 
 
-@examples(200)
+@examples(120)
 @given(plots(ANY_POLICY, st.sampled_from(PREEMPTIVE) | st.integers(0, 2**32)))
 def test_an_order_that_stops_whomever_it_likes_breaks_no_invariant(plot: Plot) -> None:
     assert_drained(plot, plot.run())

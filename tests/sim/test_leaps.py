@@ -40,7 +40,7 @@ def test_leaps_change_no_timestamp_by_a_single_bit(plot: Plot, horizon: float | 
     assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
 
 
-@examples(150)
+@examples(100)
 @given(plots(st.sampled_from(SHIPPED), st.sampled_from(PREEMPTIVE)), st.none() | st.floats(0, 60))
 def test_leaps_change_nothing_under_an_order_that_preempts(plot: Plot, horizon: float | None) -> None:
     plot = replace(plot, horizon=horizon)
