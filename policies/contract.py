@@ -174,6 +174,13 @@ class DurationEstimator:
         """Expected seconds from ``now`` until the answer comes."""
         raise NotImplementedError
 
+    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
+        """A time before which ``remaining`` is not above ``seconds`` while no pause ends; it may be too early.
+
+        Policies tell by it how far time may leap. ``EVERY_ITERATION`` if nobody knows: the default.
+        """
+        return EVERY_ITERATION
+
 
 Key = float | tuple[float, ...]
 """Where a session stands in the queue: a number, or numbers of which the first that differ decide. Smaller is first."""

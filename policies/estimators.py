@@ -6,7 +6,10 @@ import math
 import random
 from collections import defaultdict
 
-from policies.contract import DurationEstimator, Paused
+from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator, Paused
+
+_ROUNDING = 1e-12
+"""More than what sums of times are off by, as a share."""
 
 
 class Elapsed(DurationEstimator):
@@ -18,6 +21,9 @@ class Elapsed(DurationEstimator):
 
     def remaining(self, paused: Paused, now: float) -> float:
         return now - paused.paused_at
+
+    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
+        return (paused.paused_at + seconds) * (1 - _ROUNDING)
 
 
 class ToolMean(DurationEstimator):
@@ -42,6 +48,9 @@ class ToolMean(DurationEstimator):
         total, count = self._sums.get(tool_of(paused)) or self._sums.get("") or (self.default, 1)
         return max(0.0, total / count - (now - paused.paused_at))
 
+    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
+        return _only_shrinks(self, paused, seconds, now)
+
 
 def tool_of(paused: Paused) -> str:
     """What pauses are told apart by: who is waited for and, where known, the tool."""
@@ -56,6 +65,9 @@ class Oracle(DurationEstimator):
     def remaining(self, paused: Paused, now: float) -> float:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"
         return max(0.0, self.truth(paused) - now)
+
+    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
+        return _only_shrinks(self, paused, seconds, now)
 
 
 class NoisyOracle(DurationEstimator):
@@ -83,6 +95,14 @@ class NoisyOracle(DurationEstimator):
         duration = self.truth(paused) - paused.paused_at
         believed = misjudged(duration, self.noise, f"{self.seed}/{paused.id}/{paused.calls_done}")
         return max(0.0, believed - (now - paused.paused_at))
+
+    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
+        return _only_shrinks(self, paused, seconds, now)
+
+
+def _only_shrinks(estimator: DurationEstimator, paused: Paused, seconds: float, now: float) -> float:
+    """``exceeds_at`` of an estimator whose ``remaining`` never grows while no pause ends."""
+    return NEVER if estimator.remaining(paused, now) <= seconds else EVERY_ITERATION
 
 
 def misjudged(truth: float, noise: float, name: str) -> float:

@@ -15,7 +15,7 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.waste import chunked_discard_waste, preserve_waste
+from policies.waste import chunked_discard_waste, preserve_exceeds_at, preserve_waste
 
 
 class MinWaste(InterceptPolicy):
@@ -45,8 +45,21 @@ class MinWaste(InterceptPolicy):
                 yield paused, Discard(because=because)
 
     def review_at(self, view: EngineView) -> float:
-        """Every iteration has a new budget and new wastes, as long as some context is still to be decided about."""
-        return EVERY_ITERATION if any(True for _ in _undecided(view)) else NEVER
+        """Every iteration has a new budget, as long as some context is still to be decided about.
+
+        Without a budget or room on the host a context stays until its preservation wastes more than its recompute did
+        at the last review: others' contexts only grow meanwhile, and the recompute waste with them. While nothing
+        runs there are no iterations, and nobody asks.
+        """
+        if not any(True for _ in _undecided(view)):
+            return NEVER
+        if not view.running_sessions or (self.swaps and view.free_host_blocks):
+            return EVERY_ITERATION
+        assert self.estimator is not None
+        return min(
+            preserve_exceeds_at(self.estimator, paused, paused.resident_tokens, recompute, view.now)
+            for _, paused, _, recompute in self._ranked(view)
+        )
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         """The same order: the context whose stay wastes most leaves first."""

@@ -7,9 +7,20 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from policies.contract import Change, Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Swap
+from policies.contract import (
+    EVERY_ITERATION,
+    NEVER,
+    Change,
+    Discard,
+    DurationEstimator,
+    EngineView,
+    InterceptPolicy,
+    Paused,
+    Swap,
+)
+from policies.waste import preserve_exceeds_at, preserve_waste
 
 Candidate = tuple[float, float, Paused]
 
@@ -38,6 +49,25 @@ class Released(InterceptPolicy):
             if recompute < dearest:
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
+    def review_at(self, view: EngineView) -> float:
+        """When another context may become a candidate: until then the dearest one is alone, and nobody is discarded.
+
+        Recompute wastes only grow meanwhile, with the contexts of others. While nothing runs nobody asks.
+        """
+        assert self.estimator is not None
+        costs = view.costs
+        cheaper_by_the_dozen = costs.forward_time(costs.saturation_tokens) < costs.forward_time(1)
+        if not view.running_sessions or cheaper_by_the_dozen:
+            return EVERY_ITERATION
+        review, candidates = NEVER, 0
+        for paused, context, keep, recompute in self._considered(view):
+            if recompute < keep:
+                candidates += 1
+            else:
+                at = preserve_exceeds_at(self.estimator, paused, context, recompute, view.now)
+                review = min(review, at)
+        return EVERY_ITERATION if candidates > 1 else review
+
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
         if self._budget_at != view.now:
@@ -56,16 +86,17 @@ class Released(InterceptPolicy):
 
     def _candidates(self, view: EngineView) -> list[Candidate]:
         """Paused contexts that waste less recomputed than kept: (recompute waste, preserve waste, context)."""
+        return [(recompute, keep, paused) for paused, _, keep, recompute in self._considered(view) if recompute < keep]
+
+    def _considered(self, view: EngineView) -> Iterator[tuple[Paused, int, float, float]]:
+        """Contexts that wait for an answer and are not being copied, each with its tokens in whole blocks and what it
+        wastes preserved and recomputed, token-seconds."""
         assert self.estimator is not None
-        found = []
         for paused in view.paused:
             if not (paused.moving or paused.resumed):
                 context = -(-paused.resident_tokens // view.block_size) * view.block_size
-                keep = self.estimator.remaining(paused, view.now) * context
-                recompute = released_discard_waste(view, context)
-                if recompute < keep:
-                    found.append((recompute, keep, paused))
-        return found
+                keep = preserve_waste(self.estimator.remaining(paused, view.now), context)
+                yield paused, context, keep, released_discard_waste(view, context)
 
 
 def released_discard_waste(view: EngineView, context: int) -> float:

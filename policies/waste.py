@@ -7,12 +7,17 @@ comparison.
 
 from __future__ import annotations
 
-from policies.contract import Costs
+from policies.contract import Costs, DurationEstimator, Paused
 
 
 def preserve_waste(remaining_s: float, context: int) -> float:
     """Equation 2: the context lies idle for the rest of the pause. Token-seconds."""
     return remaining_s * context
+
+
+def preserve_exceeds_at(estimator: DurationEstimator, paused: Paused, context: int, waste: float, now: float) -> float:
+    """A time before which ``preserve_waste`` of the estimated remaining time is at most ``waste`` token-seconds."""
+    return estimator.exceeds_at(paused, waste / context * (1 - 1e-9), now)
 
 
 def discard_waste(costs: Costs, context: int, others: int) -> float:

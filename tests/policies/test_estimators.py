@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator
 from policies.estimators import Elapsed, Oracle, ToolMean
 from policies.fixed import PreserveAlways
 from traces.session import Call, Pause, Session
@@ -113,3 +114,22 @@ def test_a_pause_is_learnt_from_as_it_was_even_when_its_end_is_noticed_late(repl
     b = Session("b", 0.0, 20, (Call(20),))
     replay([a, b], policy)
     assert policy.expected == [math.pi, pytest.approx(1.5)]
+
+
+# ---- when the estimate could exceed a bound
+
+
+def test_elapsed_exceeds_a_bound_when_the_pause_has_lasted_it(paused):
+    """Paused at 90: above 7.5 s only after 97.5; the answer may be early by rounding and never late."""
+    at = Elapsed().exceeds_at(paused(paused_at=90.0), 7.5, now=91.0)
+    assert 97.5 - 1e-9 < at <= 97.5
+
+
+@pytest.mark.parametrize(("seconds", "at"), [(2.0, NEVER), (1.9, EVERY_ITERATION)])
+def test_an_estimate_that_only_shrinks_exceeds_a_bound_now_or_never(paused, seconds, at):
+    """Default 3 s, 1 s has passed: 2 s are left, and ever fewer."""
+    assert ToolMean(default=3.0).exceeds_at(paused(paused_at=10.0), seconds, now=11.0) == at
+
+
+def test_an_estimator_that_says_nothing_is_asked_every_iteration(paused):
+    assert DurationEstimator().exceeds_at(paused(), 1.0, now=0.0) == EVERY_ITERATION

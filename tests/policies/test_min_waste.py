@@ -55,6 +55,26 @@ def test_it_wants_to_be_asked_while_some_context_is_undecided(paused, view, stat
     assert MinWaste(Elapsed()).review_at(view()) == NEVER
 
 
+@pytest.mark.parametrize(
+    ("swaps", "here", "at"),
+    [
+        (False, {}, 1.792515),
+        (True, {"free_host_blocks": 0}, 1.792515),
+        (True, {"free_host_blocks": 1}, EVERY_ITERATION),
+        (False, {"running_sessions": 0}, EVERY_ITERATION),
+    ],
+)
+def test_without_swaps_it_wants_to_be_asked_when_a_context_outlasts_its_recompute(paused, view, swaps, here, at):
+    """100 tokens paused at 1.2, others hold 4000, chunks of 250: T_fwd(100) = 0.01463 s.
+
+    0.01463 * 100 / 2 + 0.01463 * 4000 = 59.2515 token-seconds would be 0.592515 s; paused at 1.2 that is 1.792515.
+    A second context of 20 tokens paused at 1.65 wastes 43.8133 recomputed, which it outlasts at 3.84.
+    """
+    contexts = [paused(paused_at=1.2), paused("b", resident_tokens=20, paused_at=1.65)]
+    asked = MinWaste(Elapsed(), swaps=swaps).review_at(view(now=1.7, paused=contexts, **here))
+    assert asked == pytest.approx(at, abs=1e-6)
+
+
 def test_the_budget_goes_to_the_most_wasteful_and_of_the_rest_the_dear_are_discarded(four):
     """2500 tokens may be copied: all 2000 of huge, 500 of large, whose first 500 stay. Of the rest medium wastes
     159.784 recomputed against 200 kept, and is discarded; small wastes 20 kept against 78.966, and stays."""

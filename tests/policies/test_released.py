@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from policies.contract import EVERY_ITERATION, Discard, Preserve, Swap
-from policies.estimators import Oracle
+from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
+from policies.estimators import Elapsed, Oracle
 from policies.released import Released, released_discard_waste
 from traces.session import Call, Pause, Session
 
@@ -61,7 +61,35 @@ def test_quirk_a_full_batch_makes_the_waste_grow_with_the_square(view, context, 
 def test_a_pause_itself_decides_nothing(paused, view):
     policy = Released(Oracle())
     assert policy.on_pause(paused(), view()) == Preserve()
-    assert policy.review_at(view()) == EVERY_ITERATION
+    assert policy.review_at(view()) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("tokens", "here", "at"),
+    [
+        ([500], {}, 2.1064896),
+        ([500, 500], {}, 2.1064896),
+        ([500], {"running_sessions": 0}, EVERY_ITERATION),
+        ([100, 500], {}, EVERY_ITERATION),
+    ],
+)
+def test_it_wants_to_be_asked_when_another_context_may_become_a_candidate(paused, view, tokens, here, at):
+    """500 tokens, paused at 2, waste 53.2448 recomputed: more than kept until 0.1064896 s have passed.
+
+    Beside two that are candidates already, which waste unequally, it wants to be asked every iteration.
+    """
+    contexts = [paused(str(place), resident_tokens=one, paused_at=2.0) for place, one in enumerate(tokens)]
+    if tokens[0] == 100:
+        contexts += [paused("old", resident_tokens=1000, paused_at=0.0), paused("older", resident_tokens=900)]
+    policy = Released(Elapsed())
+    assert policy.review_at(view(now=2.05, paused=contexts, **here)) == pytest.approx(at, abs=1e-6)
+
+
+def test_with_an_oracle_nobody_becomes_a_candidate_while_time_passes(paused, view):
+    """What is left of a known pause only shrinks: 0.1 s of 1000 tokens is less than 180.57, now and later."""
+    oracle = Oracle()
+    oracle.truth = lambda _: 5.0
+    assert Released(oracle).review_at(view(now=4.9, paused=[paused(resident_tokens=1000)])) == NEVER
 
 
 def test_the_dearest_candidate_waits_for_a_need_and_the_others_are_discarded(paused, view, known):
