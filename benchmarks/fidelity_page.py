@@ -1,0 +1,70 @@
+"""Renews what ``docs/fidelity.md`` shows of the recorded real runs: its tables and its figures.
+
+    .venv/bin/python -m benchmarks.fidelity_page
+
+Does what ``caesura validate --recorded`` does and takes the page's figures from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from caesura.fidelity_tables import agreement_rows, error_rows, other_error_rows, ranking_rows, value_rows, verdict
+from caesura.replays import Replayed
+from caesura.tables import Rows
+from caesura.validate_command import validate_recorded
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "fidelity.md"
+FIGURES = ("errors", "real-and-simulated")
+BEGIN, END = "<!-- made by python -m benchmarks.fidelity_page -->", "<!-- end of what is made -->"
+
+
+def main() -> None:
+    """Replay, then write the page and its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "validation"
+        replayed = validate_recorded(None, out, profile=None, systems=None, loads=None, jobs=None, quiet=False)
+        for name in FIGURES:
+            shutil.copyfile(out / "figures" / f"{name}.png", PAGE.parent / "figures" / f"fidelity-{name}.png")
+    PAGE.write_text(with_made(PAGE.read_text(encoding="utf-8"), made(replayed)), encoding="utf-8")
+    print(f"{PAGE}: {verdict(replayed)}")
+
+
+def made(replayed: list[Replayed]) -> str:
+    """What stands between the two marks."""
+    benches = dict.fromkeys(f"{one.bench}; costs: `{one.costs}`" for one in replayed)
+    machines = dict.fromkeys(_machine(one) for one in replayed)
+    tables = [make(replayed) for make in (error_rows, other_error_rows, value_rows, ranking_rows, agreement_rows)]
+    parts = [
+        *(f"{bench}." for bench in benches),
+        f"Recorded on: {'; '.join(machines)}.",
+        f"**{verdict(replayed)}**",
+        "![Signed errors, one line a run](figures/fidelity-errors.png)",
+        *(markdown(rows) for rows in tables[:2]),
+        "![Real and simulated values](figures/fidelity-real-and-simulated.png)",
+        *(markdown(rows) for rows in tables[2:] if rows.rows),
+    ]
+    return "\n\n".join(parts)
+
+
+def markdown(rows: Rows) -> str:
+    """A table under its title."""
+    lines = [rows.headings, ["---", *["---:"] * (len(rows.headings) - 1)], *rows.rows]
+    return f"{rows.title}:\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def with_made(page: str, text: str) -> str:
+    """The page with ``text`` between its marks."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
+
+
+def _machine(one: Replayed) -> str:
+    facts = {name: one.provenance.get(name) for name in ("gpu", "driver", "torch", "flashinfer", "commit")}
+    return ", ".join(f"{name} {value}" if name != "gpu" else str(value) for name, value in facts.items() if value)
+
+
+if __name__ == "__main__":
+    main()
