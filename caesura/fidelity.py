@@ -62,11 +62,13 @@ class Fidelity:
     real_waste: dict[str, float] = field(default_factory=dict)
     simulated_waste: dict[str, float] = field(default_factory=dict)
 
-    def within_aim(self) -> tuple[int, int]:
-        """How many figures are within the aim, and how many there are, wastes among them."""
-        held = [abs(error) <= aim_of(figure) for figure, error in self.error_pct.items()]
-        held += [abs(points) <= AIM_POINTS for points in self.waste_points.values()]
-        return sum(held), len(held)
+    def errors_within_aim(self) -> int:
+        """How many of ``error_pct`` are as small as is aimed at."""
+        return sum(abs(error) <= aim_of(figure) for figure, error in self.error_pct.items())
+
+    def wastes_within_aim(self) -> int:
+        """How many of ``waste_points`` are."""
+        return sum(abs(points) <= AIM_POINTS for points in self.waste_points.values())
 
 
 @dataclass(frozen=True)

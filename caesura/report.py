@@ -64,6 +64,7 @@ def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
             "gpu": profile.gpu,
             "origin": profile.origin,
             "source": profile.source,
+            "misses_aim": profile.measured is not None and not profile.measured.within_aim,
             "kv_capacity_tokens": profile.kv_capacity_tokens,
             "host_capacity_tokens": profile.host_capacity_tokens,
         },

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from caesura.fidelity import NotComparable, compare, ranks_agree, table
+from caesura.fidelity import NotComparable, compare, ranking, ranks_agree, table
 from caesura.systems import load_preset
 from profiler.recorded import RecordedRun, load, replay, save, workload_hash
 from sim.profile import LinearForward, Profile, SwapCost
@@ -91,3 +93,23 @@ def test_only_clear_gaps_count_for_the_ranking():
     assert wrong == ["c / a"]
     assert tau == pytest.approx(-1 / 3)
     assert list(table([one])["system"]) == ["vllm"]
+
+
+def test_figures_are_held_against_the_aim_of_their_statistic():
+    """3 % for mean, P50 and throughput, 6 % for P90 and P99; 1 point for waste: 3 of 5 and 1 of 2 hold."""
+    one = compare(recorded("vllm"), recorded("vllm").record)
+    errors = {"TTFT mean": 2.9, "TTFT p50": -3.1, "TTFT p90": -5.9, "TPOT p99": 6.1, "throughput": -3.0}
+    found = replace(one, error_pct=errors, waste_points={"waste_swap": -1.0, "waste_preserve": 1.1})
+    assert found.errors_within_aim() == 3
+    assert found.wastes_within_aim() == 1
+
+
+def test_a_ranking_names_the_systems_from_the_best_on():
+    """Real 1 < 2 < 3 s; simulated 1 < 4 > 3 s: the last two change places, and their gap is clear."""
+    one = compare(recorded("vllm"), recorded("vllm").record)
+    figures = {"a": (2.0, 4.0), "b": (1.0, 1.0), "c": (3.0, 3.0)}
+    made = [replace(one, system=name, real={"x": r}, simulated={"x": s}) for name, (r, s) in figures.items()]
+    found = ranking(made, "x")
+    assert (found.real, found.simulated) == (["b", "a", "c"], ["b", "c", "a"])
+    assert found.wrong == ["c / a"]
+    assert math.isnan(ranking(made[:1], "x").tau)

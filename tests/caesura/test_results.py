@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 import caesura as package
+from caesura import paths
 from caesura.figures import FAMILIES, panel_systems, style
 from caesura.metrics import USES
 from caesura.tables import number
@@ -149,6 +151,24 @@ def test_estimates_are_marked_wherever_they_are_shown(caesura: Callable, folder:
     assert said.code == 0
     assert "Estimate: nobody measured analytic/llama-3.1-8b-h200" in said.out
     assert "Estimate." in (folder / "o/report.html").read_text()
+
+
+def test_a_measured_profile_whose_fit_misses_its_aim_says_so_where_its_results_are_shown(
+    folder: Path, caesura: Callable
+) -> None:
+    shipped = yaml.safe_load((paths.profiles() / "h200" / "llama-3.1-8b" / "profile.yaml").read_text())
+    said = {}
+    for within in (True, False):
+        shipped["measured"]["within_aim"] = within
+        (folder / "mine.yaml").write_text(yaml.safe_dump(shipped))
+        done = caesura(
+            "compare", "--systems", "vllm", "--rates", "1", "--duration", "2 s", "--profile", "mine.yaml",
+            "--out", f"out-{within}",
+        )  # fmt: skip
+        said[within] = done.out, (folder / f"out-{within}" / "report.html").read_text()
+    assert "with a fit that misses its aim" not in said[True][0] + said[True][1]
+    assert "Measured, with a fit that misses its aim: Measured on" in said[False][0]
+    assert "with a fit that misses its aim" in said[False][1]
 
 
 def test_figures_are_pictures(found: package.Comparison) -> None:

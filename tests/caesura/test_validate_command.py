@@ -48,7 +48,7 @@ def here(bench: Path, folder: Path) -> Path:
 
 def test_every_system_and_load_is_run_replayed_and_reported(bench: Path):
     said = (bench / "said").read_text()
-    for words in ("swap @ 8", "vllm @ 16", "Kendall's tau", "2 of 2", "figures are within the aim", "out/report.html"):
+    for words in ("swap @ 8", "vllm @ 16", "Kendall's tau", "2 of 2", "errors are within the aim", "out/report.html"):
         assert words in said
     table = pd.read_csv(bench / "out" / "fidelity.csv")
     assert list(zip(table["load"], table["system"], strict=True)) == [
