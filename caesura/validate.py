@@ -156,6 +156,7 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
 
     from profiler.agreement import Alone
     from profiler.backend.backend import make_model
+    from profiler.backend.kv_cache import PageLockRefused
 
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -165,9 +166,10 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
         model = make_model(config, device, max_context=longest)
         backend = _make_backend(plan, systems, model, sizes.pop())
         alone = Alone(model, longest, backend.tables.block_size) if plan.checked_sessions else None
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, PageLockRefused):
         raise UserError(
-            f"{config.name} with pools of {pools} does not fit {plan.device}; choose smaller ones with --kv-capacity"
+            f"{config.name} with pools of {pools} does not fit here; choose smaller ones with --kv-capacity and "
+            "--host-capacity"
         ) from None
     return Bench(device, backend, alone)
 

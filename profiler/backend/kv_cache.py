@@ -14,6 +14,10 @@ import torch
 from profiler.backend.model_config import ModelConfig
 
 
+class PageLockRefused(RuntimeError):
+    """The driver does not page-lock so much host memory."""
+
+
 class KVCache:
     """Device and host pools of one model.
 
@@ -76,13 +80,13 @@ def page_lock(memory: torch.Tensor) -> None:
     torch's own pinned allocator rounds up to a power of two: a pool of 40 GB would lock 64.
 
     Raises:
-        RuntimeError: the driver refuses.
+        PageLockRefused: the driver refuses.
     """
     memory.zero_()  # lets every core touch its share of the pages
     runtime: Any = torch.cuda
     error = int(runtime.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 1))
     if error:
-        raise RuntimeError(f"the driver refuses to page-lock {memory.nbytes / 1e9:.1f} GB (error {error})")
+        raise PageLockRefused(f"the driver refuses to page-lock {memory.nbytes / 1e9:.1f} GB (error {error})")
 
 
 def unlock(memory: torch.Tensor) -> None:

@@ -103,7 +103,7 @@ def test_twins_differ_in_batching_alone(twin: str) -> None:
     assert keys <= {"engine.token_budget", "engine.chunked_prefill", "engine.mixed_batches"}
 
 
-SHIPPED = sorted([paths.configs() / "quickstart.yaml", *(paths.configs() / "experiments").glob("*.yaml")])
+SHIPPED = sorted([*paths.configs().glob("quickstart*.yaml"), *(paths.configs() / "experiments").glob("*.yaml")])
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -14,7 +14,7 @@ from caesura import paths
 from caesura.schema import json_schema
 
 SCHEMA = json.loads(json_schema())
-SHIPPED = sorted([paths.configs() / "quickstart.yaml", *(paths.configs() / "experiments").glob("*.yaml")])
+SHIPPED = sorted([*paths.configs().glob("quickstart*.yaml"), *(paths.configs() / "experiments").glob("*.yaml")])
 
 
 def holds(experiment: dict[str, Any]) -> bool:

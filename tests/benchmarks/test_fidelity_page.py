@@ -1,0 +1,24 @@
+"""The page of the recorded runs is renewed between its marks and nowhere else."""
+
+from __future__ import annotations
+
+from benchmarks.fidelity_page import BEGIN, END, FIGURES, PAGE, markdown, with_made
+from caesura.tables import Rows
+
+
+def test_only_what_lies_between_the_marks_is_renewed():
+    page = f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nrest\n"
+    assert with_made(page, "new") == f"# Title\n\n{BEGIN}\n\nnew\n\n{END}\n\nrest\n"
+
+
+def test_a_table_is_written_under_its_title():
+    rows = Rows("Errors", ["system", "mean"], [["vllm", "+1.0"]])
+    assert markdown(rows) == "Errors:\n\n| system | mean |\n| --- | ---: |\n| vllm | +1.0 |"
+
+
+def test_the_page_has_both_marks_and_its_figures():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.count(BEGIN) == page.count(END) == 1
+    for name in FIGURES:
+        assert f"figures/fidelity-{name}.png" in page
+        assert (PAGE.parent / "figures" / f"fidelity-{name}.png").stat().st_size > 10_000
