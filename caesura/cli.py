@@ -158,6 +158,25 @@ def list_systems() -> None:
         show_list(("system", "what it does", "rules from"), rows)
 
 
+@app.command("routers")
+def list_routers() -> None:
+    """List the routers that spread sessions over the replicas of a cluster."""
+    with _said_plainly():
+        from caesura.terminal import show_list
+        from policies.registry import ROUTERS, make_router, names
+
+        routers = [(name, make_router(name)) for name in names(ROUTERS)]
+        rows = [
+            (name, _first_line(router), "no: can be simulated in parts" if router.stateless else "yes")
+            for name, router in routers
+        ]
+        show_list(("router", "who serves a session", "looks at replicas"), rows)
+
+
+def _first_line(thing: object) -> str:
+    return (type(thing).__doc__ or "").strip().partition("\n")[0]
+
+
 @app.command("profiles")
 def list_profiles() -> None:
     """List the cost profiles, and where their figures come from."""

@@ -66,8 +66,13 @@ class Comparison:
 
     @functools.cached_property
     def timeline(self) -> pd.DataFrame:
-        """One row a second of every run: sessions by state, GPU blocks by use."""
+        """One row a replica and second of every run: sessions by state, GPU blocks by use."""
         return self._joined("timeline")
+
+    @functools.cached_property
+    def replicas(self) -> pd.DataFrame:
+        """One row a replica of every run: its profile, what ended there, and its totals."""
+        return self._joined("replicas")
 
     @property
     def systems(self) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from caesura.cluster_setup import ClusterSetup, find_cluster
 from caesura.errors import ConfigError, UserError, did_you_mean, listed
 from caesura.generator_file import with_generator
 from caesura.generator_schema import Generate, GeneratedTrace
@@ -47,6 +48,7 @@ class Setup:
         profile: with the capacities of this experiment.
         profile_reference: its name or, for one of the user's own, the absolute path.
         trace: a shipped trace's name, the path of a file, or how to draw one.
+        cluster: the replicas and the router; None for one replica. ``profile`` is then that of the first.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Setup:
     profile: Profile
     profile_reference: str
     trace: str | Path | GeneratedTrace
+    cluster: ClusterSetup | None = None
 
 
 def read_setup(path: Path, overrides: Sequence[Override] = ()) -> Setup:
@@ -80,15 +83,16 @@ def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Overri
     extend_search_path(base)
     faults: list[str] = []
     systems = _systems(experiment, source, base, faults)
-    profile = _profile(experiment, source, base, systems, faults)
+    cluster = find_cluster(experiment, source, base, systems, faults)
+    profiles = _profiles(experiment, source, base, systems, cluster, faults)
     trace = _trace(experiment, source, base, faults)
     experiment = _with_arrivals_found(experiment, source, base, faults)
     _check_sweep(experiment, source, faults)
-    if faults or profile is None or trace is None:
+    if faults or not profiles or trace is None:
         raise ConfigError(faults)
     check_names(systems, source)
-    reference = profile_reference(experiment.replica.profile, base)
-    return Setup(name, base, experiment, tuple(systems), profile, reference, trace)
+    reference = profile_reference(experiment.replica.profile, base) if cluster is None else cluster.groups[0].reference
+    return Setup(name, base, experiment, tuple(systems), profiles[0], reference, trace, cluster)
 
 
 def resolved(setup: Setup, systems: Sequence[System], load: float | list[float], seeds: list[int]) -> dict[str, Any]:
@@ -113,14 +117,17 @@ def resolved(setup: Setup, systems: Sequence[System], load: float | list[float],
             "host_capacity": f"{setup.profile.host_capacity_tokens} tokens",
             **({} if horizon is None else {"horizon": horizon}),
         },
+        **({} if setup.cluster is None else {"cluster": setup.cluster.written()}),
         "systems": [{"name": system.name, **system.rules()} for system in systems],
         "seeds": seeds,
     }
 
 
 def max_context(setup: Setup) -> int | None:
-    """The longest context in tokens: the experiment's, or else the profile's."""
-    return setup.experiment.workload.max_context or setup.profile.max_context
+    """The longest context in tokens: the experiment's, or else the profile's, the smallest of a cluster."""
+    profiles = [setup.profile] if setup.cluster is None else [group.profile for group in setup.cluster.groups]
+    limits = [profile.max_context for profile in profiles if profile.max_context is not None]
+    return setup.experiment.workload.max_context or min(limits, default=None)
 
 
 def parse_override(text: str) -> Override:
@@ -225,27 +232,36 @@ def _check_rules(system: System) -> None:
             raise UserError(f"{what} {name!r} cannot be made: {type(error).__name__}: {error}") from None
 
 
-def _profile(
-    experiment: Experiment, source: Source, base: Path, systems: Sequence[System], faults: list[str]
-) -> Profile | None:
-    try:
-        profile = replica_profile(experiment.replica, base)
-    except ConfigError as error:
-        faults.extend(error.faults)
-        return None
-    except UserError as error:
-        faults.append(source.fault(("replica", "profile"), str(error)))
-        return None
-    for system in systems:
-        least = LEAST_BLOCKS * system.engine.block_size
-        if profile.kv_capacity_tokens < least:
-            fault = f"{profile.kv_capacity_tokens} tokens of KV cache; {system.name} needs at least {least}"
-            faults.append(source.fault(("replica", "kv_capacity"), fault))
-    limit, wanted = profile.max_context, experiment.workload.max_context
-    if limit is not None and wanted is not None and wanted > limit:
-        fault = f"{wanted} tokens; the model {profile.model} takes at most {limit}"
-        faults.append(source.fault(("workload", "max_context"), fault))
-    return profile
+def _profiles(
+    experiment: Experiment,
+    source: Source,
+    base: Path,
+    systems: Sequence[System],
+    cluster: ClusterSetup | None,
+    faults: list[str],
+) -> list[Profile]:
+    """The profile of the replica, or of each group of a cluster, checked against what the systems need."""
+    at: list[tuple[Loc, Profile]] = []
+    if cluster is not None:
+        at = [(("cluster", "replicas", index), group.profile) for index, group in enumerate(cluster.groups)]
+    elif experiment.cluster is None:
+        try:
+            at = [(("replica",), replica_profile(experiment.replica, base))]
+        except ConfigError as error:
+            faults.extend(error.faults)
+        except UserError as error:
+            faults.append(source.fault(("replica", "profile"), str(error)))
+    for place, profile in at:
+        for system in systems:
+            least = LEAST_BLOCKS * system.engine.block_size
+            if profile.kv_capacity_tokens < least:
+                fault = f"{profile.kv_capacity_tokens} tokens of KV cache; {system.name} needs at least {least}"
+                faults.append(source.fault((*place, "kv_capacity"), fault))
+        limit, wanted = profile.max_context, experiment.workload.max_context
+        if limit is not None and wanted is not None and wanted > limit:
+            fault = f"{wanted} tokens; the model {profile.model} takes at most {limit}"
+            faults.append(source.fault(("workload", "max_context"), fault))
+    return [profile for _, profile in at]
 
 
 def _trace(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> str | Path | GeneratedTrace | None:

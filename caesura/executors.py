@@ -13,15 +13,16 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from caesura.cluster_runs import Shard, dealt
 from caesura.errors import UserError, did_you_mean
 from caesura.progress import Shares, reporter
 from caesura.run_folder import Files
-from caesura.runs import Fault, Run, attempt
+from caesura.runs import Fault, Run, attempt, simulate_shard_of
 
 Outcome = Files | Fault
 _SESSIONS_WORTH_A_PROCESS = 500
@@ -81,7 +82,8 @@ class LocalProcesses:
         left = dict(enumerate(runs))
         if count <= 1:
             for index, run in left.items():
-                yield index, attempt(run, on_progress=reporter(shares.file, index))
+                in_shards = None if small or self.jobs == 1 else _Shards(self.jobs or joblib.cpu_count())
+                yield index, attempt(run, on_progress=reporter(shares.file, index), in_shards=in_shards)
             return
         while left:
             try:
@@ -94,6 +96,26 @@ class LocalProcesses:
                     raise UserError("a process ended before it had begun a run; try fewer --jobs") from None
                 for index in begun:
                     yield index, _alone(index, left.pop(index), shares)
+
+
+class _Shards:
+    """The shards of a cluster, in processes of this machine."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+
+    def __call__(self, run: Run) -> Sequence[Shard]:
+        """What all shards of a run leave behind; raises as ``simulate_shard_of``."""
+        assert run.cluster is not None
+        tasks = [joblib.delayed(simulate_shard_of)(run, only) for only in dealt(run.cluster, self._jobs)]
+        with deaf_children():
+            finished: Generator[Shard] = joblib.Parallel(n_jobs=self._jobs, backend="loky", return_as="generator")(
+                tasks
+            )
+        try:
+            return list(finished)
+        finally:
+            _stop_workers(finished)
 
 
 def _alone(index: int, run: Run, shares: Shares) -> Outcome:
@@ -133,7 +155,7 @@ def deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stop_workers(finished: Generator[tuple[int, Outcome]]) -> None:
+def _stop_workers(finished: Generator[Any]) -> None:
     """End the processes at once, so that no later sweep meets modules or folders of this one."""
     from joblib.externals.loky import get_reusable_executor
 

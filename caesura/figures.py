@@ -133,7 +133,7 @@ def memory(comparison: Comparison, load: float | None = None) -> Picture:
     timeline = comparison.timeline
     timeline = timeline[(timeline["load"] == load) & (timeline["seed"] == comparison.seeds[0])]
     for axes, system in zip(grid.flat, systems, strict=False):
-        rows = timeline[timeline["system"] == system]
+        rows = timeline[timeline["system"] == system].groupby("time", as_index=False)[[*USES, "unused"]].sum()
         pool = rows[[*USES, "unused"]].sum(axis=1).max()
         stride = max(1, len(rows) // 240)
         binned = rows.groupby(np.arange(len(rows)) // stride)[["time", *USES]].mean()

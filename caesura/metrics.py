@@ -119,7 +119,8 @@ def window_shares(record: RunRecord) -> dict[str, float]:
     """What the GPU and its KV memory did while sessions arrived: the drain that follows says little about a load.
 
     The window is the whole steps of the timeline before the last arrival, or all of them where there are none. In it:
-    ``recompute_share`` of the forward time, ``busy_share`` of the time, and the uses of memory as ``memory_shares``.
+    ``recompute_share`` of the forward time, ``busy_share`` of the time (of a cluster, the mean over its replicas), and
+    the uses of memory as ``memory_shares``.
 
     Raises:
         UnbalancedMemory: the six uses do not add up to 100 %, in the window or over the whole run.
@@ -135,13 +136,14 @@ def window_shares(record: RunRecord) -> dict[str, float]:
     def over_window(name: str) -> float:
         return float((timeline[name] * seconds)[window].sum())
 
-    span, size = float(seconds[window].sum()), record.totals["block_size"]
+    count = max(1, len(record.replicas["replica"])) if record.replicas else 1
+    span, size = float(seconds[window].sum()) / count, record.totals["block_size"]
     token_s = {column: size * over_window(use.removeprefix("waste_")) for use, column in USES.items()}
     token_s["memory_token_s"] = size * record.totals["gpu_blocks"] * span
     return {
         "window_s": span,
         "recompute_share": _ratio(over_window("recompute_forward"), over_window("forward")),
-        "busy_share": _ratio(over_window("forward"), span),
+        "busy_share": _ratio(over_window("forward"), span * count),
         **memory_shares(token_s),
     }
 

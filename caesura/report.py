@@ -15,8 +15,9 @@ from caesura.figures import FIGURES
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import Run, versions
 from caesura.systems import differences
-from caesura.tables import detail_rows, difference_rows, latency_rows, split_rows
+from caesura.tables import detail_rows, difference_rows, latency_rows, move_rows, replica_rows, split_rows
 from caesura.units import format_seconds
+from sim.profile import Profile
 
 _EXCEPTIONS = {
     "cut": "were cut to the model's context",
@@ -51,23 +52,15 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
 
 
 def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
-    experiment, profile = setup.experiment, setup.profile
+    experiment = setup.experiment
     replayed = experiment.workload.arrivals.replay is not None
     return {
         "name": setup.name,
         "load_unit": "times the recorded speed" if replayed else "sessions/s",
         "duration": experiment.workload.duration,
         "objective": experiment.objective.model_dump(),
-        "profile": {
-            "name": setup.profile_reference,
-            "model": profile.model,
-            "gpu": profile.gpu,
-            "origin": profile.origin,
-            "source": profile.source,
-            "misses_aim": profile.measured is not None and not profile.measured.within_aim,
-            "kv_capacity_tokens": profile.kv_capacity_tokens,
-            "host_capacity_tokens": profile.host_capacity_tokens,
-        },
+        "profile": _profile_facts(setup.profile_reference, setup.profile),
+        "replicas": _replica_facts(setup),
         "systems": [
             {"name": system.name, "preset": system.preset, "summary": system.summary, "origin": system.origin}
             for system in setup.systems
@@ -76,6 +69,26 @@ def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
         "versions": versions(),
         "runs": [run.label | {"folder": run.name} for run in runs],
     }
+
+
+def _profile_facts(reference: str, profile: Profile) -> dict[str, Any]:
+    return {
+        "name": reference,
+        "model": profile.model,
+        "gpu": profile.gpu,
+        "origin": profile.origin,
+        "source": profile.source,
+        "misses_aim": profile.measured is not None and not profile.measured.within_aim,
+        "kv_capacity_tokens": profile.kv_capacity_tokens,
+        "host_capacity_tokens": profile.host_capacity_tokens,
+    }
+
+
+def _replica_facts(setup: Setup) -> list[dict[str, Any]]:
+    """How many replicas there are of each sort."""
+    if setup.cluster is None:
+        return [{"count": 1, **_profile_facts(setup.profile_reference, setup.profile)}]
+    return [{"count": one.count, **_profile_facts(one.reference, one.profile)} for one in setup.cluster.groups]
 
 
 def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
@@ -94,6 +107,8 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         latency=latency_rows(comparison),
         detail=detail_rows(comparison, comparison.knee),
         splits=split_rows(comparison),
+        replicas=replica_rows(comparison, comparison.knee),
+        moves=move_rows(comparison, comparison.knee),
         differences=difference_rows(comparison),
         oracles=comparison.oracles(),
         images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},

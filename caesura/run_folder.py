@@ -1,8 +1,8 @@
 """The folder of one run: written whole or not at all, and read back as data frames.
 
 ``config.yaml`` (an experiment file that repeats the run), ``provenance.json`` (versions, hashes, seed, wall time),
-``sessions.parquet``, ``calls.parquet``, ``timeline.parquet`` and ``summary.json``. All but the provenance is the same
-to the last byte for the same configuration and seed.
+``sessions.parquet``, ``calls.parquet``, ``timeline.parquet``, ``replicas.parquet`` and ``summary.json``. All but the
+provenance is the same to the last byte for the same configuration and seed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from caesura.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("sessions", "calls", "timeline")
+TABLES = ("sessions", "calls", "timeline", "replicas")
 _UNFINISHED = ".unfinished-"
 Files = dict[str, bytes]
 """The content of each file of a run, by its name."""
@@ -37,10 +37,11 @@ def encode_run(
     sessions: Mapping[str, Any],
     calls: Mapping[str, Any],
     timeline: Mapping[str, Any],
+    replicas: Mapping[str, Any],
 ) -> Files:
     """The files of a run as bytes, so that one process can simulate and another one write."""
     files: Files = {}
-    for name, columns in zip(TABLES, (sessions, calls, timeline), strict=True):
+    for name, columns in zip(TABLES, (sessions, calls, timeline, replicas), strict=True):
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(dict(columns)), buffer, compression="zstd")
         files[f"{name}.parquet"] = buffer.getvalue().to_pybytes()
@@ -106,7 +107,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """One of the tables of a run: ``sessions``, ``calls`` or ``timeline``."""
+    """One of the tables of a run: ``sessions``, ``calls``, ``timeline`` or ``replicas``."""
     import pandas as pd
 
     file = folder / f"{name}.parquet"

@@ -11,12 +11,14 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from caesura.arrivals_schema import Arrivals
+from caesura.cluster_runs import Shard, can_be_split, joined, simulate_share
+from caesura.cluster_setup import ClusterSetup
 from caesura.config import Setup, extend_search_path, max_context, resolved
 from caesura.errors import UserError, listed
 from caesura.generator_schema import GeneratedTrace
@@ -38,6 +40,7 @@ from sim.errors import SimulationError
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.run import simulate
+from traces.session import Session
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CODE = (
@@ -48,6 +51,8 @@ _SURE_TO_ARRIVE = 50
 _loaded: dict[str, str] = {}
 _LIBRARIES = ("numpy", "scipy", "simpy", "pyarrow")
 Progress = Callable[[float], None]
+InShards = Callable[["Run"], Sequence[Shard]]
+"""Simulates all shards of a run's cluster."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Run:
         base: the folder where user policies are looked for.
         sources: hashes of the code that decides: Caesura's, and that of each ``module:Class`` among the rules.
         key: a hash of everything that determines the result.
+        cluster: replicas and router; None for one replica of ``profile``.
     """
 
     system: System
@@ -73,6 +79,7 @@ class Run:
     base: Path
     sources: dict[str, str]
     key: str
+    cluster: ClusterSetup | None = None
 
     @property
     def work(self) -> float:
@@ -136,7 +143,8 @@ def make_run(setup: Setup, system: System, load: float, seed: int) -> Run:
     trace = setup.trace
     # A drawn trace is its parameters and the code.
     drawn_from = trace.model_dump_json() if isinstance(trace, GeneratedTrace) else trace_hash(trace)
-    policies, code = _policy_sources(system), _code_hash()
+    cluster = None if setup.cluster is None else setup.cluster.under(system)
+    policies, code = _policy_sources(system, cluster), _code_hash()
     determinants = {
         "workload": config["workload"] | {"trace": drawn_from, "max_context": workload.max_context},
         "arrivals": _arrivals_hash(experiment.workload.arrivals),
@@ -144,12 +152,17 @@ def make_run(setup: Setup, system: System, load: float, seed: int) -> Run:
         "profile": setup.profile.model_dump(mode="json"),
         "horizon": experiment.replica.horizon,
         "system": system.rules(),
+        "cluster": None if cluster is None else _content(cluster),
         "policy": policies,
         "code": code,
     }
     key = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
     sources = {"caesura": code, **policies}
-    return Run(system, workload, setup.profile, experiment.replica.horizon, config, setup.base, sources, key)
+    return Run(system, workload, setup.profile, experiment.replica.horizon, config, setup.base, sources, key, cluster)
+
+
+def _content(cluster: ClusterSetup) -> dict[str, Any]:
+    return cluster.written() | {"profiles": [group.profile.model_dump(mode="json") for group in cluster.groups]}
 
 
 def _check_workload(first: WorkloadSpec) -> None:
@@ -159,13 +172,16 @@ def _check_workload(first: WorkloadSpec) -> None:
             make_sessions(replace(first, load=load))
 
 
-def attempt(run: Run, lent: Lent | None = None, on_progress: Progress | None = None) -> Files | Fault:
+def attempt(
+    run: Run, lent: Lent | None = None, on_progress: Progress | None = None, in_shards: InShards | None = None
+) -> Files | Fault:
     """Simulate one run in any process of any machine.
 
     Args:
         run: what to simulate.
         lent: the sessions of trace files, for a machine that does not have them.
         on_progress: called now and then with the share of sessions that have left.
+        in_shards: simulates a cluster that can be split in several processes.
 
     Returns:
         The files of the run's folder, or why there are none.
@@ -176,7 +192,7 @@ def attempt(run: Run, lent: Lent | None = None, on_progress: Progress | None = N
     try:
         _check_sources(run)
         with lending(lent or {}):
-            return perform(run, on_progress)
+            return perform(run, on_progress, in_shards)
     except ForeignCode:
         raise
     except UserError as error:
@@ -185,14 +201,14 @@ def attempt(run: Run, lent: Lent | None = None, on_progress: Progress | None = N
         return Fault(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def perform(run: Run, on_progress: Progress | None = None) -> Files:
+def perform(run: Run, on_progress: Progress | None = None, in_shards: InShards | None = None) -> Files:
     """Simulate; the files of the run's folder.
 
     Raises:
         UserError: the workload cannot be made, or the simulation cannot go on.
     """
     begin = time.perf_counter()
-    record, workload = simulate_run(run, on_progress=on_progress)
+    record, workload = simulate_run(run, on_progress=on_progress, in_shards=in_shards)
     sessions, calls = session_table(record), call_table(record)
     summary = run.label | summarize(record, sessions, calls, cut=workload["cut"], turned_away=workload["rejected"])
     provenance = {
@@ -205,7 +221,7 @@ def perform(run: Run, on_progress: Progress | None = None) -> Files:
         "wall_s": time.perf_counter() - begin,
         "versions": versions(),
     }
-    return encode_run(run.config, provenance, summary, sessions, calls, record.timeline)
+    return encode_run(run.config, provenance, summary, sessions, calls, record.timeline, record.replicas)
 
 
 def simulate_run(
@@ -214,6 +230,7 @@ def simulate_run(
     policy: InterceptPolicy | None = None,
     log_decisions: bool = False,
     on_progress: Progress | None = None,
+    in_shards: InShards | None = None,
 ) -> tuple[RunRecord, dict[str, Any]]:
     """The record of a run, and of its workload the hash and how many sessions were cut or rejected beforehand.
 
@@ -222,6 +239,7 @@ def simulate_run(
         policy: a fresh policy object to use instead of the one that the run's system names.
         log_decisions: keep every decision with the numbers it was made from.
         on_progress: called now and then with the share of sessions that have left.
+        in_shards: simulates a cluster that can be split in several processes.
 
     Raises:
         UserError: the workload cannot be made, or the simulation cannot go on.
@@ -229,8 +247,25 @@ def simulate_run(
     extend_search_path(run.base)
     workload = make_sessions(run.workload)
     try:
-        record = simulate(
-            workload.sessions,
+        record = _record(run, workload.sessions, policy, log_decisions, on_progress, in_shards)
+    except SimulationError as error:
+        raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
+    facts = {"sha256": content_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
+    return record, facts
+
+
+def _record(
+    run: Run,
+    sessions: Sequence[Session],
+    policy: InterceptPolicy | None,
+    log_decisions: bool,
+    on_progress: Progress | None,
+    in_shards: InShards | None,
+) -> RunRecord:
+    cluster = run.cluster
+    if cluster is None:
+        return simulate(
+            sessions,
             policy=policy if policy is not None else make_policy(run.system.policy),
             order=make_order(run.system.order),
             settings=run.system.engine,
@@ -239,10 +274,25 @@ def simulate_run(
             log_decisions=log_decisions,
             on_progress=on_progress,
         )
+    if policy is not None:
+        raise UserError("each replica of a cluster needs a policy of its own; name its class in the system")
+    if in_shards is not None and can_be_split(cluster):
+        return joined(in_shards(run))
+    return joined([simulate_share(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress)])
+
+
+def simulate_shard_of(run: Run, only: Sequence[int]) -> Shard:
+    """Some replicas of a run's cluster, in any process.
+
+    Raises:
+        UserError: the workload cannot be made, or the simulation cannot go on.
+    """
+    assert run.cluster is not None
+    extend_search_path(run.base)
+    try:
+        return simulate_share(run.cluster, run.system, make_sessions(run.workload).sessions, run.horizon, only)
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
-    facts = {"sha256": content_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
-    return record, facts
 
 
 def versions() -> dict[str, str]:
@@ -276,7 +326,7 @@ def _code_hash() -> str:
 
 def _check_sources(run: Run) -> None:
     extend_search_path(run.base)
-    here = {"caesura": _code_hash(), **_policy_sources(run.system)}
+    here = {"caesura": _code_hash(), **_policy_sources(run.system, run.cluster)}
     foreign = [name for name, content in run.sources.items() if here.get(name) != content]
     if foreign:
         raise ForeignCode(
@@ -285,10 +335,10 @@ def _check_sources(run: Run) -> None:
         )
 
 
-def _policy_sources(system: System) -> dict[str, str]:
+def _policy_sources(system: System, cluster: ClusterSetup | None) -> dict[str, str]:
     """The content of every module that ``module:Class`` names in a system's rules; one that changed is loaded anew."""
     sources = {}
-    for name in [*_names(system.policy), *_names(system.order)]:
+    for name in [*_names(system.policy), *_names(system.order), *_names(cluster.router if cluster else {})]:
         module = name.partition(":")[0]
         found = importlib.util.find_spec(module) if ":" in name else None
         if found is not None and found.origin is not None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
 from caesura.arrivals_schema import Arrivals
+from caesura.cluster_schema import Cluster
 from caesura.generator_schema import GeneratedTrace
-from caesura.strict import Strict, no_switch
+from caesura.strict import Rule, Strict, no_switch
 from caesura.units import PoolSize, PositiveSeconds
 from sim.settings import EngineSettings
 
@@ -28,7 +29,6 @@ Seeds = Annotated[
         }
     ),
 ]
-Rule = Annotated[str, Field(min_length=1)] | dict[str, Any]
 
 
 def _trace_kind(value: object) -> str | None:
@@ -99,6 +99,9 @@ class SystemEntry(Strict):
         default=None, description="intercept policy: a name, module:Class, or {name: ..., parameter: value}"
     )
     order: Rule | None = Field(default=None, description="queue order, written like a policy")
+    router: Rule | None = Field(
+        default=None, description="router of the cluster for this system, written like a policy"
+    )
     engine: EngineSettings = Field(default=EngineSettings(), description="engine settings that differ from the preset")
 
     @model_validator(mode="after")
@@ -135,10 +138,11 @@ class Objective(Strict):
 
 
 class Experiment(Strict):
-    """Systems compared on one workload and one replica, over loads and seeds."""
+    """Systems compared on one workload and one replica, or a cluster of them, over loads and seeds."""
 
     workload: Workload
     replica: Replica = Replica()
+    cluster: Cluster | None = Field(default=None, description="several replicas behind a router; one without")
     systems: list[System] = Field(min_length=1, description="in the order of tables; ratios refer to the first")
     seeds: Seeds = Field(default=[0], description="a number n stands for seeds 0 to n-1")
     objective: Objective = Objective()

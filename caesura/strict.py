@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -15,6 +15,8 @@ _RATES_SCHEMA = {
 
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Rates = Annotated[list[Rate], Field(min_length=1), WithJsonSchema(_RATES_SCHEMA)]
+Rule = Annotated[str, Field(min_length=1)] | dict[str, Any]
+"""A policy, order or router by name, or with its parameters."""
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 

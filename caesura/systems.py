@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caesura import paths
 from caesura.errors import ConfigError, UserError, did_you_mean
-from caesura.schema import NAME, Rule, SystemEntry
+from caesura.schema import NAME, SystemEntry
+from caesura.strict import Rule
 from caesura.validation import validated
 from caesura.yaml_source import Loc, Source, read_yaml
 from sim.settings import EngineSettings
@@ -42,6 +43,7 @@ class System:
         policy: name of the intercept policy and its parameters.
         order: name of the queue order and its parameters.
         engine: all engine settings.
+        router: name of the router and its parameters; None leaves it to the cluster.
     """
 
     name: str
@@ -51,14 +53,17 @@ class System:
     policy: dict[str, Any]
     order: dict[str, Any]
     engine: EngineSettings
+    router: dict[str, Any] | None = None
 
     def rules(self) -> dict[str, Any]:
         """Everything that decides what this system does, as plain data: no names for people."""
-        return {"policy": self.policy, "order": self.order, "engine": self.engine.model_dump(mode="json")}
+        router = {} if self.router is None else {"router": self.router}
+        return {"policy": self.policy, "order": self.order, "engine": self.engine.model_dump(mode="json"), **router}
 
     def settings(self) -> dict[str, str]:
         """The same as flat ``key -> text``, for tables."""
         flat = {"policy": _rule_text(self.policy), "order": _rule_text(self.order)}
+        flat |= {} if self.router is None else {"router": _rule_text(self.router)}
         return flat | {f"engine.{key}": _text(value) for key, value in self.engine.model_dump(mode="json").items()}
 
 
@@ -109,6 +114,7 @@ def resolve(entry: str | SystemEntry, base: Path) -> System:
         policy=as_rule(policy),
         order=as_rule(order),
         engine=_merged([start.engine, entry.engine] if start else [entry.engine]),
+        router=None if entry.router is None else as_rule(entry.router),
     )
 
 

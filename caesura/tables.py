@@ -72,6 +72,37 @@ def difference_rows(comparison: Comparison) -> Rows:
     return Rows("Settings that are not alike; all others are", ["setting", *comparison.systems], rows)
 
 
+def replica_rows(comparison: Comparison, load: float) -> Rows:
+    """One row a replica at one load, first seed; none where no run has a cluster."""
+    table = comparison.replicas
+    table = table[(table["load"] == load) & (table["seed"] == comparison.seeds[0])]
+    rows = []
+    for _, row in table.iterrows() if table["replica"].max() > 0 else ():
+        seconds, memory = row["end_time"], row["memory_token_s"]
+        waste = sum(row[name] for name in table.columns if name.startswith("waste_"))
+        measures = [row["sessions"], row["calls"], row["emitted_tokens"] / seconds]
+        shares = [row["forward_s"] / seconds, row["useful_token_s"] / memory, waste / memory]
+        name = f"{row['system']} / {row['replica']}"
+        rows.append([name, str(row["gpu"]), *map(number, measures), *(number(100 * share) for share in shares)])
+    headings = ["system / replica", "GPU", "sessions", "calls", "output tok/s", "busy %", "useful memory %", "waste %"]
+    return Rows(
+        f"Each replica over the whole run, at load {load:g} ({comparison.load_unit}), first seed", headings, rows
+    )
+
+
+def move_rows(comparison: Comparison, load: float) -> Rows:
+    """What moving sessions cost, one row a system; none where no session moved."""
+    names = ("moves", "transferred_bytes", "move_recomputed_tokens")
+    table = comparison.at(load)
+    rows = [
+        [str(row["system"]), number(row["moves"]), number(row["transferred_bytes"] / 1e9), number(row[names[2]])]
+        for _, row in table.iterrows()
+        if comparison.runs["moves"].sum()
+    ]
+    headings = ["system", "moves between replicas", "KV copied, GB", "tokens recomputed for moves"]
+    return Rows(f"Sessions that went on at another replica, at load {load:g} ({comparison.load_unit})", headings, rows)
+
+
 def number(value: Any) -> str:
     """Three significant digits, no exponents; a dash for what was not measured."""
     if value is None or not math.isfinite(value):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from caesura.comparison import Comparison
 from caesura.sweep_results import Sweep, failure_rows, measure_rows
-from caesura.tables import Rows, detail_rows, latency_rows, split_rows
+from caesura.tables import Rows, detail_rows, latency_rows, move_rows, split_rows
 
 _PIPED_WIDTH = 132
 _SCREENFUL = 60
@@ -19,7 +19,13 @@ _SCREENFUL = 60
 def show_comparison(comparison: Comparison, kept: int) -> None:
     """What a comparison found, and where the rest of it lies."""
     console = _console()
-    for rows in (latency_rows(comparison), detail_rows(comparison, comparison.knee), split_rows(comparison)):
+    knee = comparison.knee
+    for rows in (
+        latency_rows(comparison),
+        detail_rows(comparison, knee),
+        move_rows(comparison, knee),
+        split_rows(comparison),
+    ):
         if rows.rows:
             console.print(rows.title, style="bold", highlight=False)
             console.print(_table(rows), "")
@@ -91,8 +97,9 @@ def _table(rows: Rows) -> Table:
 
 def _remarks(comparison: Comparison, kept: int) -> list[str]:
     remarks = []
-    profile = comparison.facts["profile"]
-    if profile["origin"] == "estimate":
+    for profile in comparison.facts["replicas"]:
+        if profile["origin"] != "estimate":
+            continue
         remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
     if profile.get("misses_aim"):
         remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")

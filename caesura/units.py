@@ -24,6 +24,7 @@ BYTES = {
 }
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµ]*)\s*")
 _DURATION_EXAMPLES = "write a number of seconds or, for example, '600 s', '5 min', '100 ms'"
+_BANDWIDTH_EXAMPLES = "write, for example, '25 GB/s' or '400 MB/s'"
 _CAPACITY_EXAMPLES = "write, for example, '24 GB', '24 GiB' or '50000 tokens'"
 
 
@@ -82,6 +83,24 @@ def parse_capacity(value: object) -> Capacity:
     raise ValueError(f"{value!r} {fault}; {_CAPACITY_EXAMPLES}")
 
 
+def parse_bandwidth(value: object) -> float:
+    """Bytes per second from a text such as ``25 GB/s``.
+
+    Raises:
+        ValueError: no unit, an unknown one, or a bandwidth that is not positive.
+    """
+    if isinstance(value, float):
+        return value
+    text = str(value).strip()
+    unit = text.removesuffix("/s").rstrip().lstrip("0123456789._+-eE ") if text.endswith("/s") else ""
+    if unit not in BYTES:
+        raise ValueError(f"{value!r} is not a bandwidth; {_BANDWIDTH_EXAMPLES}")
+    number, _ = _split(text.removesuffix("/s").rstrip(), _BANDWIDTH_EXAMPLES)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError(f"{value!r} must be more than 0; {_BANDWIDTH_EXAMPLES}")
+    return number * BYTES[unit]
+
+
 def format_seconds(seconds: float) -> str:
     """A duration for a person: ``90 ms``, ``4.5 s``, ``10 min``."""
     if 0 < abs(seconds) < 1:
@@ -107,6 +126,13 @@ def _positive_seconds(value: object) -> float:
     return seconds
 
 
+def _delay(value: object) -> float:
+    seconds = parse_seconds(value)
+    if seconds < 0:
+        raise ValueError(f"{value!r} must be at least 0; {_DURATION_EXAMPLES}")
+    return seconds
+
+
 _TIME_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "description": "seconds"},
@@ -120,6 +146,18 @@ _CAPACITY_SCHEMA: dict[str, Any] = {
     "examples": ["24 GB", "24 GiB", "50000 tokens"],
 }
 
+_DELAY_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "number", "minimum": 0, "description": "seconds"}, _TIME_SCHEMA["anyOf"][1]],
+    "examples": ["1 ms", 0],
+}
+_BANDWIDTH_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^\s*[0-9._]+([eE][+-]?[0-9]+)?\s*(B|[kKMGT]B|[KMGT]iB)\s*/s\s*$",
+    "examples": ["25 GB/s"],
+}
+
+Delay = Annotated[float, BeforeValidator(_delay), WithJsonSchema(_DELAY_SCHEMA)]
+Bandwidth = Annotated[float, BeforeValidator(parse_bandwidth), WithJsonSchema(_BANDWIDTH_SCHEMA)]
 PositiveSeconds = Annotated[float, BeforeValidator(_positive_seconds), WithJsonSchema(_TIME_SCHEMA)]
 PoolSize = Annotated[
     Capacity, BeforeValidator(parse_capacity), PlainSerializer(str, return_type=str), WithJsonSchema(_CAPACITY_SCHEMA)
