@@ -98,11 +98,10 @@ def _table(rows: Rows) -> Table:
 def _remarks(comparison: Comparison, kept: int) -> list[str]:
     remarks = []
     for profile in comparison.facts["replicas"]:
-        if profile["origin"] != "estimate":
-            continue
-        remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
-    if profile.get("misses_aim"):
-        remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
+        if profile["origin"] == "estimate":
+            remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
+        if profile.get("misses_aim"):
+            remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
     if oracles := comparison.oracles():
         remarks.append(f"Oracle: {', '.join(oracles)} knew how long every pause would last.")
     for measure in ("rejected", "failed", "unfinished"):

@@ -66,6 +66,7 @@ class CostModel:
             + _matrix_time(cost, tokens)
             + cost.prefill_read_s * batch.prefill_context
             + cost.pair_s * batch.prefill_pairs
+            + cost.exchange_s * tokens
         )
 
     def _outside_device(self, batch: Batch) -> float:

@@ -27,7 +27,7 @@ class PhysicalForward(_Facts):
     overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
     device = per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
         + decode_read_s * (context tokens of decoding sessions)
-        + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks)
+        + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks) + exchange_s * x
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
     A pass with chunks cannot end before the host has launched its kernels. Both x and n count the decoding sessions as
@@ -49,6 +49,9 @@ class PhysicalForward(_Facts):
     decode_read_s: float = Field(ge=0)
     prefill_read_s: float = Field(default=0.0, ge=0)
     pair_s: float = Field(ge=0)
+    exchange_s: float = Field(
+        default=0.0, ge=0, description="for each of the x tokens, where several GPUs add up what each has computed"
+    )
     decode_sizes: tuple[int, ...] = Field(
         default=(), description="decoding sessions are padded to the next of these, ascending; to none beyond the last"
     )
@@ -110,11 +113,16 @@ class Measurement(_Facts):
 
 
 class Profile(_Facts):
-    """Costs and sizes of one model on one GPU. Bytes, tokens, seconds."""
+    """Costs and sizes of one model on one GPU, or on several that serve as one. Bytes, tokens, seconds.
+
+    With ``tensor_parallel`` GPUs all figures are those of the whole: KV per token and the pools over all of them, and
+    copies over all their links to the host at once.
+    """
 
     name: str
     model: str
     gpu: str
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that one replica spans")
     origin: Literal["measured", "published", "estimate"]
     source: str
     kv_bytes_per_token: int = Field(gt=0)

@@ -79,7 +79,7 @@ FAULTS = {
     "unknown router": ("{replicas: 2, router: round-robbin}", "cluster.router", "did you mean 'round-robin'?"),
     "unknown router of a system": ("{replicas: 2}", "systems[0].router", "no such name in routers: 'x'"),
     "no replicas": ("{replicas: 0}", "cluster.replicas", "at least 1"),
-    "empty list": ("{replicas: []}", "cluster.replicas", "at least 1"),
+    "empty list": ("{replicas: []}", "cluster.replicas", "at least one"),
     "unknown key": ("{replicas: 2, routr: affinity}", "cluster.routr", "did you mean 'router'?"),
     "bad bandwidth": ("{replicas: 2, kv_transfer: {bandwidth: 25 GB}}", "kv_transfer.bandwidth", "25 GB/s"),
     "negative latency": ("{replicas: 2, kv_transfer: {bandwidth: 1 GB/s, latency: -1}}", "latency", "at least 0"),

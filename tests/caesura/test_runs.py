@@ -17,7 +17,14 @@ from caesura.config import parse_override, read_setup
 from caesura.run_folder import clear_unfinished, is_complete
 from caesura.runs import expand
 
-SAME_BYTES = ("sessions.parquet", "calls.parquet", "timeline.parquet", "summary.json", "config.yaml")
+SAME_BYTES = (
+    "sessions.parquet",
+    "calls.parquet",
+    "timeline.parquet",
+    "replicas.parquet",
+    "summary.json",
+    "config.yaml",
+)
 ALL_FILES = {*SAME_BYTES, "provenance.json"}
 
 
