@@ -81,7 +81,8 @@ class Scipy:
     def _ends(self) -> tuple[float, float]:
         """Cumulative probabilities of the two ends; a discrete distribution may draw ``least`` itself."""
         before = math.ceil(self.least) - 1 if is_discrete(self.name) else self.least
-        return float(self._frozen.cdf(before)), float(self._frozen.cdf(self.most))
+        with np.errstate(all="ignore"):
+            return float(self._frozen.cdf(before)), float(self._frozen.cdf(self.most))
 
     def values(self, uniform: Values) -> Values:
         low, high = self._ends

@@ -209,7 +209,7 @@ def _as_curve(values: Values, whole: bool, points: int, tried: tuple[Candidate, 
     distribution = Quantiles(tuple(knots.tolist()), tuple(places.tolist()))
     written: dict[str, object] = {"quantiles": [_plain(knot) for knot in knots]}
     if not np.array_equal(places, np.linspace(0, 1, len(places))):
-        written["at"] = [_plain(place) for place in places]
+        written["at"] = [round(float(place), 6) for place in places]
     return Fitted(distribution, written, ks_distance(values, distribution, whole), tried, len(values))
 
 

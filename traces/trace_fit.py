@@ -1,0 +1,265 @@
+"""A generator fitted to a trace: the shape of a workload, to share in place of the workload itself.
+
+Per kind of session: calls, first prompts, outputs; per sort of pause: durations and returned tokens; which pause
+follows which, where that is not left to chance; contexts that the client rewrites; and how alike the values of one
+session are. What it leaves out: how a quantity depends on another or on its place in the session, which blocks are
+shared, and how the arrival rate drifts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from traces.arrival_fit import FittedArrivals, fit_arrivals
+from traces.distributions import Values
+from traces.fitting import Fitted, fit_distribution, likeness, rounded
+from traces.session import Pause, Session
+from traces.shapes import pause_label
+
+FEWEST_PAUSES = 20
+MOST_SORTS = 12
+LEAST_CHAINED = 0.1
+LEAST_LIKENESS = 0.05
+OTHER = "other"
+UNKNOWN_ARRIVALS: Mapping[str, object] = {"poisson": {"rate": 1.0}}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One quantity of a trace and what stands for it.
+
+    Attributes:
+        kind: of session.
+        name: such as ``calls``, ``prompt``, ``output``, ``pause tool:search``, ``returned user``.
+        values: as recorded.
+        fitted: what stands for them.
+        unit: ``tokens``, ``s``, or empty.
+    """
+
+    kind: str
+    name: str
+    values: Values
+    fitted: Fitted
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTrace:
+    """A generator file's content, and how it came about.
+
+    Attributes:
+        written: as a generator file says it.
+        quantities: every distribution in it.
+        arrivals: the arrival process; None where the trace records too few arrivals.
+    """
+
+    written: dict[str, object]
+    quantities: tuple[Quantity, ...]
+    arrivals: FittedArrivals | None
+
+
+@dataclass
+class _Observed:
+    """The numbers of one kind of session, in the order of its sessions."""
+
+    calls: array[int] = field(default_factory=lambda: array("q"))
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+    outputs: array[int] = field(default_factory=lambda: array("q"))
+    pauses: array[int] = field(default_factory=lambda: array("q"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    returned: array[int] = field(default_factory=lambda: array("q"))
+    kept: array[float] = field(default_factory=lambda: array("d"))
+    sorts: list[tuple[str, str]] = field(default_factory=list)
+    ended_with_pause: int = 0
+
+    def add(self, session: Session) -> None:
+        self.calls.append(len(session.calls))
+        self.prompts.append(session.prompt)
+        self.pauses.append(len(session.pauses))
+        self.ended_with_pause += session.calls[-1].pause is not None
+        context = session.prompt
+        for call in session.calls:
+            self.outputs.append(call.output)
+            context += call.output
+            if call.pause is not None:
+                context = self._add_pause(call.pause, context)
+
+    def _add_pause(self, pause: Pause, context: int) -> int:
+        kept = context if pause.keeps is None else min(pause.keeps, context)
+        self.seconds.append(pause.duration)
+        self.returned.append(pause.returned)
+        self.kept.append(np.nan if pause.keeps is None else kept / context)
+        self.sorts.append((pause.waits_for, pause.tool))
+        return kept + pause.returned
+
+
+class TraceFit:
+    """Sees the sessions of a trace one by one, and fits a generator to them in the end."""
+
+    def __init__(self, sessions: Iterable[Session] = ()) -> None:
+        self._kinds: dict[str, _Observed] = defaultdict(_Observed)
+        self._arrivals = array("d")
+        for session in sessions:
+            self.add(session)
+
+    def add(self, session: Session) -> None:
+        """See one more session."""
+        self._kinds[session.kind].add(session)
+        self._arrivals.append(session.arrival)
+
+    def fit(self, points: int = 41, on_kind: Callable[[str], None] = lambda kind: None) -> FittedTrace:
+        """The generator that stands for the sessions seen; ``points`` as in `traces.fitting.fit_distribution`.
+
+        Raises:
+            ValueError: no session was seen.
+        """
+        if not self._kinds:
+            raise ValueError("there is no session to fit a generator to")
+        quantities: list[Quantity] = []
+        kinds: dict[str, object] = {}
+        for kind, observed in self._kinds.items():
+            on_kind(kind)
+            weight = rounded(len(observed.calls) / len(self._arrivals))
+            kinds[kind or "session"] = {"weight": weight, **_KindFit(kind, observed, points, quantities).written()}
+        arrivals = fit_arrivals(np.sort(np.array(self._arrivals)))
+        process = arrivals.written if arrivals is not None else dict(UNKNOWN_ARRIVALS)
+        return FittedTrace({"arrivals": process, "kinds": kinds}, tuple(quantities), arrivals)
+
+
+class _KindFit:
+    """Fits one kind of session; every distribution is added to ``quantities``."""
+
+    def __init__(self, kind: str, observed: _Observed, points: int, quantities: list[Quantity]) -> None:
+        self.kind = kind
+        self.observed = observed
+        self.points = points
+        self.quantities = quantities
+        self.sorts = _merged_sorts(observed.sorts)
+        self.rewritten = ~np.isnan(np.array(observed.kept))
+
+    def written(self) -> dict[str, object]:
+        observed = self.observed
+        calls = np.array(observed.calls, dtype=np.float64)
+        entry: dict[str, object] = {
+            "calls": self._fit("calls", calls, "", whole=True),
+            "prompt": self._fit("prompt", np.array(observed.prompts, dtype=np.float64), "tokens", whole=True),
+            "output": self._fit("output", np.array(observed.outputs, dtype=np.float64), "tokens", whole=True),
+        }
+        if observed.sorts:
+            entry["pauses"] = self._pauses()
+        if observed.ended_with_pause:
+            entry["ends_with_pause"] = rounded(observed.ended_with_pause / len(calls))
+        if self.rewritten.any():
+            entry["rewrites"] = self._rewrites()
+        alike = {name: share for name, share in self._alike().items() if share >= LEAST_LIKENESS}
+        return entry | ({"alike": alike} if alike else {})
+
+    def _pauses(self) -> list[dict[str, object]]:
+        seconds, returned = np.array(self.observed.seconds), np.array(self.observed.returned, dtype=np.float64)
+        counts = Counter(self.sorts)
+        firsts, chains = self._chains()
+        entries = []
+        for (waits_for, tool), count in counts.most_common():
+            label = pause_label(waits_for, tool)
+            here = np.array([sort == (waits_for, tool) for sort in self.sorts])
+            plain = returned[here & ~self.rewritten]
+            entry: dict[str, object] = {"waits_for": waits_for, **({"tool": tool} if tool else {})}
+            entry["seconds"] = self._fit(f"pause {label}", seconds[here], "s", whole=False)
+            entry["returned"] = self._fit(f"returned {label}", plain, "tokens", whole=True) if len(plain) else 0
+            if len(counts) > 1:
+                entry["share"] = rounded(firsts[label] if chains else count / len(self.sorts))
+                if chains:
+                    entry["then"] = chains[label]
+            entries.append(entry)
+        return entries
+
+    def _chains(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Shares of the first pauses, and of those that follow each; the latter empty where chance explains them."""
+        labels = [pause_label(*sort) for sort in self.sorts]
+        shares = {label: count / len(labels) for label, count in Counter(labels).items()}
+        firsts: Counter[str] = Counter()
+        following: dict[str, Counter[str]] = defaultdict(Counter)
+        position = 0
+        for count in self.observed.pauses:
+            chain = labels[position : position + count]
+            firsts.update(chain[:1])
+            for before, after in itertools.pairwise(chain):
+                following[before][after] += 1
+            position += count
+        chained = any(
+            _distance(_shares(following[label]), shares) > LEAST_CHAINED and following[label].total() >= FEWEST_PAUSES
+            for label in shares
+        )
+        first = {label: firsts[label] / firsts.total() for label in shares}
+        if not chained:
+            return first, {}
+        return first, {
+            label: {name: rounded(share) for name, share in (_shares(following[label]) or shares).items()}
+            for label in shares
+        }
+
+    def _rewrites(self) -> dict[str, object]:
+        kept, returned = np.array(self.observed.kept), np.array(self.observed.returned, dtype=np.float64)
+        followed = len(kept) - self.observed.ended_with_pause
+        return {
+            "share": rounded(min(float(self.rewritten.sum()) / followed, 1.0)) if followed else 0.0,
+            "keeps": self._fit("kept part of a rewritten context", kept[self.rewritten], "", whole=False),
+            "returned": self._fit("returned after a rewrite", returned[self.rewritten], "tokens", whole=True),
+        }
+
+    def _alike(self) -> dict[str, float]:
+        observed = self.observed
+        outputs = np.split(np.array(observed.outputs, dtype=np.float64), np.cumsum(observed.calls)[:-1])
+        found = {"output": likeness(outputs)}
+        if observed.sorts:
+            edges = np.cumsum(observed.pauses)[:-1]
+            ranks = _ranks_by_sort(np.array(observed.seconds), self.sorts)
+            found["pause"] = likeness(np.split(ranks, edges))
+            ranks = _ranks_by_sort(np.array(observed.returned, dtype=np.float64), self.sorts)
+            ranks[self.rewritten] = np.nan
+            found["returned"] = likeness([part[~np.isnan(part)] for part in np.split(ranks, edges)])
+        return found
+
+    def _fit(self, name: str, values: Values, unit: str, whole: bool) -> float | dict[str, object]:
+        fitted = fit_distribution(values, whole, self.points)
+        self.quantities.append(Quantity(self.kind, name, np.sort(values), fitted, unit))
+        return fitted.written
+
+
+def _merged_sorts(sorts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The sorts of pause; tools that are rare stand together as one tool called other."""
+    counts = Counter(sorts)
+    common = {sort for sort, count in counts.most_common(MOST_SORTS) if count >= FEWEST_PAUSES or not sort[1]}
+    rare = [sort for sort in counts if sort not in common]
+    if len(rare) < 2:
+        return list(sorts)
+    return [sort if sort in common else (sort[0], OTHER) for sort in sorts]
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    total = counts.total()
+    return {name: count / total for name, count in counts.items()}
+
+
+def _distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Half the sum of the differences of two sets of shares: 0 for the same, 1 for sets without overlap."""
+    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in {*one, *other}) / 2 if one else 0.0
+
+
+def _ranks_by_sort(values: Values, sorts: Sequence[tuple[str, str]]) -> Values:
+    """The rank of each value among those of its own sort, from 0 to 1."""
+    from scipy.stats import rankdata
+
+    ranks = np.zeros(len(values))
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, sort in enumerate(sorts):
+        places[sort].append(index)
+    for where in places.values():
+        ranks[where] = (rankdata(values[where]) - 0.5) / len(where)
+    return ranks
