@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from caesura.arrivals_schema import Arrivals
 from caesura.errors import ConfigError, UserError
 from caesura.generator_schema import GeneratorFile
 from caesura.validation import validated
@@ -16,13 +15,19 @@ _EXAMPLE = "{poisson: {rate: 2}}"
 
 
 def read_generator(path: Path) -> GeneratorFile:
-    """What a generator file says.
+    """What a generator file says; a trace whose arrivals it replays is named by its absolute path.
 
     Raises:
         UserError: the file cannot be read.
         ConfigError: it does not hold; one line per fault.
     """
-    return validated(GeneratorFile, read_yaml(path))
+    file = validated(GeneratorFile, read_yaml(path))
+    replay = file.arrivals.replay if file.arrivals is not None else None
+    lender = path.parent / replay.trace if replay is not None and replay.trace is not None else None
+    if file.arrivals is None or replay is None or lender is None or not lender.is_file():
+        return file
+    found = replay.model_copy(update={"trace": str(lender.resolve())})
+    return file.model_copy(update={"arrivals": file.arrivals.model_copy(update={"replay": found})})
 
 
 def with_generator(source: Source, base: Path) -> Source:
@@ -50,15 +55,6 @@ def with_generator(source: Source, base: Path) -> Source:
                 f"neither it nor this file says how sessions arrive; add arrivals: {{poisson: {{rate: 2}}}} to {named}"
             )
             raise ConfigError([source.fault(_AT, fault)])
-        written["arrivals"] = _arrivals(file.arrivals, (base / named).expanduser().parent)
+        written["arrivals"] = file.arrivals.model_dump(exclude_unset=True, exclude_none=True)
     own = {key: value for key, value in workload.items() if key != "generator"}
     return Source(source.name, {**source.data, "workload": {**own, **written}}, source.lines, source.overrides)
-
-
-def _arrivals(arrivals: Arrivals, folder: Path) -> dict[str, Any]:
-    """The arrivals as written; the path of a trace that they are replayed from is relative to the generator file."""
-    written = arrivals.model_dump(exclude_unset=True, exclude_none=True)
-    lender = arrivals.replay.trace if arrivals.replay is not None else None
-    if lender is not None and (folder / lender).expanduser().is_file():
-        written["replay"]["trace"] = str((folder / lender).expanduser().resolve())
-    return written

@@ -103,8 +103,8 @@ class RewrittenContexts(Strict):
     """Contexts that the client rewrites in a pause."""
 
     share: Part = Field(description="of all pauses that a call follows")
-    keeps: Amount = Field(description="the part of the context that survives, 0 to 1")
-    returned: Amount = Field(description="tokens that are appended to it")
+    shrinks_to: Amount = Field(description="the new context, as a part of the old one")
+    keeps: Amount = Field(description="the leading part of the new context that is as it was, 0 to 1")
 
 
 class Alike(Strict):
@@ -202,6 +202,13 @@ class GeneratorFile(Generate):
     description: str | None = Field(default=None, description="where the shape comes from")
     arrivals: Arrivals | None = Field(default=None, description="how sessions arrive, unless the experiment says")
 
+    @field_validator("arrivals", mode="after")
+    @classmethod
+    def _of_another(cls, value: Arrivals | None) -> Arrivals | None:
+        if value is not None and value.replay is not None and value.replay.trace is None:
+            raise ValueError("drawn sessions have no arrivals to replay; name a trace: {replay: {trace: FILE}}")
+        return value
+
     @property
     def generate(self) -> Generate:
         """The sessions alone."""
@@ -214,8 +221,8 @@ def _pause(pause: PauseSort) -> PauseShape:
 
 
 def _rewrites(rewrites: RewrittenContexts) -> Rewrites:
-    keeps = _amount("rewrites.keeps", rewrites.keeps, 0.0)
-    return Rewrites(rewrites.share, keeps, _amount("rewrites.returned", rewrites.returned, 0.5))
+    shrinks_to = _amount("rewrites.shrinks_to", rewrites.shrinks_to, 0.0)
+    return Rewrites(rewrites.share, shrinks_to, _amount("rewrites.keeps", rewrites.keeps, 0.0))
 
 
 def _amount(name: str, amount: float | Drawn | None, least: float) -> Distribution:

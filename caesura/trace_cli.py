@@ -181,6 +181,51 @@ def scale(
 
 
 @app.command()
+def generate(
+    generator: Annotated[
+        Path | None, typer.Argument(help="A generator file; without one, InferCept's six augmentations.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="How many sessions.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Or how long they arrive, as in '10 min'.")] = None,
+    rate: Annotated[float | None, typer.Option(min=1e-6, max=1e6, help="Sessions per second.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(metavar="KIND=W", help="Weight of one of the six augmentations; repeat it.")
+    ] = None,
+    seed: Seed = 0,
+    out: Out = "-",
+    to: To = "own",
+) -> None:
+    """Draw a trace: sessions from distributions, arriving as the generator or --rate says."""
+    with _plainly():
+        from caesura.trace_files import write_trace
+        from caesura.trace_generate import amount, generate_trace, generator_from
+
+        wanted = amount(count, duration)
+        write_trace(out, generate_trace(generator_from(generator, weight or (), rate), wanted, seed), to)
+
+
+@app.command()
+def fit(
+    trace: Trace,
+    out: Out = "-",
+    page: Annotated[Path | None, typer.Option(help="An HTML page that shows how well it fits.")] = None,
+    points: Annotated[
+        int, typer.Option(min=0, max=1000, help="Quantiles of a curve where no distribution fits; 0: no curves.")
+    ] = 41,
+    seed: Seed = 0,
+    format: Format = None,
+    on_error: Errors = OnError.stop,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Fit a generator to a trace: the shape of a workload, to share in place of its data."""
+    with _plainly():
+        from caesura.trace_files import TraceInput
+        from caesura.trace_fitting import fit_trace, write_fit
+
+        write_fit(fit_trace(TraceInput(trace, format, on_error.value, tokenizer), points, seed), out, page)
+
+
+@app.command()
 def merge(
     traces: Annotated[list[str], typer.Argument(help="Two or more traces; one of them may be -.")],
     out: Out = "-",

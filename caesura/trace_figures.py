@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caesura.figures import Picture, frame
-from caesura.run_folder import write_file
+from caesura.run_folder import write_bytes
+from traces.arrival_fit import FittedArrivals
+from traces.distributions import Distribution
 from traces.portrait import ALL, Numbers, Portrait
 from traces.shapes import pause_label
+from traces.trace_fit import Quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +40,7 @@ def write_figures(portrait: Portrait, token_s: float, title: str, folder: Path) 
     files = []
     for name, picture in pictures.items():
         files.append(folder / f"{name}.png")
-        write_file(files[-1], _writer(picture.png()))
+        write_bytes(files[-1], picture.png())
     return files
 
 
@@ -134,8 +137,46 @@ def _cdf(axes: Axes, values: Numbers, name: str, colour: str, width: float = 1.6
     axes.step(ordered[shown], reached[shown], where="post", color=colour, linewidth=width, label=name)
 
 
-def _writer(data: bytes) -> Callable[[Path], None]:
-    def write(draft: Path) -> None:
-        draft.write_bytes(data)
+def fitted_kind(quantities: Sequence[Quantity], kind: str) -> Picture:
+    """Recorded and fitted cumulative shares of every quantity of one kind, one panel each."""
+    chosen = [quantity for quantity in quantities if quantity.kind == kind]
+    columns = min(3, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure = Picture(figsize=(9.6, 2.4 * lines + 0.3), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, quantity in zip(panels, chosen, strict=False):
+        least = LEAST_SHOWN_S if quantity.unit == "s" else 0.001 if "part" in quantity.name else 1.0
+        _fitted(axes, quantity.values, quantity.fitted.distribution, least)
+        axes.set_title(f"{quantity.name} · {quantity.fitted.name} · {quantity.fitted.ks:.3f}", fontsize=8.5, loc="left")
+        axes.set_xlabel(quantity.unit, fontsize=8)
+    for axes in panels[len(chosen) :]:
+        axes.set_visible(False)
+    return figure
 
-    return write
+
+def fitted_arrivals(arrivals: FittedArrivals) -> Picture:
+    """Recorded gaps between arrivals, and those of each candidate process."""
+    figure = Picture(figsize=(9, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    gaps = arrivals.gaps
+    _cdf(axes, gaps, "recorded", "#000000", 2.2)
+    at = np.geomspace(gaps[0], gaps[-1], 400)
+    for candidate, colour in zip(arrivals.candidates, COLOURS, strict=False):
+        taken = " (taken)" if candidate is arrivals.candidates[0] else ""
+        axes.plot(at, candidate.gaps.cdf(at * arrivals.rate), "--", color=colour, label=f"{candidate.name}{taken}")
+    axes.set_xscale("log")
+    axes.set_xlabel("gap between arrivals (s)")
+    axes.set_ylabel("share at or below")
+    axes.legend(frameon=False, fontsize=9)
+    frame(axes)
+    return figure
+
+
+def _fitted(axes: Axes, values: Numbers, distribution: Distribution, least: float) -> None:
+    uniform = (np.arange(2000) + 0.5) / 2000
+    _cdf(axes, np.maximum(values, least), "recorded", COLOURS[0], 2.2)
+    axes.plot(np.maximum(distribution.values(uniform), least), uniform, "--", color=COLOURS[1], linewidth=1.4)
+    axes.set_xscale("log" if max(float(values[-1]), least) > MOST_LINEAR * max(float(values[0]), least) else "linear")
+    axes.set_ylim(0, 1.01)
+    axes.tick_params(labelsize=8)
+    frame(axes)

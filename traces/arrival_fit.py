@@ -34,6 +34,7 @@ class ArrivalCandidate:
         aic: on the gaps; less is better.
         ks: greatest distance between the cumulative probabilities of its gaps and of those recorded.
         gap_cv: coefficient of variation of its gaps.
+        gaps: its gaps at one arrival a second.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ArrivalCandidate:
     aic: float
     ks: float
     gap_cv: float
+    gaps: Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def _candidate(
 ) -> ArrivalCandidate:
     with np.errstate(all="ignore"):
         likelihood = float(np.log(np.maximum(_density(gaps, unit), 1e-300)).sum())
-    return ArrivalCandidate(name, parameters, 2 * free - 2 * likelihood, ks_distance(unit, gaps, whole=False), cv)
+    return ArrivalCandidate(name, parameters, 2 * free - 2 * likelihood, ks_distance(unit, gaps, whole=False), cv, gaps)
 
 
 def _density(gaps: Distribution, unit: Values) -> Values:

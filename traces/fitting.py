@@ -223,7 +223,7 @@ def _knots(values: Values, points: int) -> tuple[Values, Values]:
     places = np.unique(np.round([*np.linspace(0, 1, points), *tail], 6))
     knots = np.quantile(values, places)
     ends = np.rint(places * len(values)).astype(int)
-    allowed = 0.002 * values.mean()
+    allowed = 0.0005 * values.mean()
     found: list[tuple[float, float]] = [(0.0, float(knots[0]))]
     for index in range(1, len(places)):
         (before, low), (here, high) = found[-1], (float(places[index]), float(knots[index]))

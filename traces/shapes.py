@@ -57,13 +57,13 @@ class Rewrites:
 
     Attributes:
         share: of all pauses that are followed by a call.
-        keeps: the part of the context that survives, 0 to 1.
-        returned: tokens appended after that, at least 1.
+        shrinks_to: the new context, as a part of the old one.
+        keeps: the leading part of the new context that is as it was, 0 to 1; the rest (at least a token) is returned.
     """
 
     share: float
+    shrinks_to: Distribution
     keeps: Distribution
-    returned: Distribution
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ class SessionShape:
         rewrites: Rewrites, prompts: Sequence[int], chains: list[tuple[Call, ...]], stream: np.random.Generator
     ) -> list[tuple[Call, ...]]:
         total = sum(len(chain) for chain in chains)
-        happens, kept, appended = stream.random((total, 3)).T
-        keeps = np.clip(rewrites.keeps.values(kept), 0.0, 1.0).tolist()
-        returned = _whole(rewrites.returned.values(appended), 1, "returned").tolist()
+        happens, sizes, parts = stream.random((total, 3)).T
+        shrunk = rewrites.shrinks_to.values(sizes).tolist()
+        keeps = np.clip(rewrites.keeps.values(parts), 0.0, 1.0).tolist()
         rewritten, position = [], 0
         for prompt, chain in zip(prompts, chains, strict=True):
             context, calls = prompt, []
@@ -188,9 +188,9 @@ class SessionShape:
                 context += call.output
                 followed = call.pause is not None and index + 1 < len(chain)
                 if call.pause is not None and followed and happens[position] < rewrites.share:
-                    part = math.floor(keeps[position] * context)
-                    call = replace(call, pause=replace(call.pause, keeps=part, returned=returned[position]))
-                    context = part
+                    new = max(round(shrunk[position] * context), 1)
+                    context = min(math.floor(keeps[position] * new), context, new - 1)
+                    call = replace(call, pause=replace(call.pause, keeps=context, returned=new - context))
                 context += call.pause.returned if call.pause is not None else 0
                 calls.append(call)
                 position += 1

@@ -74,6 +74,7 @@ class _Observed:
     pauses: array[int] = field(default_factory=lambda: array("q"))
     seconds: array[float] = field(default_factory=lambda: array("d"))
     returned: array[int] = field(default_factory=lambda: array("q"))
+    shrunk: array[float] = field(default_factory=lambda: array("d"))
     kept: array[float] = field(default_factory=lambda: array("d"))
     sorts: list[tuple[str, str]] = field(default_factory=list)
     ended_with_pause: int = 0
@@ -92,11 +93,13 @@ class _Observed:
 
     def _add_pause(self, pause: Pause, context: int) -> int:
         kept = context if pause.keeps is None else min(pause.keeps, context)
+        after = kept + pause.returned
         self.seconds.append(pause.duration)
         self.returned.append(pause.returned)
-        self.kept.append(np.nan if pause.keeps is None else kept / context)
+        self.shrunk.append(np.nan if pause.keeps is None else after / context)
+        self.kept.append(np.nan if pause.keeps is None else kept / after)
         self.sorts.append((pause.waits_for, pause.tool))
-        return kept + pause.returned
+        return after
 
 
 class TraceFit:
@@ -205,12 +208,12 @@ class _KindFit:
         }
 
     def _rewrites(self) -> dict[str, object]:
-        kept, returned = np.array(self.observed.kept), np.array(self.observed.returned, dtype=np.float64)
+        shrunk, kept = np.array(self.observed.shrunk), np.array(self.observed.kept)
         followed = len(kept) - self.observed.ended_with_pause
         return {
             "share": rounded(min(float(self.rewritten.sum()) / followed, 1.0)) if followed else 0.0,
-            "keeps": self._fit("kept part of a rewritten context", kept[self.rewritten], "", whole=False),
-            "returned": self._fit("returned after a rewrite", returned[self.rewritten], "tokens", whole=True),
+            "shrinks_to": self._fit("rewritten: new part of old", shrunk[self.rewritten], "", whole=False),
+            "keeps": self._fit("rewritten: kept part of new", kept[self.rewritten], "", whole=False),
         }
 
     def _alike(self) -> dict[str, float]:

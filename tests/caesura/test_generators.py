@@ -30,7 +30,7 @@ kinds:
     pauses:
       - {tool: search, share: 3, seconds: {quantiles: [0.1, 0.5, 9]}, returned: {values: [10, 20], weights: [1, 3]}}
       - {waits_for: user, seconds: 20, returned: {dist: expon, scale: 40, zeros: 0.2}, then: {"tool:search": 1}}
-    rewrites: {share: 0.1, keeps: {dist: beta, a: 2, b: 2}, returned: 50}
+    rewrites: {share: 0.1, shrinks_to: 0.9, keeps: {dist: beta, a: 2, b: 2}}
     alike: {output: 0.3}
 """
 EXPERIMENT = "workload: {generator: g.yaml, duration: 20 s}\nsystems: [vllm]\n"

@@ -163,3 +163,61 @@ def test_a_pipe_that_is_closed_ends_quietly(folder: Path) -> None:
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_generate_draws_as_many_or_as_long_as_asked(caesura: Callable, folder: Path) -> None:
+    assert caesura("trace", "generate", "-n", "30", "--weight", "qa=1", "--weight", "ve=1", "-o", "a.jsonl").code == 0
+    sessions = read_sessions("a.jsonl")
+    assert len(sessions) == 30
+    assert {session.kind for session in sessions} == {"qa", "ve"}
+    assert caesura("trace", "generate", "--duration", "50 s", "--rate", "2", "-o", "b.jsonl").code == 0
+    arrivals = [session.arrival for session in read_sessions("b.jsonl")]
+    assert abs(len(arrivals) - 100) < 50
+    assert 0 < arrivals[0] <= arrivals[-1] < 50
+
+
+def test_a_fitted_generator_is_a_workload_and_its_page_stands_alone(caesura: Callable, folder: Path) -> None:
+    assert caesura("trace", "generate", "-n", "300", "--rate", "3", "-o", "a.jsonl").code == 0
+    said = caesura("trace", "fit", "a.jsonl", "-o", "g.yaml", "--page", "fit.html")
+    assert said.code == 0, said.err
+    assert "Described: the trace, and one drawn from the generator" in said.out
+    page = (folder / "fit.html").read_text()
+    assert page.count("data:image/png;base64,") == 7
+    assert "http" not in page.replace("http://www.w3.org", "")
+    (folder / "x.yaml").write_text("workload: {generator: g.yaml, duration: 10 s}\nsystems: [vllm]\n")
+    assert caesura("run", "x.yaml").code == 0
+    recorded, drawn = described(caesura, "a.jsonl"), None
+    assert caesura("trace", "generate", "g.yaml", "-n", "3000", "-o", "b.jsonl").code == 0
+    drawn = described(caesura, "b.jsonl")
+    for quantity in ("calls", "output", "pause_s", "context"):
+        means = [figures["kinds"]["all"][quantity]["mean"] for figures in (recorded, drawn)]
+        assert means[1] == pytest.approx(means[0], rel=0.2), quantity
+    assert drawn["arrivals"]["rate"] == pytest.approx(recorded["arrivals"]["rate"], rel=0.1)
+
+
+GENERATE_MISTAKES = {
+    "neither": (["generate"], "give either --count or --duration"),
+    "both": (["generate", "-n", "5", "--duration", "5 s"], "give either --count or --duration"),
+    "no arrivals": (["generate", "--duration", "5 s"], "--duration needs arrivals; give --rate"),
+    "nobody comes": (["generate", "--duration", "1 ms", "--rate", "0.01"], "no session arrives within 0.001 s"),
+    "too many": (["generate", "-n", "5000000"], "5,000,000 sessions; at most 1,000,000"),
+    "no such kind": (["generate", "-n", "5", "--weight", "maths=1"], "--weight: weights.maths"),
+    "no weight": (["generate", "-n", "5", "--weight", "math"], "--weight math: expected KIND=WEIGHT"),
+    "no such file": (["generate", "g.yaml", "-n", "5"], "g.yaml: there is no such file"),
+    "a replay of itself": (
+        ["generate", "replay.yaml", "-n", "5"],
+        "replay.yaml, line 1: arrivals: drawn sessions have no",
+    ),
+    "nothing to fit": (["fit", "empty.jsonl"], "empty.jsonl: found an empty file"),
+}
+
+
+@pytest.mark.parametrize("case", GENERATE_MISTAKES)
+def test_a_mistake_in_generators_gives_one_clear_message(case: str, caesura: Callable, folder: Path) -> None:
+    (folder / "replay.yaml").write_text("arrivals: replay\nkinds: {a: {augmentation: chat}}\n")
+    (folder / "empty.jsonl").write_text("")
+    words, expected = GENERATE_MISTAKES[case]
+    said = caesura("trace", *words)
+    assert said.code == 2
+    assert said.out == ""
+    assert expected in said.err

@@ -47,10 +47,10 @@ def test_pauses_follow_each_other_as_told() -> None:
 
 
 def test_a_rewritten_context_keeps_its_part() -> None:
-    """100 + 10 tokens, half kept: 55, and 30 more; then 95 with the next output, half of which is 47."""
-    rewrites = Rewrites(1.0, Constant(0.5), Constant(30))
+    """100 + 10 tokens shrink to 88, of which a quarter, 22, is as it was; then 98 shrink to 78.4, of which 19."""
+    rewrites = Rewrites(1.0, Constant(0.8), Constant(0.25))
     (session,) = draw(replace(PLAIN, rewrites=rewrites))
-    assert [(pause.keeps, pause.returned) for pause in session.pauses] == [(55, 30), (47, 30)]
+    assert [(pause.keeps, pause.returned) for pause in session.pauses] == [(22, 66), (19, 59)]
 
 
 def test_values_of_one_session_are_alike() -> None:

@@ -1,0 +1,230 @@
+"""``caesura trace fit``: a generator file out of a trace, and a page that says how well it fits."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caesura.errors import UserError
+from caesura.generator_schema import GeneratorFile
+from caesura.run_folder import write_bytes
+from caesura.tables import Rows, number
+from caesura.trace_files import PIPE, TraceInput, say
+from caesura.trace_generate import Amount, generate_trace
+from caesura.validation import validated
+from caesura.yaml_source import parse_yaml
+from traces.portrait import ALL, Portrait
+from traces.trace_fit import FittedTrace, TraceFit
+
+LEAST_DRAWN, MOST_DRAWN = 2_000, 20_000
+CHECKED = {
+    "calls": "calls of a session",
+    "prompt": "first prompt (tokens)",
+    "context": "context of a call (tokens)",
+    "output": "output of a call (tokens)",
+    "returned": "returned by a pause (tokens)",
+    "pause_s": "pause (s)",
+    "pause_s_total": "pauses of a session (s)",
+    "final_context": "final context (tokens)",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted generator beside the trace that it was fitted to.
+
+    Attributes:
+        trace: the trace's name.
+        fitted: what was fitted.
+        text: the generator file.
+        recorded: the trace's portrait.
+        drawn: the portrait of a trace drawn from the generator, of as many sessions (2,000 to 20,000).
+        seed: which was drawn with.
+    """
+
+    trace: str
+    fitted: FittedTrace
+    text: str
+    recorded: Portrait
+    drawn: Portrait
+    seed: int
+
+
+def fit_trace(given: TraceInput, points: int, seed: int) -> Fit:
+    """Fit a generator to a trace, and draw a trace from it to compare.
+
+    Raises:
+        UserError: a trace without sessions.
+        TraceError: the trace cannot be read.
+    """
+    recorded, observed = Portrait(), TraceFit()
+    for session in given.sessions():
+        recorded.add(session)
+        observed.add(session)
+    if not recorded.sessions:
+        raise UserError(f"{given.name}: no session in it could be read")
+    fitted = observed.fit(points)
+    text = _text(given, fitted, recorded)
+    file = validated(GeneratorFile, parse_yaml(text, "the fitted generator"))
+    drawn = generate_trace(file, Amount(min(max(recorded.sessions, LEAST_DRAWN), MOST_DRAWN), None), seed)
+    return Fit(given.stem, fitted, text, recorded, Portrait(drawn), seed)
+
+
+def write_fit(fit: Fit, out: str, page: Path | None) -> None:
+    """Write the generator file, and the page beside it; print the checks unless the file goes to standard output.
+
+    Raises:
+        UserError: a place that cannot be written.
+    """
+    if page is not None:
+        write_bytes(page, _page(fit).encode())
+        say(f"wrote {page}")
+    if out == PIPE:
+        print(fit.text, end="")
+        return
+    write_bytes(Path(out), fit.text.encode())
+    say(f"wrote {out}")
+    from caesura.terminal import show_rows
+
+    show_rows(remarks(fit), [fit_rows(fit), check_rows(fit, ALL)])
+
+
+def fit_rows(fit: Fit) -> Rows:
+    """One row a fitted quantity: what stands for it, and how far that lies off."""
+    rows = []
+    for quantity in fit.fitted.quantities:
+        fitted = quantity.fitted
+        best = fitted.candidates[:3]
+        tried = ", ".join(f"{candidate.name} {candidate.ks:.3f}" for candidate in best) if best else "–"
+        name = f"{quantity.kind}: {quantity.name}" if quantity.kind else quantity.name
+        rows.append([name, f"{fitted.count:,}", fitted.name, f"{fitted.ks:.3f}", tried])
+    headings = ["quantity", "values", "stands for it", "KS", "least AIC, with KS"]
+    return Rows("What was fitted (KS: greatest distance of the cumulative shares)", headings, rows)
+
+
+def arrival_rows(fit: Fit) -> Rows:
+    """One row a candidate for the arrivals; no rows where there was nothing to fit."""
+    arrivals = fit.fitted.arrivals
+    rows = []
+    for candidate in arrivals.candidates if arrivals is not None else ():
+        parameters = ", ".join(f"{name} {value:g}" for name, value in candidate.parameters.items())
+        rows.append(
+            [
+                candidate.name,
+                parameters or "–",
+                f"{candidate.aic:,.0f}",
+                f"{candidate.ks:.3f}",
+                f"{candidate.gap_cv:.2f}",
+            ]
+        )
+    return Rows(
+        "Arrivals; the first was taken", ["process", "parameters", "AIC", "KS of gaps", "sd / mean of gaps"], rows
+    )
+
+
+def check_rows(fit: Fit, kind: str) -> Rows:
+    """The figures of ``describe`` for the trace and for one drawn from the generator."""
+    from scipy.stats import ks_2samp
+
+    recorded, drawn = fit.recorded.summary(0.0)["kinds"][kind], fit.drawn.summary(0.0)["kinds"].get(_drawn_kind(kind))
+    rows = []
+    for column, title in CHECKED.items():
+        one, other = recorded[column], drawn[column] if drawn is not None else None
+        if one is None or other is None:
+            continue
+        distance = ks_2samp(fit.recorded.column(column, kind), fit.drawn.column(column, _drawn_kind(kind))).statistic
+        figures = [number(side[figure]) for figure in ("mean", "p50", "p90", "p99") for side in (one, other)]
+        rows.append([title, *figures[:2], _off(one["mean"], other["mean"]), *figures[2:], f"{distance:.3f}"])
+    headings = [
+        "",
+        "mean: trace",
+        "drawn",
+        "off",
+        "p50: trace",
+        "drawn",
+        "p90: trace",
+        "drawn",
+        "p99: trace",
+        "drawn",
+        "KS",
+    ]
+    what = "all sessions" if kind == ALL else f"kind {kind or '(none)'}"
+    return Rows(f"Described: the trace, and one drawn from the generator ({what})", headings, rows)
+
+
+def remarks(fit: Fit) -> list[str]:
+    """Arrivals and rewritten contexts, of the trace and as drawn; and what the generator leaves out."""
+    recorded, drawn = fit.recorded.summary(0.0), fit.drawn.summary(0.0)
+    lines = []
+    if fit.fitted.arrivals is None:
+        lines.append(
+            "Arrivals: the trace records none, or too few; 1 session/s stands in the generator, measured nowhere."
+        )
+    else:
+        lines.append(_about_arrivals(fit, recorded["arrivals"], drawn["arrivals"]))
+    if recorded["rewritten_contexts"]:
+        shares = [100 * figures["rewritten_contexts"] / max(figures["pauses"], 1) for figures in (recorded, drawn)]
+        lines.append(f"Rewritten contexts: {shares[0]:.1f} % of the pauses, drawn {shares[1]:.1f} %.")
+    if recorded["shared_blocks"]:
+        lines.append("Shared blocks: not in the generator; its sessions share nothing.")
+    return lines
+
+
+def _about_arrivals(fit: Fit, recorded: dict[str, Any], drawn: dict[str, Any]) -> str:
+    arrivals = fit.fitted.arrivals
+    assert arrivals is not None
+    text = (
+        f"Arrivals: {recorded['rate']:.3g} sessions/s, drawn {drawn['rate']:.3g}; sd / mean of the gaps "
+        f"{arrivals.gap_cv:.3g}, drawn {drawn['gap_cv']:.3g}"
+    )
+    if arrivals.tick_s is not None:
+        text += f" (the trace's grid of {arrivals.tick_s:g} s was spread first)"
+    if recorded["dispersion"] is not None and drawn["dispersion"] is not None:
+        text += f"; by the minute, variance / mean {recorded['dispersion']:.3g}, drawn {drawn['dispersion']:.3g}"
+    return f"{text}."
+
+
+def _drawn_kind(kind: str) -> str:
+    return kind or "session"
+
+
+def _off(recorded: float, drawn: float) -> str:
+    return f"{100 * (drawn / recorded - 1):+.1f} %" if recorded else "–"
+
+
+def _text(given: TraceInput, fitted: FittedTrace, recorded: Portrait) -> str:
+    calls = len(recorded.column("output"))
+    written = {
+        "description": f"fitted to {given.stem} ({given.format}): {recorded.sessions:,} sessions, {calls:,} calls",
+        "sessions": max(1000, min(recorded.sessions, MOST_DRAWN)),
+        **fitted.written,
+    }
+    return yaml.safe_dump(written, sort_keys=False, default_flow_style=None, width=118, allow_unicode=True)
+
+
+def _page(fit: Fit) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from caesura.trace_figures import fitted_arrivals, fitted_kind
+
+    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
+    arrivals = fit.fitted.arrivals
+    kinds = [ALL, *(fit.recorded.kinds if len(fit.recorded.kinds) > 1 else ())]
+    pictures = {kind: fitted_kind(fit.fitted.quantities, kind) for kind in fit.recorded.kinds}
+    return environment.get_template("fit.html.j2").render(
+        fit=fit,
+        remarks=remarks(fit),
+        fits=fit_rows(fit),
+        arrivals=arrival_rows(fit),
+        gaps=None if arrivals is None else _encoded(fitted_arrivals(arrivals).png(110)),
+        checks=[check_rows(fit, kind) for kind in kinds],
+        kinds={kind or "sessions": _encoded(picture.png(110)) for kind, picture in pictures.items()},
+    )
+
+
+def _encoded(image: bytes) -> str:
+    return base64.b64encode(image).decode("ascii")
