@@ -209,7 +209,7 @@ def _as_curve(values: Values, whole: bool, points: int, tried: tuple[Candidate, 
     distribution = Quantiles(tuple(knots.tolist()), tuple(places.tolist()))
     written: dict[str, object] = {"quantiles": [_plain(knot) for knot in knots]}
     if not np.array_equal(places, np.linspace(0, 1, len(places))):
-        written["at"] = [round(float(place), 6) for place in places]
+        written["at"] = [float(place) for place in places]
     return Fitted(distribution, written, ks_distance(values, distribution, whole), tried, len(values))
 
 
@@ -222,22 +222,22 @@ def _knots(values: Values, points: int) -> tuple[Values, Values]:
     tail = [place for place in TAIL if (1 - place) * len(values) >= LEAST_BESIDE_A_KNOT]
     places = np.unique(np.round([*np.linspace(0, 1, points), *tail], 6))
     knots = np.quantile(values, places)
-    ends = np.rint(places * len(values)).astype(int)
+    sums = np.interp(places * len(values), np.arange(len(values) + 1), np.concatenate([[0.0], np.cumsum(values)]))
+    means = np.diff(sums) / len(values) / np.diff(places)
     allowed = 0.0005 * values.mean()
     found: list[tuple[float, float]] = [(0.0, float(knots[0]))]
-    for index in range(1, len(places)):
-        (before, low), (here, high) = found[-1], (float(places[index]), float(knots[index]))
-        part = values[ends[index - 1] : ends[index]]
-        before = float(places[index - 1])
-        if len(part) and high > low and abs(part.mean() - (low + high) / 2) * (here - before) > allowed:
-            share = 2 * float(np.clip((part.mean() - low) / (high - low), 0.005, 0.995))
-            knot = (
-                (here - share * (here - before), low) if share < 1 else (before + (2 - share) * (here - before), high)
-            )
-            found.append((round(knot[0], 8), knot[1]))
+    for index, mean in enumerate(means.tolist()):
+        (before, here), (low, high) = places[index : index + 2].tolist(), knots[index : index + 2].tolist()
+        width = here - before
+        if high > low and abs(mean - (low + high) / 2) * width > allowed:
+            share = 2 * min(max((mean - low) / (high - low), 0.002), 0.998)
+            knot = (here - share * width, low) if share < 1 else (before + (2 - share) * width, high)
+            found.append(knot)
         found.append((here, high))
     at, curve = np.array(found).T
-    return at, curve
+    at = np.round(at, 6)
+    last = np.concatenate([np.diff(at) > 0, [True]])
+    return at[last], curve[last]
 
 
 def _as_candidate(tried: tuple[Candidate, ...], values: Values, zeros: float, whole: bool) -> Fitted:

@@ -67,7 +67,7 @@ def test_values_that_nothing_fits_become_a_curve() -> None:
     assert fit_distribution(values, points=0).name in ("gamma", "lognorm", "weibull_min", "fisk")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(tail=st.floats(0.5, 6.0), count=st.integers(300, 3000), seed=st.integers(0, 99))
 def test_a_curve_keeps_the_mean_of_a_long_tail(tail: float, count: int, seed: int) -> None:
     """Two heaps, the upper one with a tail that holds most of the sum: a straight line to its end would double it."""
@@ -75,7 +75,7 @@ def test_a_curve_keeps_the_mean_of_a_long_tail(tail: float, count: int, seed: in
     values = np.concatenate([rng.normal(5, 0.1, count), np.exp(rng.normal(0, tail, count // 10))]).clip(0.01)
     fitted = fit_distribution(values)
     if isinstance(fitted.distribution, Quantiles):
-        assert mean_of(fitted.distribution) == pytest.approx(values.mean(), rel=0.06)
+        assert mean_of(fitted.distribution) == pytest.approx(values.mean(), rel=0.04)
 
 
 def test_what_is_written_is_what_was_fitted() -> None:
