@@ -34,8 +34,9 @@ class MinWaste(InterceptPolicy):
         self.swaps = swaps
 
     def revise(self, view: EngineView) -> Iterable[Change]:
-        budget = view.swap_budget if self.swaps else 0.0
-        for _, paused, keep, recompute in self._ranked(view):
+        ranked = self._ranked(view)
+        budget = view.swap_budget if ranked and self.swaps else 0.0
+        for _, paused, keep, recompute in ranked:
             because = {"preserve": keep, "recompute": recompute}
             if budget >= view.block_size and view.free_host_blocks:
                 stays = max(0, paused.resident_tokens - budget)
@@ -51,7 +52,7 @@ class MinWaste(InterceptPolicy):
         at the last review: others' contexts only grow meanwhile, and the recompute waste with them. While nothing
         runs there are no iterations, and nobody asks.
         """
-        if not any(True for _ in _undecided(view)):
+        if next(_undecided(view), None) is None:
             return NEVER
         if not view.running_sessions or (self.swaps and view.free_host_blocks):
             return EVERY_ITERATION
@@ -70,14 +71,17 @@ class MinWaste(InterceptPolicy):
     def _ranked(self, view: EngineView) -> list[tuple[float, Paused, float, float]]:
         """Contexts with what they waste at least, preserved and discarded (token-seconds), most wasteful first."""
         assert self.estimator is not None
-        others = view.running_context_tokens
-        chunk = max(view.costs.saturation_tokens - view.running_query_tokens, 1)
+        undecided = list(_undecided(view))
+        if not undecided:
+            return []
+        now, costs, others = view.now, view.costs, view.running_context_tokens
+        chunk = max(costs.saturation_tokens - view.running_query_tokens, 1)
         ranked = []
-        for paused in _undecided(view):
+        for paused in undecided:
             tokens = paused.resident_tokens
-            keep = preserve_waste(self.estimator.remaining(paused, view.now), tokens)
+            keep = preserve_waste(self.estimator.remaining(paused, now), tokens)
             lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
-            recompute = chunked_discard_waste(view.costs, lost, others, chunk)
+            recompute = chunked_discard_waste(costs, lost, others, chunk)
             ranked.append((min(keep, recompute), paused, keep, recompute))
         ranked.sort(key=lambda entry: -entry[0])
         return ranked

@@ -7,6 +7,9 @@ from bisect import bisect_left
 from sim.plan import Batch, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
 
+_REMEMBERED = 1 << 16
+"""Forward times kept: policies ask for the same contexts every iteration."""
+
 
 class CostModel:
     """Seconds for the work of an iteration. Implements ``policies.contract.Costs``."""
@@ -18,6 +21,10 @@ class CostModel:
         self._linear = forward if isinstance(forward, LinearForward) else None
         self._physical = forward if isinstance(forward, PhysicalForward) else None
         self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
+        host = profile.host
+        self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
+        self._per_chunk_s = host.per_chunk_s
+        self._forward_times: dict[tuple[int, int], float] = {}
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
         self._per_token = {
@@ -71,10 +78,9 @@ class CostModel:
 
     def _outside_device(self, batch: Batch) -> float:
         """Seconds of an iteration in which the device has nothing to do."""
-        host = self.profile.host
         chunks = batch.prefill_sessions
         seconds = (
-            host.per_iteration_s + host.per_session_s * (batch.decode_sessions + chunks) + host.per_chunk_s * chunks
+            self._per_iteration_s + self._per_session_s * (batch.decode_sessions + chunks) + self._per_chunk_s * chunks
         )
         if self._linear is not None:
             return seconds + self._linear.fixed_s
@@ -105,9 +111,15 @@ class CostModel:
 
     def forward_time(self, query_tokens: int, context_tokens: int = 0) -> float:
         """T_fwd: seconds to compute ``query_tokens`` tokens of one context after ``context_tokens`` resident ones."""
-        batch = Batch()
-        batch.add_chunk(context_tokens, query_tokens)
-        return self.iteration_time(batch)
+        asked = query_tokens, context_tokens
+        seconds = self._forward_times.get(asked)
+        if seconds is None:
+            batch = Batch()
+            batch.add_chunk(context_tokens, query_tokens)
+            if len(self._forward_times) >= _REMEMBERED:
+                self._forward_times.clear()
+            seconds = self._forward_times[asked] = self.iteration_time(batch)
+        return seconds
 
 
 def padded(number: int, sizes: tuple[int, ...]) -> int:

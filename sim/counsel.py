@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from policies.contract import NEVER, Discard, InterceptPolicy, Paused, Preserve, Queued, QueueOrder, Swap, Verdict
@@ -115,15 +115,26 @@ class Counsel:
             )
 
     def _guard(self, question: str, session: str) -> AbstractContextManager[None]:
-        return guarded(self.policy, question, session, self.view.now)
+        return _Guard(self.policy, question, session, self.view.now)
 
 
-@contextmanager
-def guarded(policy: object, question: str, session: str, now: float) -> Iterator[None]:
+def guarded(policy: object, question: str, session: str, now: float) -> AbstractContextManager[None]:
     """Whatever goes wrong in ``policy`` becomes a ``PolicyError`` that says where and when."""
-    try:
-        yield
-    except Exception as error:
+    return _Guard(policy, question, session, now)
+
+
+class _Guard(AbstractContextManager[None]):
+    """Entered several times an iteration: a generator would cost as much as what it guards."""
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, *asked: Any) -> None:
+        self._asked = asked
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        policy, question, session, now = self._asked
         name = f"{type(policy).__module__}:{type(policy).__qualname__}"
         raise PolicyError(
             f"policy {name} failed in {question} for session {session} at {now:.6f} s: {type(error).__name__}: {error}"
