@@ -15,15 +15,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caesura.api import Comparison, Simulation, Sweep, compare, load, load_sweep, run, simulate, sweep
+    from caesura.api import (
+        Capacities,
+        Comparison,
+        Simulation,
+        Sweep,
+        capacity,
+        compare,
+        load,
+        load_sweep,
+        run,
+        simulate,
+        sweep,
+    )
     from caesura.errors import ConfigError, UserError
 
 __all__ = [
+    "Capacities",
     "Comparison",
     "ConfigError",
     "Simulation",
     "Sweep",
     "UserError",
+    "capacity",
     "compare",
     "load",
     "load_sweep",

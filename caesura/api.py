@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caesura.capacity_results import Capacities, write_capacities
+from caesura.capacity_search import DEFAULT_SEEDS, ask, find_capacities
 from caesura.comparison import Comparison, load
 from caesura.config import Override, Setup, make_setup, parse_override, read_setup
 from caesura.executors import executor
@@ -16,6 +18,7 @@ from caesura.metrics import call_table, session_table, summarize
 from caesura.options import load_key, setup_from_options
 from caesura.report import write_results
 from caesura.runs import expand, simulate_run
+from caesura.slo import parse_slo
 from caesura.sweep_results import Sweep, load_sweep, write_sweep
 from caesura.sweeps import Axis, carry_out_sweep, plan_sweep
 from caesura.yaml_source import Loc, Source, read_yaml
@@ -25,7 +28,19 @@ from sim.record import RunRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Simulation", "Sweep", "compare", "load", "load_sweep", "run", "simulate", "sweep"]
+__all__ = [
+    "Capacities",
+    "Comparison",
+    "Simulation",
+    "Sweep",
+    "capacity",
+    "compare",
+    "load",
+    "load_sweep",
+    "run",
+    "simulate",
+    "sweep",
+]
 
 
 def compare(
@@ -147,6 +162,51 @@ def sweep(
     folder = Path(out) if out is not None else Path("runs") / f"{plan.name}-sweep"
     carry_out_sweep(plan, folder, executor(on, jobs), progress, retry_failed)
     return write_sweep(plan, folder)
+
+
+def capacity(
+    experiment: str | Path | Mapping[str, Any] | None = None,
+    *,
+    slo: str,
+    systems: Sequence[str | Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] | None = DEFAULT_SEEDS,
+    low: float | None = None,
+    high: float | None = None,
+    tolerance: float | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on: str | None = None,
+    progress: bool | None = None,
+) -> Capacities:
+    """The highest load that each system sustains under an objective, as ``caesura capacity`` finds it.
+
+    Args:
+        experiment: a YAML file, the same as a mapping, or None for the defaults of ``compare``.
+        slo: the objective, such as ``"p90 normalized_latency<0.1 and mean ttft<2s"``.
+        systems: as in ``compare``; ratios refer to the first.
+        seeds: how many, or which; None takes the experiment's.
+        low: a load that should hold; the experiment's lowest when left out.
+        high: a load that should not; its highest when left out.
+        tolerance: relative distance of two loads that are told apart; 0.02 when left out.
+        out: the folder for the results; ``runs/NAME-capacity`` when left out.
+        jobs: processes; every core when left out.
+        on: a cluster instead, as in ``sweep``.
+        progress: show a progress bar; None shows it on a terminal.
+
+    Raises:
+        UserError: the objective or the experiment does not hold, or a run cannot go on.
+    """
+    given: list[tuple[Loc, Any, str]] = [
+        (("systems",), None if systems is None else [_plain(system) for system in systems], "systems"),
+        (("seeds",), None if seeds is None else _plain(seeds), "seeds"),
+    ]
+    setup = _setup(
+        experiment, [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
+    )
+    question = ask(setup, parse_slo(slo), low, high, tolerance)
+    folder = Path(out) if out is not None else Path("runs") / f"{setup.name}-capacity"
+    found, probes = find_capacities(setup, question, folder, executor(on, jobs), progress)
+    return write_capacities(setup, question, found, probes, folder)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,53 @@ def sweep(
             raise typer.Exit(SOME_FAILED)
 
 
+@app.command()
+def capacity(
+    file: Annotated[Path | None, typer.Argument(help="An experiment in YAML; without one the options say all.")] = None,
+    slo: Annotated[str, typer.Option(help="The objective, as in 'p90 normalized_latency<0.1 and mean ttft<2s'.")] = "",
+    systems: Annotated[
+        str | None, typer.Option(help="Systems, as in vllm,infercept; ratios refer to the first.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds [5].")] = None,
+    low: Annotated[float | None, typer.Option(help="A load that should hold [the experiment's lowest].")] = None,
+    high: Annotated[float | None, typer.Option(help="A load that should not [the experiment's highest].")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Relative distance of loads told apart [0.02].")] = None,
+    duration: Annotated[str | None, typer.Option(help="How long sessions arrive, as in '5 min'.")] = None,
+    trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a trace file.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Costs of a model on a GPU (see `caesura profiles`).")] = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    on: On = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find the highest load that each system sustains under an objective, by bisection over seeds."""
+    with _said_plainly():
+        from caesura.capacity_results import write_capacities
+        from caesura.capacity_search import ask, find_capacities, with_seeds
+        from caesura.config import parse_override, read_setup, slow_notes
+        from caesura.executors import executor
+        from caesura.options import overrides, setup_from_options
+        from caesura.slo import parse_slo
+        from caesura.terminal import show_capacities
+
+        if not slo:
+            raise UserError("--slo is missing; for example --slo 'p90 normalized_latency<0.1'")
+        objective = parse_slo(slo)
+        options = overrides(
+            systems=systems, duration=duration, trace=trace, profile=profile, seeds=with_seeds(seeds, file), file=file
+        )
+        options += [parse_override(text) for text in set_ or ()]
+        setup = setup_from_options(options) if file is None else read_setup(file, options)
+        _note_slow(slow_notes(setup))
+        question = ask(setup, objective, low, high, tolerance)
+        folder = out or Path("runs") / f"{'' if file is None else f'{setup.name}-'}capacity"
+        found, probes = find_capacities(setup, question, folder, executor(on, jobs), False if quiet else None)
+        capacities = write_capacities(setup, question, found, probes, folder)
+        if not quiet:
+            show_capacities(capacities)
+
+
 @app.command("systems")
 def list_systems() -> None:
     """List the systems that can be compared, and where their rules come from."""

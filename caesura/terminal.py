@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from caesura.capacity_results import Capacities
 from caesura.comparison import Comparison
 from caesura.sweep_results import Sweep, failure_rows, measure_rows
 from caesura.tables import Rows, detail_rows, latency_rows, move_rows, split_rows
@@ -68,6 +69,18 @@ def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
         console.print("")
         console.print(rows.title, style="bold", highlight=False, markup=False)
         console.print(_table(rows))
+
+
+def show_capacities(capacities: Capacities) -> None:
+    """The highest load that each system sustains, and where the rest lies."""
+    console = _console()
+    rows = capacities.rows()
+    console.print(rows.title, style="bold", highlight=False)
+    console.print(_table(rows), "")
+    lines = [*capacities.remarks(), f"Figure: {capacities.folder / 'figures' / 'capacity.png'}"]
+    lines.append(f"Every run that it took: {capacities.folder / 'probes.csv'}")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_list(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
