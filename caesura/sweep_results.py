@@ -145,7 +145,8 @@ def load_sweep(path: str | Path) -> Sweep:
 
 def measure_rows(sweep: Sweep) -> list[Rows]:
     """One table a measure: a row for each value of the swept keys, a column for each system; means over the seeds."""
-    return [_pivot(sweep, label, column, scale) for label, column, scale in DETAIL]
+    names = {column: label.replace("its p99", "p99 norm. latency") for label, column, _ in DETAIL}
+    return [_pivot(sweep, names[column], column, scale) for _, column, scale in DETAIL]
 
 
 def failure_rows(sweep: Sweep) -> Rows:
