@@ -172,6 +172,7 @@ def capacity(
         from caesura.capacity_results import write_capacities
         from caesura.capacity_search import ask, find_capacities, with_seeds
         from caesura.config import parse_override, read_setup, slow_notes
+        from caesura.errors import UserError
         from caesura.executors import executor
         from caesura.options import overrides, setup_from_options
         from caesura.slo import parse_slo
