@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -38,7 +39,8 @@ class Gathering(Generic[Row]):
 
     def __init__(self, keys: Iterable[str]) -> None:
         hashes = np.frombuffer(array("q", map(hash, keys)), dtype=np.int64)
-        self._keys, self._awaited = np.unique(hashes, return_counts=True)
+        unique, counts = np.unique(hashes, return_counts=True)
+        self._keys, self._awaited = array("q", unique.tobytes()), array("q", counts.astype(np.int64).tobytes())
         self._open: dict[str, list[Row]] = {}
 
     def rows(self, key: str) -> list[Row]:
@@ -53,7 +55,7 @@ class Gathering(Generic[Row]):
         """
         if row is not None:
             self._open.setdefault(key, []).append(row)
-        place = int(np.searchsorted(self._keys, hash(key)))
+        place = bisect_left(self._keys, hash(key))
         self._awaited[place] -= 1
         return self._open.pop(key, None) if self._awaited[place] == 0 else None
 

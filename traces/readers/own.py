@@ -15,7 +15,7 @@ from json.encoder import encode_basestring_ascii
 
 from traces.readers.formats import Format, Head
 from traces.readers.reading import Reading
-from traces.readers.records import Record
+from traces.readers.records import MOST_TOKENS, Record
 from traces.readers.session_files import calls_state_prompt
 from traces.readers.tables import Requests
 from traces.readers.writing import Writing
@@ -27,6 +27,8 @@ PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session
 TOOL_RUN = ("tool", "duration", "returned")
 PROMPT_PART = ("tokens", "at")
 PREFIX = ("name", "tokens")
+
+ENCODE = json.JSONEncoder(allow_nan=False).encode
 
 Json = dict[str, object]
 
@@ -40,8 +42,9 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
     """Write every field of every session. Nothing is written that could not be read back."""
     for number, session in enumerate(sessions, start=1):
         values = session_to_json(session)
-        session_from(Record(values, writing.name, number))
-        writing.line(json.dumps(values, allow_nan=False))
+        if not _reads_back(session):
+            session_from(Record(values, writing.name, number))
+        writing.line(ENCODE(values))
 
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
@@ -78,18 +81,47 @@ def session_from(record: Record) -> Session:
 
 def session_to_json(session: Session) -> Json:
     """A session as a JSON object in the fixed key order, without the fields that have their defaults."""
-    prefix = session.prefix
-    return {
-        "id": session.id,
-        **_given(kind=session.kind),
-        "arrival": session.arrival,
-        "prompt": session.prompt,
-        "calls": [_call_to_json(call) for call in session.calls],
-        **({"samples": session.samples} if session.samples != 1 else {}),
-        **_given(stream=[{"tokens": part.tokens, "at": part.at} for part in session.stream]),
-        **({"prefix": {"name": prefix.name, "tokens": prefix.tokens}} if prefix is not None else {}),
-        **_given(block_hashes=list(session.block_hashes), hash_block=session.hash_block),
-    }
+    values: Json = {"id": session.id}
+    if session.kind:
+        values["kind"] = session.kind
+    values["arrival"] = session.arrival
+    values["prompt"] = session.prompt
+    values["calls"] = [_call_to_json(call) for call in session.calls]
+    if session.samples != 1:
+        values["samples"] = session.samples
+    if session.stream:
+        values["stream"] = [{"tokens": part.tokens, "at": part.at} for part in session.stream]
+    if session.prefix is not None:
+        values["prefix"] = {"name": session.prefix.name, "tokens": session.prefix.tokens}
+    if session.block_hashes:
+        values["block_hashes"] = list(session.block_hashes)
+    if session.hash_block:
+        values["hash_block"] = session.hash_block
+    return values
+
+
+def _reads_back(session: Session) -> bool:
+    """Whether a session certainly reads back as it is: it has no rare fields, and every value has its proper type."""
+    if session.stream or session.prefix is not None:
+        return False
+    texts, numbers = [session.id, session.kind], [session.prompt, session.samples, session.hash_block]
+    times = [session.arrival]
+    for call in session.calls:
+        numbers.append(call.output)
+        pause = call.pause
+        if pause is not None:
+            if pause.tools or pause.session:
+                return False
+            texts += (pause.waits_for, pause.tool)
+            numbers += (pause.returned, pause.keeps or 0)
+            times.append(pause.duration)
+    return (
+        set(map(type, texts)) == {str}
+        and set(map(type, numbers)) == {int}
+        and set(map(type, session.block_hashes)) <= {int}
+        and set(map(type, times)) <= {int, float}
+        and max(numbers) <= MOST_TOKENS
+    )
 
 
 def _call(record: Record, last: bool) -> Call:
@@ -136,23 +168,27 @@ def _call_to_json(call: Call) -> Json:
 
 
 def _pause_to_json(pause: Pause) -> Json:
-    return {
-        "duration": pause.duration,
-        **_given(returned=pause.returned),
-        **({"waits_for": pause.waits_for} if pause.waits_for != "tool" else {}),
-        **_given(tool=pause.tool),
-        **({"keeps": pause.keeps} if pause.keeps is not None else {}),
-        **_given(tools=[_tool_run_to_json(run) for run in pause.tools], session=pause.session),
-    }
+    values: Json = {"duration": pause.duration}
+    if pause.returned:
+        values["returned"] = pause.returned
+    if pause.waits_for != "tool":
+        values["waits_for"] = pause.waits_for
+    if pause.tool:
+        values["tool"] = pause.tool
+    if pause.keeps is not None:
+        values["keeps"] = pause.keeps
+    if pause.tools:
+        values["tools"] = [_tool_run_to_json(run) for run in pause.tools]
+    if pause.session:
+        values["session"] = pause.session
+    return values
 
 
 def _tool_run_to_json(run: ToolRun) -> Json:
-    return {"tool": run.tool, "duration": run.duration, **_given(returned=run.returned)}
-
-
-def _given(**fields: object) -> Json:
-    """The fields that differ from the empty text, the empty list and zero."""
-    return {name: value for name, value in fields.items() if value}
+    values: Json = {"tool": run.tool, "duration": run.duration}
+    if run.returned:
+        values["returned"] = run.returned
+    return values
 
 
 def _recognised(head: Head) -> bool:

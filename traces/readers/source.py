@@ -21,6 +21,7 @@ from traces.errors import TraceError
 
 STANDARD_INPUT = "-"
 MOST_LINE_BYTES = 64 * 2**20
+BLOCK_BYTES = 2**19
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
@@ -65,9 +66,29 @@ class Source:
         with self.opened() as file:
             for number, line in enumerate(iter(functools.partial(file.readline, MOST_LINE_BYTES), b""), start=1):
                 if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
-                    found = f"a line of more than {MOST_LINE_BYTES // 2**20} MiB"
-                    raise TraceError(self.name, found, "shorter lines", "check that this is a trace", number)
+                    raise self._endless(number)
                 yield number, line
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Many whole lines at once, with the number of the first.
+
+        Raises:
+            TraceError: as `lines` does.
+        """
+        rest, line = b"", 1
+        with self.opened() as file:
+            while piece := file.read(BLOCK_BYTES):
+                end = piece.rfind(b"\n") + 1
+                if end == 0:
+                    rest += piece
+                    if len(rest) > MOST_LINE_BYTES:
+                        raise self._endless(line)
+                    continue
+                block, rest = rest + piece[:end], piece[end:]
+                yield line, block
+                line += block.count(b"\n")
+            if rest:
+                yield line, rest
 
     def decoded(self, line: bytes, number: int) -> str:
         """A line as text; a byte order mark before the first is dropped.
@@ -84,6 +105,10 @@ class Source:
     def wrong(self, found: str, fix: str) -> TraceError:
         """The error to raise about the file as a whole."""
         return TraceError(self.name, found, "a file that holds a trace", fix)
+
+    def _endless(self, line: int) -> TraceError:
+        found = f"a line of more than {MOST_LINE_BYTES // 2**20} MiB"
+        return TraceError(self.name, found, "shorter lines", "check that this is a trace", line)
 
     def _raw(self) -> IO[bytes]:
         return Path(self._copy_of_standard_input.name if self.path == STANDARD_INPUT else self.path).open("rb")

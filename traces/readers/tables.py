@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,19 +112,22 @@ def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, 
         TraceError: a file that cannot be read, without rows, or without one of the columns; (unless skipped) a row of
             another width, or a value that its column does not allow.
     """
-    rows = _numbered_rows(reading)
-    header_line, header = next(rows, (1, []))
+    header: list[str] = []
+    places: list[int | None] = []
+    empty = True
+    for lines, rows in _chunks(reading):
+        if not header and rows:
+            header, line = [name.strip() for name in rows.pop(0)], lines.pop(0)
+            places = [_place(reading, header, line, column) for column in columns]
+            unknown = set(header).difference(unused, (column.name for column in columns))
+            if unknown:
+                names = ", ".join(name for name in header if name in unknown)
+                reading.note(f"the columns {names[:200]} are not used")
+        if rows:
+            empty = False
+            yield _parsed(reading, lines, rows, len(header), columns, places)
     if not header:
         raise reading.empty(f"a header with {', '.join(column.name for column in columns)}")
-    places = [_place(reading, header, header_line, column) for column in columns]
-    known = {*unused, *(column.name for column in columns)}
-    unknown = [name.strip() for name in header if name.strip() not in known]
-    if unknown:
-        reading.note(f"the columns {', '.join(unknown[:8])} are not used")
-    empty = True
-    while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        empty = False
-        yield _parsed(reading, chunk, header, columns, places)
     if empty:
         raise TraceError(reading.source.name, "a header only", "at least one row", "name a trace that holds requests")
 
@@ -197,18 +201,46 @@ def requests_to_sessions(
     return read
 
 
-def _numbered_rows(reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line on which it ends."""
+def _chunks(reading: Reading) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """Thousands of rows at once with the line on which each ends, blank ones left out."""
+    blocks = reading.source.blocks()
+    for first, block in blocks:
+        rows = _plain_rows(block, first)
+        if rows is None:
+            careful = _careful_rows(reading, itertools.chain([(first, block)], blocks))
+            while some := list(itertools.islice(careful, ROWS_AT_ONCE)):
+                yield [line for line, _ in some], [row for _, row in some]
+        elif all(rows):
+            yield list(range(first, first + len(rows))), rows
+        else:
+            full = [(line, row) for line, row in enumerate(rows, start=first) if row]
+            yield [line for line, _ in full], [row for _, row in full]
+
+
+def _plain_rows(block: bytes, first: int) -> list[list[str]] | None:
+    """The rows of a block, one a line; None where quotes, or bytes that are not UTF-8, ask for more care."""
+    if b'"' in block:
+        return None
+    try:
+        text = block.decode("utf-8-sig" if first == 1 else "utf-8")
+        return list(csv.reader(text.removesuffix("\n").split("\n"), strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+
+
+def _careful_rows(reading: Reading, blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[str]]]:
+    """The rows one by one; what cannot be read is skipped, or stops here."""
     source = reading.source
     line = 0
 
     def texts() -> Iterator[str]:
         nonlocal line
-        for line, raw in source.lines():
-            try:
-                yield source.decoded(raw, line)
-            except TraceError as error:
-                reading.skip(error)
+        for first, block in blocks:
+            for line, raw in enumerate(io.BytesIO(block), start=first):
+                try:
+                    yield source.decoded(raw, line)
+                except TraceError as error:
+                    reading.skip(error)
 
     rows = csv.reader(texts(), strict=True)
     while True:
@@ -223,9 +255,8 @@ def _numbered_rows(reading: Reading) -> Iterator[tuple[int, list[str]]]:
             return
 
 
-def _place(reading: Reading, header: list[str], line: int, column: Column) -> int | None:
+def _place(reading: Reading, names: list[str], line: int, column: Column) -> int | None:
     """Where a column stands in the rows; None when it is not there and has a default."""
-    names = [name.strip() for name in header]
     if column.name in names:
         return names.index(column.name)
     if column.default is not None:
@@ -238,16 +269,16 @@ def _place(reading: Reading, header: list[str], line: int, column: Column) -> in
 
 def _parsed(
     reading: Reading,
-    chunk: list[tuple[int, list[str]]],
-    header: list[str],
+    lines: list[int],
+    rows: list[list[str]],
+    width: int,
     columns: tuple[Column, ...],
     places: list[int | None],
 ) -> Rows:
     """All rows at once where every one of them is right; else one by one."""
-    lines, rows = (list(part) for part in zip(*chunk, strict=True))
     try:
         turned = list(zip(*rows, strict=True))
-        if len(turned) == len(header):
+        if len(turned) == width:
             values = [
                 list(map(column.parse, turned[place] if place is not None else [column.default or ""] * len(lines)))
                 for column, place in zip(columns, places, strict=True)
@@ -257,9 +288,9 @@ def _parsed(
     except (ValueError, OverflowError):
         pass
     right = []
-    for line, row in chunk:
+    for line, row in zip(lines, rows, strict=True):
         try:
-            right.append((line, _row(reading, line, row, len(header), columns, places)))
+            right.append((line, _row(reading, line, row, width, columns, places)))
         except TraceError as error:
             reading.skip(error)
     return Rows([line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)])

@@ -208,3 +208,11 @@ def test_a_format_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         traces.write(tmp_path / "out", MOONCAKE.sessions, "sharegpt")
     with pytest.raises(traces.UnknownFormat, match="no trace format 'moncake'; did you mean 'mooncake'"):
         traces.write(tmp_path / "out", MOONCAKE.sessions, "moncake")
+
+
+def test_the_documented_table_is_what_the_formats_say() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    said = {row[0].strip("`"): (row[2], row[3] != "no") for row in rows}
+    formats = traces.formats().values()
+    assert said == {f.name: (", ".join(sorted(f.lacks)) or "–", f.write is not None) for f in formats}
