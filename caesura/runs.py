@@ -297,6 +297,11 @@ def simulate_shard_of(run: Run, only: Sequence[int]) -> Shard:
 
 def versions() -> dict[str, str]:
     """What the results were made with."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in ("caesura", *_LIBRARIES)}
     return {"python": platform.python_version(), **found, "code_sha256": _code_hash()}
 
