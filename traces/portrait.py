@@ -62,8 +62,12 @@ class Portrait:
             columns[kind, "context_at_pause"].append(context)
             columns[kind, "returned"].append(pause.returned)
             columns[kind, "pause_s"].append(pause.duration)
-            self._add_pause(pause.waits_for, pause.tool, pause.duration, pause.returned)
+            row = self._pause_row(pause.waits_for, pause.tool)
+            row["seconds"].append(pause.duration)
+            row["returned"].append(pause.returned)
             if call is not session.calls[-1]:
+                if pause.keeps is None and pause.duration > 0:
+                    row["clean"].append(pause.duration)
                 if pause.keeps is not None:
                     self.rewritten += 1
                     context = min(context, pause.keeps)
@@ -81,12 +85,11 @@ class Portrait:
             self._hashes.update(session.block_hashes)
             self.blocks["seen_before"] += len(session.block_hashes) - (len(self._hashes) - before)
 
-    def _add_pause(self, waits_for: str, tool: str, seconds: float, returned: int) -> None:
+    def _pause_row(self, waits_for: str, tool: str) -> dict[str, array[float]]:
         row = self._pauses.get((waits_for, tool))
         if row is None:
-            row = self._pauses[waits_for, tool] = {"seconds": array("d"), "returned": array("d")}
-        row["seconds"].append(seconds)
-        row["returned"].append(returned)
+            row = self._pauses[waits_for, tool] = {name: array("d") for name in ("seconds", "returned", "clean")}
+        return row
 
     @property
     def kinds(self) -> list[str]:
@@ -133,6 +136,7 @@ class Portrait:
     def summary(self, token_s: float) -> dict[str, Any]:
         """Every figure as plain data: times in seconds, lengths in tokens; null where there is nothing to count.
 
+        ``clean_seconds`` are those pauses longer than 0 after which a call goes on from the context as it was.
         Percentiles are values that occur (nearest rank); deviations are those of the values at hand.
         """
         calls, pauses = len(self.column("output")), len(self.column("pause_s"))
@@ -165,6 +169,7 @@ class Portrait:
             "share": len(seconds) / len(everything),
             "share_of_time": float(seconds.sum()) / total if total else None,
             "seconds": spread(seconds),
+            "clean_seconds": spread(np.array(row["clean"])),
             "returned": spread(np.array(row["returned"])),
         }
 
