@@ -19,6 +19,7 @@ PARAMETERS = (
     "overhead_s",
     "chunks_overhead_s",
     "launch_s",
+    "mixed_s",
     "weights_s",
     "per_token_s",
     "per_session_s",
@@ -120,7 +121,8 @@ def _seconds(theta: Floats, knots: tuple[int, ...], points: Points) -> Floats:
     if knots:
         matrix = matrix * np.interp(tokens, knots, np.exp(theta[len(PARAMETERS) :]))
     device = (
-        value["per_session_s"] * (points.padded + chunks)
+        value["mixed_s"] * (any_chunk & (points.decodes > 0))
+        + value["per_session_s"] * (points.padded + chunks)
         + value["per_chunk_s"] * chunks
         + matrix
         + value["decode_read_s"] * points.decode_context

@@ -66,6 +66,8 @@ class CostModel:
         tokens = decodes + batch.prefill_tokens
         if batch.prefill_sessions:
             tokens = padded(tokens, cost.pass_sizes)
+            if decodes:
+                outside += cost.mixed_s
         return (
             outside
             + cost.per_session_s * (decodes + batch.prefill_sessions)

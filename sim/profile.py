@@ -25,12 +25,13 @@ class PhysicalForward(_Facts):
     """A sum of what a forward pass really spends its time on, for x query tokens of n sessions:
 
     overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
-    device = per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
+    device = mixed_s + per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
         + decode_read_s * (context tokens of decoding sessions)
         + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks) + exchange_s * x
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
-    A pass with chunks cannot end before the host has launched its kernels. Both x and n count the decoding sessions as
+    mixed_s counts only where sessions decode beside chunks: each kind has an attention kernel of its own, and one runs
+    after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the decoding sessions as
     the backend pads them.
     """
 
@@ -44,6 +45,7 @@ class PhysicalForward(_Facts):
     matrix_factors: tuple[tuple[int, float], ...] = Field(
         default=(), description="f at some x, ascending: tiles fit some sizes better; linear between, constant beyond"
     )
+    mixed_s: float = Field(default=0.0, ge=0)
     per_session_s: float = Field(default=0.0, ge=0)
     per_chunk_s: float = Field(default=0.0, ge=0)
     decode_read_s: float = Field(ge=0)

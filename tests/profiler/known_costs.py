@@ -23,6 +23,7 @@ FORWARD = PhysicalForward(
     overhead_s=0.6e-3,
     chunks_overhead_s=0.5e-3,
     launch_s=4.6e-3,
+    mixed_s=0.4e-3,
     weights_s=3.9e-3,
     per_token_s=22e-6,
     knee=4.0,

@@ -182,3 +182,11 @@ def test_the_tokens_of_a_pass_with_chunks_are_padded_after_its_decoding_sessions
     assert costs.iteration_time(batch(3, 9, (0, 5))) == pytest.approx(16)
     assert costs.iteration_time(batch(3, 9, (0, 30))) == pytest.approx(34)
     assert costs.iteration_time(batch(3, 9)) == pytest.approx(4)
+
+
+def test_a_pass_of_both_kinds_runs_two_attentions() -> None:
+    """0.5 s more than the sum, only where decoding sessions and chunks share a pass."""
+    costs = physical(mixed_s=0.5, per_session_s=1.0)
+    assert costs.iteration_time(batch(2, 20, (0, 5))) == pytest.approx(3.5)
+    assert costs.iteration_time(batch(2, 20)) == pytest.approx(2.0)
+    assert costs.iteration_time(batch(0, 0, (0, 5))) == pytest.approx(1.0)
