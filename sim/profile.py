@@ -31,8 +31,8 @@ class PhysicalForward(_Facts):
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
     mixed_s counts only where sessions decode beside chunks: each kind has an attention kernel of its own, and one runs
-    after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the decoding sessions as
-    the backend pads them.
+    after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the
+    decoding sessions as the backend pads them.
     """
 
     kind: Literal["physical"] = "physical"

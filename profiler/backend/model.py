@@ -78,9 +78,8 @@ class Llama:
         """Queries ``[T, heads, head_dim]``, and keys and values ``[T, 2, kv_heads, head_dim]``: views of ``work``."""
         config = self.config
         queries, kv = work.qkv[:, : config.query_size], work.qkv[:, config.query_size :]
-        return queries.unflatten(1, (config.heads, config.head_dim)), kv.unflatten(
-            1, (2, config.kv_heads, config.head_dim)
-        )
+        n, size = len(work.qkv), config.head_dim
+        return queries.view(n, config.heads, size), kv.view(n, 2, config.kv_heads, size)
 
     def begin(self, ids: torch.Tensor, angles: Any, work: Working) -> None:
         """Up to the first attention."""

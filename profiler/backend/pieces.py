@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -104,7 +105,8 @@ def captured_all(steps: list[Callable[[], None]], memory: tuple[int, int] | None
     ``torch.cuda.graph`` empties caches around every capture, which for a thousand graphs takes minutes; here it is done
     by hand.
     """
-    stream = torch.cuda.Stream()
+    cuda: Any = torch.cuda
+    stream = cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     graphs = []
     with torch.cuda.stream(stream):

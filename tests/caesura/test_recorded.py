@@ -7,7 +7,7 @@ import pytest
 
 from caesura.replays import Replayed, choose_costs, find_recordings, rankings, replay_all
 
-MOST_WRONG_PCT = {"cache-lru @ 12": 6.0, "infercept @ 12": 11.0, "preserve @ 12": 5.0, "vllm @ 12": 24.0}
+MOST_WRONG_PCT = {"improved-discard @ 12": 11.0, "infercept @ 12": 1.0, "preserve @ 12": 4.0, "vllm @ 12": 19.0}
 """Error of the mean normalized latency, percent: what was found on the day of the recording, rounded up."""
 
 
@@ -22,7 +22,7 @@ def test_no_replay_is_more_wrong_than_it_was(replayed: list[Replayed]):
         errors = one.fidelity.error_pct
         assert abs(errors["normalized latency mean"]) <= MOST_WRONG_PCT[one.label], one.label
         assert abs(errors["throughput"]) <= 5.0, one.label
-        assert max(map(abs, one.fidelity.waste_points.values())) <= 2.0, one.label
+        assert max(map(abs, one.fidelity.waste_points.values())) <= 3.2, one.label
 
 
 def test_the_simulator_ranks_the_systems_as_the_gpu_did(replayed: list[Replayed]):
