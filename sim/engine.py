@@ -286,6 +286,8 @@ class Engine:
 
     def wakes_at(self) -> float:
         """When the policy or the order wants to be asked though nothing runs, s; infinity for never."""
+        if self.queues.empty:
+            return math.inf
         reviews = [self.counsel.next_review(), self.precedence.next_review() if self.precedence else math.inf]
         return min((at for at in reviews if at > self.now), default=math.inf)
 

@@ -124,6 +124,11 @@ class Queues:
         """Ready sessions that do not decode."""
         return [*self.swapped, *self.prefilling, *(live for _, live in self.waiting)]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is inside."""
+        return not (self.running or self.waiting or self.swapped or self.paused or self.departing)
+
     def inside(self) -> list[LiveSession]:
         """Every session that is inside, each once. For checks: it walks over all of them."""
         return [*self.decoding, *self.ready(), *self.paused, *self.departing]
