@@ -26,7 +26,6 @@ def setup_from_options(options: list[Override]) -> Setup:
         "command line",
         {
             "workload": {
-                "trace": "infercept-mix",
                 "arrivals": {"poisson": {"rate": list(DEFAULT_RATES)}},
                 "duration": DEFAULT_DURATION,
             },

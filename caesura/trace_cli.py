@@ -197,11 +197,14 @@ def generate(
 ) -> None:
     """Draw a trace: sessions from distributions, arriving as the generator or --rate says."""
     with _plainly():
-        from caesura.trace_files import write_trace
+        from caesura.trace_files import working, write_trace
         from caesura.trace_generate import amount, generate_trace, generator_from
 
         wanted = amount(count, duration)
-        write_trace(out, generate_trace(generator_from(generator, weight or (), rate), wanted, seed), to)
+        file = generator_from(generator, weight or (), rate)
+        with working("drawing"):
+            sessions = generate_trace(file, wanted, seed)
+        write_trace(out, sessions, to)
 
 
 @app.command()

@@ -104,8 +104,10 @@ def _show(given: TraceInput, summary: dict[str, Any]) -> None:
 
 
 def _about_arrivals(arrivals: dict[str, Any] | None) -> list[str]:
-    if arrivals is None or arrivals["rate"] is None:
+    if arrivals is None:
         return ["Arrivals: none recorded; draw them, for example with arrivals: {poisson: {rate: 2}}."]
+    if arrivals["rate"] is None:
+        return ["Arrivals: all at one time."]
     gaps = arrivals["gap_s"]
     text = (
         f"Arrivals: {arrivals['rate']:.3g} sessions/s over {arrivals['span_s']:,.0f} s; gaps vary by "

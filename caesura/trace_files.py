@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -95,6 +96,13 @@ def report_written(out: str, written: Written) -> None:
         say(f"wrote {written.sessions:,} session{'s' if written.sessions != 1 else ''} to {out}")
     for what, count in written.lost.items():
         say(f"{out}: the format cannot say {what}; lost in {count:,} sessions")
+
+
+def working(title: str) -> contextlib.AbstractContextManager[object]:
+    """A sign of life on a terminal's standard error while the block runs; nothing elsewhere."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(title)
 
 
 def _counted(sessions: Iterable[Session], title: str) -> Iterator[Session]:

@@ -13,7 +13,7 @@ from caesura.errors import UserError
 from caesura.generator_schema import GeneratorFile
 from caesura.run_folder import write_bytes
 from caesura.tables import Rows, number
-from caesura.trace_files import PIPE, TraceInput, say
+from caesura.trace_files import PIPE, TraceInput, say, working
 from caesura.trace_generate import Amount, generate_trace
 from caesura.validation import validated
 from caesura.yaml_source import parse_yaml
@@ -67,11 +67,12 @@ def fit_trace(given: TraceInput, points: int, seed: int) -> Fit:
         observed.add(session)
     if not recorded.sessions:
         raise UserError(f"{given.name}: no session in it could be read")
-    fitted = observed.fit(points)
-    text = _text(given, fitted, recorded)
-    file = validated(GeneratorFile, parse_yaml(text, "the fitted generator"))
-    drawn = generate_trace(file, Amount(min(max(recorded.sessions, LEAST_DRAWN), MOST_DRAWN), None), seed)
-    return Fit(given.stem, fitted, text, recorded, Portrait(drawn), seed)
+    with working("fitting, and drawing a trace to compare"):
+        fitted = observed.fit(points)
+        text = _text(given, fitted, recorded)
+        file = validated(GeneratorFile, parse_yaml(text, "the fitted generator"))
+        drawn = generate_trace(file, Amount(min(max(recorded.sessions, LEAST_DRAWN), MOST_DRAWN), None), seed)
+        return Fit(given.stem, fitted, text, recorded, Portrait(drawn), seed)
 
 
 def write_fit(fit: Fit, out: str, page: Path | None) -> None:

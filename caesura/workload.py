@@ -69,6 +69,8 @@ def find_trace(trace: str | GeneratedTrace, base: Path) -> str | Path | Generate
     if isinstance(trace, GeneratedTrace) or trace in shipped.names():
         return trace
     path = (base / trace).expanduser()
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        raise UserError(f"{path} is no trace; if it is a generator file, write generator: {trace} instead of trace")
     if path.is_file():
         return path.resolve()
     if path.is_dir():

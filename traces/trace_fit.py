@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,7 +116,7 @@ class TraceFit:
         self._kinds[session.kind].add(session)
         self._arrivals.append(session.arrival)
 
-    def fit(self, points: int = 41, on_kind: Callable[[str], None] = lambda kind: None) -> FittedTrace:
+    def fit(self, points: int = 41) -> FittedTrace:
         """The generator that stands for the sessions seen; ``points`` as in `traces.fitting.fit_distribution`.
 
         Raises:
@@ -127,7 +127,6 @@ class TraceFit:
         quantities: list[Quantity] = []
         kinds: dict[str, object] = {}
         for kind, observed in self._kinds.items():
-            on_kind(kind)
             weight = rounded(len(observed.calls) / len(self._arrivals))
             kinds[kind or "session"] = {"weight": weight, **_KindFit(kind, observed, points, quantities).written()}
         arrivals = fit_arrivals(np.sort(np.array(self._arrivals)))

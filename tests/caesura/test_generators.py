@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
-from caesura.config import Setup, read_setup
+from caesura.config import Setup, parse_override, read_setup
 from caesura.errors import ConfigError
+from caesura.options import setup_from_options
 from caesura.runs import _lender_hash, expand
 from caesura.schema import json_schema
 from caesura.workload import lending, make_sessions
@@ -138,6 +139,11 @@ def test_a_wrong_generator_file_is_named_with_line_and_key(case: str, setup_of: 
 EXPERIMENT_FAULTS = {
     "a trace, too": ("g.yaml,", "g.yaml, trace: infercept-mix,", "line 1: workload.generator: a trace is given, too"),
     "no such file": ("g.yaml,", "h.yaml,", "h.yaml: there is no such file"),
+    "a generator as a trace": (
+        "generator: g.yaml",
+        "trace: g.yaml, arrivals: {poisson: {rate: 1}}",
+        "g.yaml is no trace; if it is a generator file, write generator: g.yaml instead of trace",
+    ),
     "no such lender": (
         "g.yaml,",
         "g.yaml, arrivals: {replay: {trace: no.jsonl}},",
@@ -193,3 +199,9 @@ def test_the_published_schema_takes_described_kinds() -> None:
     assert schema.is_valid({"workload": workload, "systems": ["vllm"]})
     kinds["kinds"]["agent"]["prompt"] = {"s": 1.0}
     assert not schema.is_valid({"workload": workload, "systems": ["vllm"]})
+
+
+def test_a_comparison_without_a_file_takes_a_generator(folder: Path) -> None:
+    (folder / "g.yaml").write_text(GENERATOR)
+    setup = setup_from_options([parse_override("workload.generator=g.yaml")])
+    assert {session.kind for session in sessions_of(setup)} == {"chat", "agent"}
