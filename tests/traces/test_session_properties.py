@@ -75,8 +75,8 @@ def test_what_is_written_is_read_back_exactly(path: Path, workload: list[Session
 def test_a_written_line_is_short_and_has_its_keys_in_order(path: Path) -> None:
     write_own(path, [Session("a", 0.5, 90, (Call(10, Pause(3.0, 20, "user")), Call(5)), "chat")])
     assert path.read_text() == (
-        '{"id": "a", "kind": "chat", "arrival": 0.5, "prompt": 90, "calls": '
-        '[{"output": 10, "pause": {"duration": 3.0, "returned": 20, "waits_for": "user"}}, {"output": 5}]}\n'
+        '{"id":"a","kind":"chat","arrival":0.5,"prompt":90,"calls":'
+        '[{"output":10,"pause":{"duration":3.0,"returned":20,"waits_for":"user"}},{"output":5}]}\n'
     )
 
 

@@ -57,6 +57,7 @@ def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     def rows() -> Iterator[Iterator[tuple[object, ...]]]:
         nonlocal begin
         for batch in batches:
+            writing.lose_columns(batch, kinds=True)
             if begin is None and batch.arrivals:
                 begin = WRITTEN_BEGIN - timedelta(seconds=batch.arrivals[0])
             yield zip(map(_stamp, batch.arrivals), batch.prompts, batch.outputs, strict=True)

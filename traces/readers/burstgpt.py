@@ -69,22 +69,15 @@ def read(reading: Reading) -> Iterator[Session]:
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     """Write requests; the log type is the session's kind, and the model is not known."""
-    write_table(
-        writing,
-        WRITTEN,
-        (
-            zip(
-                batch.arrivals,
-                ["unknown"] * len(batch.ids),
-                batch.prompts,
-                batch.outputs,
-                map(int.__add__, batch.prompts, batch.outputs),
-                batch.kinds,
-                strict=True,
-            )
-            for batch in batches
-        ),
-    )
+
+    def rows() -> Iterator[Iterator[tuple[object, ...]]]:
+        for batch in batches:
+            writing.lose_columns(batch, kinds=False)
+            totals = map(int.__add__, batch.prompts, batch.outputs)
+            models = ["unknown"] * len(batch.ids)
+            yield zip(batch.arrivals, models, batch.prompts, batch.outputs, totals, batch.kinds, strict=True)
+
+    write_table(writing, WRITTEN, rows())
 
 
 def write(writing: Writing, sessions: Iterable[Session]) -> None:

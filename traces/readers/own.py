@@ -3,15 +3,16 @@
 The keys are the field names of `traces.session`, in a fixed order; a field that has its default is left out. Times are
 in seconds, lengths in tokens::
 
-    {"id": "a", "kind": "chat", "arrival": 0.5, "prompt": 90, "calls": [{"output": 10, "pause": {"duration": 3.0,
-     "returned": 20, "waits_for": "user"}}, {"output": 5}]}
+    {"id":"a","kind":"chat","arrival":0.5,"prompt":90,"calls":[{"output":10,"pause":{"duration":3.0,"returned":20,
+     "waits_for":"user"}},{"output":5}]}
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from json.encoder import encode_basestring_ascii
+
+import msgspec
 
 from traces.readers.formats import Format, Head
 from traces.readers.reading import Reading
@@ -28,7 +29,7 @@ TOOL_RUN = ("tool", "duration", "returned")
 PROMPT_PART = ("tokens", "at")
 PREFIX = ("name", "tokens")
 
-ENCODE = json.JSONEncoder(allow_nan=False).encode
+FAST, EXACT = msgspec.json.Encoder(), json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 Json = dict[str, object]
 
@@ -42,22 +43,24 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
     """Write every field of every session. Nothing is written that could not be read back."""
     for number, session in enumerate(sessions, start=1):
         values = session_to_json(session)
-        if not _reads_back(session):
+        if _reads_back(session):
+            writing.data(FAST.encode(values) + b"\n")
+        else:
             session_from(Record(values, writing.name, number))
-        writing.line(ENCODE(values))
+            writing.line(EXACT.encode(values))
 
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     """The same lines for sessions of one call each, which came as columns."""
-    text = encode_basestring_ascii
     for batch in batches:
         rows = zip(batch.ids, batch.kinds, batch.arrivals, batch.prompts, batch.outputs, strict=True)
         lines = [
-            f'{{"id": {text(id)}, "kind": {text(kind)}, "arrival": {arrival!r}, "prompt": {prompt}, '
-            f'"calls": [{{"output": {output}}}]}}\n'
+            {"id": id, "kind": kind, "arrival": arrival, "prompt": prompt, "calls": [{"output": output}]}
+            if kind
+            else {"id": id, "arrival": arrival, "prompt": prompt, "calls": [{"output": output}]}
             for id, kind, arrival, prompt, output in rows
         ]
-        writing.write("".join(lines).replace('"kind": "", ', ""))
+        writing.data(FAST.encode_lines(lines))
 
 
 def session_from(record: Record) -> Session:
@@ -101,7 +104,7 @@ def session_to_json(session: Session) -> Json:
 
 
 def _reads_back(session: Session) -> bool:
-    """Whether a session certainly reads back as it is: it has no rare fields, and every value has its proper type."""
+    """Whether a session certainly reads back as it is: it has no rare fields, and every value its proper type."""
     if session.stream or session.prefix is not None:
         return False
     texts, numbers = [session.id, session.kind], [session.prompt, session.samples, session.hash_block]
@@ -118,10 +121,15 @@ def _reads_back(session: Session) -> bool:
     return (
         set(map(type, texts)) == {str}
         and set(map(type, numbers)) == {int}
-        and set(map(type, session.block_hashes)) <= {int}
+        and _fits(session.block_hashes)
         and set(map(type, times)) <= {int, float}
         and max(numbers) <= MOST_TOKENS
     )
+
+
+def _fits(hashes: tuple[int, ...]) -> bool:
+    """Whether block hashes are whole numbers of 64 bits, as nearly all are."""
+    return not hashes or (set(map(type, hashes)) == {int} and min(hashes) >= -(2**63) and max(hashes) < 2**64)
 
 
 def _call(record: Record, last: bool) -> Call:

@@ -29,7 +29,7 @@ class Source:
     """A trace's bytes, which can be opened again and again.
 
     Args:
-        path: a file, or ``-`` for standard input, which is copied to a temporary file first.
+        path: a file, or ``-`` for standard input; that and named pipes are copied to a temporary file first.
 
     Raises:
         TraceError: (from `opened`) no such file, a folder, a file without permission, or damaged compression.
@@ -111,12 +111,18 @@ class Source:
         return TraceError(self.name, found, "shorter lines", "check that this is a trace", line)
 
     def _raw(self) -> IO[bytes]:
-        return Path(self._copy_of_standard_input.name if self.path == STANDARD_INPUT else self.path).open("rb")
+        piped = self.path == STANDARD_INPUT or Path(self.path).is_fifo()
+        return Path(self._copy_of_the_pipe.name if piped else self.path).open("rb")
 
     @functools.cached_property
-    def _copy_of_standard_input(self) -> IO[bytes]:
+    def _copy_of_the_pipe(self) -> IO[bytes]:
+        """A pipe gives its bytes once, and a trace is opened more often than that."""
         copy = tempfile.NamedTemporaryFile()  # noqa: SIM115 - lives as long as the source
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+        if self.path == STANDARD_INPUT:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        else:
+            with Path(self.path).open("rb") as pipe:
+                shutil.copyfileobj(pipe, copy)
         copy.flush()
         return copy
 

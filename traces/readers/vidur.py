@@ -37,8 +37,13 @@ def read_requests(reading: Reading) -> Iterator[Requests]:
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     """Write requests; arrivals and lengths read back exactly."""
-    rows = (zip(batch.arrivals, batch.prompts, batch.outputs, strict=True) for batch in batches)
-    write_table(writing, [column.name for column in COLUMNS], rows)
+
+    def rows() -> Iterator[Iterator[tuple[object, ...]]]:
+        for batch in batches:
+            writing.lose_columns(batch, kinds=True)
+            yield zip(batch.arrivals, batch.prompts, batch.outputs, strict=True)
+
+    write_table(writing, [column.name for column in COLUMNS], rows())
 
 
 def write(writing: Writing, sessions: Iterable[Session]) -> None:

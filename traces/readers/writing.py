@@ -41,6 +41,10 @@ class Writing:
         """Write a line of ASCII or Unicode text."""
         self.stream.write(text.encode() + b"\n")
 
+    def data(self, data: bytes) -> None:
+        """Write text that is encoded already and has its own line ends."""
+        self.stream.write(data)
+
     def write(self, text: str) -> None:
         """Write text that has its own line ends."""
         self.stream.write(text.encode())
@@ -49,6 +53,12 @@ class Writing:
         """Count a session that has something which the format cannot say."""
         if happens:
             self.lost[what] += 1
+
+    def lose_columns(self, requests: Requests, kinds: bool) -> None:
+        """Count the ids, and the kinds if the format has none either, that a table of requests cannot hold."""
+        self.lost["ids"] += len(requests.ids)
+        if kinds and (named := sum(map(bool, requests.kinds))):
+            self.lost["kinds"] += named
 
     def refuse(self, session: Session, found: str, expected: str) -> TraceError:
         """The error to raise about a session that would become another workload."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,6 +184,18 @@ def test_standard_input_is_read_like_a_file(tmp_path: Path, monkeypatch: pytest.
     assert trace.source.name == "standard input"
 
 
+def test_a_named_pipe_is_read_like_a_file(tmp_path: Path) -> None:
+    """As in ``caesura trace describe <(zcat trace.gz)``: a pipe gives its bytes only once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(AZURE.text))
+    writer.start()
+    trace = traces.read(pipe)
+    writer.join()
+    assert list(trace.sessions) == AZURE.sessions
+    assert list(trace.sessions) == AZURE.sessions
+
+
 def test_a_format_of_ones_own_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = traces.Format(
         "mine", "a test", lambda head: head.has("mine"), lambda reading: iter([Session("m", 0.0, 1, (Call(1),))])
@@ -213,6 +227,6 @@ def test_a_format_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_the_documented_table_is_what_the_formats_say() -> None:
     text = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
-    said = {row[0].strip("`"): (row[2], row[3] != "no") for row in rows}
+    said = {row[0].strip("`"): (row[2], row[3] != "no") for row in rows if len(row) == 4}
     formats = traces.formats().values()
     assert said == {f.name: (", ".join(sorted(f.lacks)) or "–", f.write is not None) for f in formats}

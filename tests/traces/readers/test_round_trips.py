@@ -144,7 +144,10 @@ def test_what_a_format_cannot_say_is_counted_or_refused(folder: Path) -> None:
     grown = Session("a", 5.0, 9, (Call(1, Pause(1.0, 2, "user")), Call(1)), "chat")
     assert traces.write(folder / "m", [grown], "mooncake").lost == {"kinds": 1, "what pauses wait for": 1}
     assert traces.write(folder / "s", [grown], "session-files").lost == {"arrivals": 1}
+    single = Session("a", 5.0, 9, (Call(1, Pause(1.0)),), "chat")
     for format in ("azure", "burstgpt", "vidur"):
+        lost = {"ids": 1, "pauses after the last call": 1} | ({} if format == "burstgpt" else {"kinds": 1})
+        assert traces.write(folder / "single", [single], format).lost == lost
         with pytest.raises(TraceError, match='session "a" with 2 calls; expected sessions of one call'):
             traces.write(folder / "refused", [grown], format)
     rewritten = replace(grown, calls=(Call(1, Pause(1.0, 2, keeps=4)), Call(1)))
