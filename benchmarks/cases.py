@@ -59,7 +59,7 @@ class Case:
         sessions: how many of ``prompt`` + ``output`` tokens; 0 for the InferCept mix.
         prompt, output: tokens of each session.
         rate: sessions/s over all replicas, Poisson.
-        replicas: each serves every n-th session.
+        replicas: behind a round-robin router.
         least: calls per CPU second that it must reach, if any.
         stepped_share: share of the workload that is run iteration by iteration for comparison; 0 for none.
     """
@@ -83,14 +83,14 @@ class Case:
     def workload(self, share: float) -> Sequence[Session]:
         """The sessions of a case with one replica."""
         if self.sessions:
-            return list(self.shared(share).stream(0))
+            return list(self.shared(share).stream())
         return draw_workload(load("infercept-mix"), Poisson(self.rate), MIX_SECONDS * share, seed=0)
 
-    def stream(self, replica: int) -> Iterator[Session]:
-        """The sessions of one replica, made as they are asked for."""
+    def stream(self) -> Iterator[Session]:
+        """The sessions of all replicas, made as they are asked for."""
         times = Poisson(self.rate).first(self.sessions, np.random.default_rng(0))
         calls = (Call(self.output),)
-        for serial in range(replica, self.sessions, self.replicas):
+        for serial in range(self.sessions):
             yield Session(f"s{serial}", float(times[serial]), self.prompt, calls)
 
 

@@ -10,7 +10,6 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,19 +17,23 @@ from benchmarks.cases import Case, case
 from caesura.profiles import read_profile
 from caesura.systems import load_preset
 from policies.registry import make_order, make_policy
-from sim.recorder import RunRecord
-from sim.run import simulate
-from traces.session import Session
+from policies.routers import RoundRobin
+from sim.cluster import simulate_cluster
+from sim.run import Site
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run took and what it simulated. Seconds are the process's own CPU time; memory is the process's peak."""
+    """What a run took and what it simulated.
+
+    Seconds are the process's own CPU time, beside that of a fixed loop run after it; memory is the process's peak.
+    """
 
     case: str
     leap: bool
     share: float
     cpu_s: float
+    yardstick_s: float
     sessions: int
     calls: int
     iterations: int
@@ -46,39 +49,39 @@ class Measured:
 
 def measure(what: Case, leap: bool, share: float) -> Measured:
     """Run a case once. Making a list of sessions is not timed; drawing them during the run is."""
-    system, profile = load_preset(what.system), read_profile(what.profile)
-
-    def run(sessions: Iterable[Session]) -> RunRecord:
-        return simulate(
-            sessions,
-            policy=make_policy(system.policy),
-            order=make_order(system.order),
-            settings=system.engine,
-            profile=profile,
-            leap=leap,
-        )
-
-    if what.replicas == 1:
-        workload = what.workload(share)
-        begin = time.process_time()
-        records = [run(workload)]
-    else:
-        part = what.shared(share)
-        begin = time.process_time()
-        records = [run(part.stream(replica)) for replica in range(what.replicas)]
+    system = load_preset(what.system)
+    site = Site(
+        read_profile(what.profile),
+        system.engine,
+        lambda: make_policy(system.policy),
+        lambda: make_order(system.order),
+    )
+    sessions = what.workload(share) if what.replicas == 1 else what.shared(share).stream()
+    begin = time.process_time()
+    record = simulate_cluster(sessions, sites=[site] * what.replicas, router=RoundRobin(), leap=leap)
     seconds = time.process_time() - begin
     return Measured(
         case=what.name,
         leap=leap,
         share=share,
         cpu_s=seconds,
-        sessions=sum(len(record.sessions["id"]) for record in records),
-        calls=sum(len(record.calls["call"]) for record in records),
-        iterations=int(sum(record.totals["iterations"] for record in records)),
-        events=int(sum(record.totals["events"] for record in records)),
-        simulated_s=max(record.totals["end_time"] for record in records),
+        yardstick_s=yardstick_s(),
+        sessions=len(record.sessions["id"]),
+        calls=len(record.calls["call"]),
+        iterations=int(record.totals["iterations"]),
+        events=int(record.totals["events"]),
+        simulated_s=record.totals["end_time"],
         peak_bytes=peak_bytes(),
     )
+
+
+def yardstick_s() -> float:
+    """CPU seconds of a loop that is always the same: how fast this machine is just now, beside all else it does."""
+    begin = time.process_time()
+    counts: dict[int, float] = {}
+    for index in range(1_000_000):
+        counts[index % 1009] = counts.get(index % 1013, 0.0) + index * 0.5
+    return time.process_time() - begin
 
 
 def peak_bytes() -> int:

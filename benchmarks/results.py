@@ -10,7 +10,18 @@ from rich.table import Table
 
 from benchmarks.measure import Measured
 
-HEADS = ("case", "calls", "iterations", "events", "CPU s", "calls / CPU s", "aim", "over leap: off", "peak MB")
+HEADS = (
+    "case",
+    "calls",
+    "iterations",
+    "events",
+    "CPU s",
+    "calls / CPU s",
+    "aim",
+    "over leap: off",
+    "peak MB",
+    "yardstick s",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ def cells(result: Result) -> list[str]:
         f"≥ {result.least:,.0f}" if result.least else "",
         gain,
         f"{run.peak_bytes / 1e6:,.0f}",
+        f"{run.yardstick_s:.2f}",
     ]
 
 

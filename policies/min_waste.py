@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 
 from policies.contract import (
     EVERY_ITERATION,
     NEVER,
     Change,
+    Costs,
     Discard,
     DurationEstimator,
     EngineView,
@@ -32,6 +34,8 @@ class MinWaste(InterceptPolicy):
     def __init__(self, estimator: DurationEstimator, swaps: bool = True) -> None:
         self.estimator = estimator
         self.swaps = swaps
+        self._wastes: dict[int, float] = {}  # by context, the same for every question of one plan
+        self._wastes_for: tuple[Costs, int, int] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         ranked = self._ranked(view)
@@ -76,14 +80,19 @@ class MinWaste(InterceptPolicy):
             return []
         now, costs, others = view.now, view.costs, view.running_context_tokens
         chunk = max(costs.saturation_tokens - view.running_query_tokens, 1)
+        if self._wastes_for != (costs, others, chunk):
+            self._wastes_for, self._wastes = (costs, others, chunk), {}
+        wastes, remaining = self._wastes, self.estimator.remaining
         ranked = []
         for paused in undecided:
             tokens = paused.resident_tokens
-            keep = preserve_waste(self.estimator.remaining(paused, now), tokens)
+            keep = preserve_waste(remaining(paused, now), tokens)
             lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
-            recompute = chunked_discard_waste(costs, lost, others, chunk)
-            ranked.append((min(keep, recompute), paused, keep, recompute))
-        ranked.sort(key=lambda entry: -entry[0])
+            recompute = wastes.get(lost)
+            if recompute is None:
+                recompute = wastes[lost] = chunked_discard_waste(costs, lost, others, chunk)
+            ranked.append((keep if keep <= recompute else recompute, paused, keep, recompute))
+        ranked.sort(key=itemgetter(0), reverse=True)
         return ranked
 
 
