@@ -133,7 +133,7 @@ def write(path: str | Path, sessions: Iterable[Session], format: str = "own") ->
 
     Args:
         path: where; ``.gz`` and ``.zst`` compress, ``-`` is standard output.
-        sessions: read one by one; memory grows by their ids only.
+        sessions: taken one by one; memory holds the ids of the first million.
         format: a name; it must be one that can be written.
 
     Raises:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import traces
 from traces import Call, Pause, Session, TraceError
+from traces.readers import writing
 
 TOKENS = st.integers(1, 9_000)
 MILLISECONDS = st.integers(0, 10**9).map(lambda value: value / 1000)
@@ -138,6 +139,17 @@ def test_converting_by_columns_gives_the_same_file(folder: Path, sessions: list[
     assert traces.convert(trace, columns).sessions == len(sessions)
     traces.write(objects, trace.sessions)
     assert columns.read_bytes() == objects.read_bytes()
+
+
+def test_ids_are_compared_among_as_many_sessions_as_memory_allows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three remembered ids, the fourth session may not repeat one; the fifth may repeat the fourth."""
+    monkeypatch.setattr(writing, "MOST_IDS", 3)
+    sessions = [Session(id, 0.0, 1, (Call(1),)) for id in "abcdd"]
+    assert traces.write(folder / "many", sessions).sessions == 5
+    with pytest.raises(TraceError, match='"b" a second time'):
+        traces.write(folder / "many", [*sessions[:4], sessions[1]])
 
 
 def test_what_a_format_cannot_say_is_counted_or_refused(folder: Path) -> None:
