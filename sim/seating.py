@@ -70,7 +70,11 @@ class Seating:
             if live in queues.prefilling:
                 self._make_room(self._contexts.growth(live, min(live.missing, self._token_budget)), live, now)
         for live in self._in_turn():
-            if self._full_before(live) or not self._seat_one(live, now):
+            if self._full_before(live):
+                if live.state is State.SWAPPED:
+                    continue
+                break
+            if not self._seat_one(live, now):
                 break
         for live in sorted((one for one in self._idle() if _decodes(one)), key=by_key):
             if self._full_before(live):
@@ -85,10 +89,12 @@ class Seating:
                 yield live
 
     def _full_before(self, live: LiveSession) -> bool:
-        """Whether those before it in the order take every place. Who is being copied in has one."""
+        """Whether those before it in the order take every place: who runs and, as to copies in, who is on the way."""
         queues, key = self._queues, live.key
         before = sum(one.key < key for one in queues.decoding) + sum(one.key < key for one in queues.prefilling)
-        return before + sum(one.key < key for one in self._arriving()) >= self._places
+        if live.state is State.SWAPPED:
+            before += sum(one.key < key for one in self._arriving())
+        return before >= self._places
 
     def _arriving(self) -> list[LiveSession]:
         """Sessions that are being copied in."""

@@ -39,6 +39,11 @@ class View:
         return self._engine.contexts.host.free
 
     @property
+    def most_running(self) -> int:
+        """Sessions that may run in an iteration."""
+        return self._engine.queues.most_running
+
+    @property
     def running_sessions(self) -> int:
         """Sessions that decode or compute missing tokens."""
         return self._engine.queues.running

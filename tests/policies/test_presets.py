@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PRESETS = sorted(file.stem for file in (ROOT / "configs" / "systems").glob("*.yaml"))
 PROFILE = load_profile(ROOT / "configs" / "profiles" / "published" / "gpt-j-6b-a100-40g")
 BATCHING = {"token_budget", "chunked_prefill", "mixed_batches"}
+ORACLES = {"infercept-oracle", "infercept-released", "srpt-oracle"}
 RELEASED_LETTERS = {name for name in PRESETS if name.startswith("released-")}
 TWINS = [(name.removesuffix("-chunked"), name) for name in PRESETS if name.endswith("-chunked")]
 TWINS += [(name.removesuffix("-unchunked"), name) for name in PRESETS if name.endswith("-unchunked")]
@@ -67,7 +68,7 @@ def test_a_preset_serves_a_slice_of_the_mix_to_its_end(name):
     record, sessions = run(name), slice_of_the_mix()
     assert record.sessions["status"] == ["finished"] * len(sessions)
     assert record.sessions["output_tokens"] == [session.output_tokens for session in sessions]
-    assert record.facts["uses_oracle"] is (name in {"infercept-oracle", "infercept-released"} | RELEASED_LETTERS)
+    assert record.facts["uses_oracle"] is (name in ORACLES | RELEASED_LETTERS)
 
 
 @pytest.mark.parametrize(("plain", "twin"), TWINS)

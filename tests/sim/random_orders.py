@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from policies.contract import EVERY_ITERATION, NEVER, EngineView, Key, PreemptiveOrder, Queued, QueueOrder
+from policies.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
 from policies.orders import FirstCome
 
 
@@ -90,17 +92,20 @@ class Slots(PreemptiveOrder):
 
 
 class WhimsicalOrder(PreemptiveOrder):
-    """Any key for anybody at any time, any limit, any order of turns."""
+    """Any key for anybody at any time, any limit, any order of turns; after 300 times everybody stays where they are,
+    since contexts that are forgotten again and again need never be computed to their end."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self._whims = 300
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         return self._random.choice([0, self._random.random(), (self._random.random(), 1.0), math.inf])
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        self._whims -= 1
         for queued in (*view.waiting, *view.running):
-            if self._random.random() < 0.3:
+            if self._whims > 0 and self._random.random() < 0.3:
                 yield queued, self.key(queued, view)
 
     def review_at(self, view: EngineView) -> float:
@@ -116,5 +121,14 @@ class WhimsicalOrder(PreemptiveOrder):
         return self._random.sample(waiting, len(waiting))
 
 
-PREEMPTIVE: list[Callable[[], QueueOrder]] = [LatestPreempts, LeastServed, TurnsOfFourTokens, Slots]
+PREEMPTIVE: list[Callable[[], QueueOrder]] = [
+    LatestPreempts,
+    LeastServed,
+    TurnsOfFourTokens,
+    Slots,
+    FixedPriority,
+    ShortestRemaining,
+    partial(MultiLevelQueue, promote_after=2.0),
+    partial(MultiLevelQueue, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
+]
 ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome, *PREEMPTIVE]
