@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from policies.contract import Change, Discard, EngineView, InterceptPolicy
+from policies.contract import Change, Discard, EngineView, InterceptPolicy, Paused
 
 
 class CacheLru(InterceptPolicy):
@@ -14,10 +14,15 @@ class CacheLru(InterceptPolicy):
     """
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
-        for paused in view.paused:  # the longest unused first
-            held = -(-paused.resident_tokens // view.block_size)
-            dropped = min(held, blocks)
-            yield paused, Discard(keep=(held - dropped) * view.block_size, because={"blocks_needed": blocks})
-            blocks -= dropped
-            if blocks == 0:
-                return
+        return last_blocks(view.paused, blocks, view)  # the longest unused first
+
+
+def last_blocks(contexts: Iterable[Paused], blocks: int, view: EngineView) -> Iterator[Change]:
+    """Discard the last blocks of ``contexts``, one context after the other, until ``blocks`` blocks are found."""
+    for paused in contexts:
+        held = -(-paused.resident_tokens // view.block_size)
+        dropped = min(held, blocks)
+        yield paused, Discard(keep=(held - dropped) * view.block_size, because={"blocks_needed": blocks})
+        blocks -= dropped
+        if blocks == 0:
+            return

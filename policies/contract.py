@@ -39,7 +39,17 @@ class Discard:
     because: Mapping[str, float] = field(default_factory=dict)
 
 
-Verdict = Preserve | Swap | Discard
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Copy what is on the host back before the answer comes, as far as free GPU memory and the swap budget go.
+
+    Only ``revise`` may answer it, of a context from ``view.offloaded``, and only if the policy ``prefetches``.
+    """
+
+    because: Mapping[str, float] = field(default_factory=dict)
+
+
+Verdict = Preserve | Swap | Discard | Prefetch
 
 
 class Paused(Protocol):
@@ -59,6 +69,8 @@ class Paused(Protocol):
     def waits_for(self) -> str: ...
     @property
     def arrival(self) -> float: ...
+    @property
+    def ready_at(self) -> float: ...
     @property
     def paused_at(self) -> float: ...
     @property
@@ -119,6 +131,8 @@ class EngineView(Protocol):
     def running(self) -> Iterable[Queued]: ...
     @property
     def waiting(self) -> Iterable[Queued]: ...
+    @property
+    def offloaded(self) -> Iterable[Paused]: ...
 
 
 Change = tuple[Paused, Verdict]
@@ -130,9 +144,13 @@ class InterceptPolicy:
     Attributes:
         estimator: the policy's duration estimator, if it has one. The engine tells it of every pause that ends, and
             hands it the truth if it is an oracle.
+        predictor: likewise what it predicts calls with, before they run.
+        prefetches: whether ``revise`` may answer ``Prefetch``; it is then asked while contexts are only on the host.
     """
 
     estimator: DurationEstimator | None = None
+    predictor: CallPredictor | None = None
+    prefetches: bool = False
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         """This session just paused: what becomes of its context? Default: it stays on the GPU."""
@@ -161,6 +179,12 @@ class InterceptPolicy:
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         """The answer came after ``duration`` seconds. For policies that learn."""
 
+    def on_start(self, started: Queued, view: EngineView) -> None:
+        """A session is ready since ``started.ready_at``, and now computes for its call. For policies that learn."""
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        """A session has left for good after ``finished.calls_done`` calls. For policies that learn."""
+
 
 class DurationEstimator:
     """Says how long a pause is still expected to last, from what may be known."""
@@ -184,6 +208,30 @@ class DurationEstimator:
         return EVERY_ITERATION
 
 
+@dataclass(frozen=True, slots=True)
+class NextCall:
+    """What is expected of a call: tokens that it generates, seconds of the pause after it and tokens of its answer."""
+
+    output: float
+    pause: float = 0.0
+    returned: float = 0.0
+
+
+class CallPredictor:
+    """Says what a call will do before it runs, from what may be known."""
+
+    truth: Callable[[Queued], NextCall] | None = None
+    """What a session's call really does. The engine sets it for an oracle, that is if ``needs_truth``."""
+    needs_truth = False
+
+    def call_ended(self, ended: Queued, call: NextCall) -> None:
+        """Learn from a call whose pause has just ended, or that nothing follows."""
+
+    def predict(self, queued: Queued) -> NextCall:
+        """What the call that ``queued`` is ready for is expected to do."""
+        raise NotImplementedError
+
+
 Key = float | tuple[float, ...]
 """Where a session stands in the queue: a number, or numbers of which the first that differ decide. Smaller is first."""
 
@@ -203,6 +251,8 @@ class Queued(Protocol):
     @property
     def entered(self) -> float: ...
     @property
+    def resumed(self) -> bool: ...
+    @property
     def calls_done(self) -> int: ...
     @property
     def context_tokens(self) -> int: ...
@@ -221,17 +271,20 @@ class Queued(Protocol):
     @property
     def waits_since(self) -> float: ...
     def served(self, now: float) -> float: ...
+    def waited(self, now: float) -> float: ...
 
 
 class QueueOrder:
     """Says who is served first: the smallest key. Ties fall to the session submitted first.
 
     Attributes:
+        policy: the intercept policy beside it, which the engine sets; for orders that go with a certain policy.
         needs_truth: whether this is an oracle; results then say so.
         truth: tokens that a session will still generate before its next pause or its end. The engine sets it for an
             oracle.
     """
 
+    policy: InterceptPolicy | None = None
     needs_truth = False
     truth: Callable[[Queued], int] | None = None
 
@@ -239,26 +292,32 @@ class QueueOrder:
         """Sort key of a session that becomes ready at ``queued.ready_at``: at its arrival and after each pause."""
         raise NotImplementedError
 
-
-class PreemptiveOrder(QueueOrder):
-    """Says before each iteration who of all ready sessions, running or waiting, gets it: those with the smallest keys.
-
-    Who must stop stays on the GPU, and goes on from there when its turn comes. Its memory goes to sessions before it in
-    the order when they need room, by ``preemption`` of the engine's settings; with overlapped swaps also ahead of need,
-    so that the watermark stays free.
-    """
-
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
-        """An iteration is about to be planned: who stands elsewhere from now on? Default: nobody.
+        """An iteration is about to be planned: who of ``view.waiting`` stands elsewhere from now on? Default: nobody.
 
         The engine asks before every iteration that it plans; the answer must follow from the view and from what the
         order was told, not from how often it was asked.
         """
         return ()
 
+    def admits(self, queued: Queued, view: EngineView) -> bool:
+        """Whether the head of the queue may begin, if there is room; otherwise all wait. Default: it may."""
+        return True
+
     def review_at(self, view: EngineView) -> float:
-        """Until when ``rerank`` would answer nothing while nobody comes, stops or goes on, as for policies."""
-        return NEVER if type(self).rerank is PreemptiveOrder.rerank else EVERY_ITERATION
+        """Until when ``rerank`` would answer nothing and ``admits`` the same while nobody comes, stops or goes on, as
+        for policies."""
+        asks = type(self).rerank is not QueueOrder.rerank or type(self).admits is not QueueOrder.admits
+        return EVERY_ITERATION if asks else NEVER
+
+
+class PreemptiveOrder(QueueOrder):
+    """Says before each iteration who of all ready sessions, running or waiting, gets it: those with the smallest keys.
+
+    Who must stop stays on the GPU, and goes on from there when its turn comes. Its memory goes to sessions before it in
+    the order when they need room, by ``preemption`` of the engine's settings; with overlapped swaps also ahead of need,
+    so that the watermark stays free. ``rerank`` may move running sessions too; ``admits`` is not asked.
+    """
 
     def review_after(self, view: EngineView) -> float:
         """The same in iterations, the next one included: at least 1, or ``NEVER``. The nearer bound counts."""

@@ -1,7 +1,8 @@
 """From a name in a configuration to a policy object.
 
-Names come from the entry-point groups ``caesura.policies``, ``caesura.orders``, ``caesura.estimators`` and
-``caesura.routers`` of whatever is installed; ``module:Class`` names a class of the user's own file.
+Names come from the entry-point groups ``caesura.policies``, ``caesura.orders``, ``caesura.estimators``,
+``caesura.predictors`` and ``caesura.routers`` of whatever is installed; ``module:Class`` names a class of the user's
+own file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from policies.contract import DurationEstimator, InterceptPolicy, QueueOrder
+from policies.contract import CallPredictor, DurationEstimator, InterceptPolicy, QueueOrder
 from policies.routing import Router
 
 Spec = str | Mapping[str, Any]
@@ -24,6 +25,7 @@ POLICIES = "caesura.policies"
 ORDERS = "caesura.orders"
 ESTIMATORS = "caesura.estimators"
 ROUTERS = "caesura.routers"
+PREDICTORS = "caesura.predictors"
 
 
 class UnknownPolicy(ValueError):
@@ -72,6 +74,8 @@ def _make(spec: Spec, group: str, kind: type[T]) -> T:
         raise UnknownPolicy(f"{name!r} is {made!r}, which is not a subclass of {kind.__module__}.{kind.__name__}")
     if "estimator" in arguments:
         arguments["estimator"] = make_estimator(arguments["estimator"])
+    if "predictor" in arguments:
+        arguments["predictor"] = _make(arguments["predictor"], PREDICTORS, CallPredictor)
     return _construct(name, made, arguments)
 
 

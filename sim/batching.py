@@ -7,6 +7,7 @@ import math
 from sim.contexts import Contexts
 from sim.live import LiveSession, State
 from sim.plan import Chunk, Copy, Direction, Plan
+from sim.precedence import Turns
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.seating import Seating
@@ -21,6 +22,7 @@ class Batching:
         token_budget: query tokens that an iteration may compute.
         contexts, queues, room: the engine's memory, places and pressure.
         seating: under a preemptive order, who says which sessions run.
+        turns: asks an order that says more than keys.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Batching:
         queues: Queues,
         room: Room,
         seating: Seating | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._settings = settings
         self._token_budget = token_budget
@@ -38,6 +41,7 @@ class Batching:
         self._queues = queues
         self._room = room
         self._seating = seating
+        self._turns = turns
 
     def decode(self, plan: Plan) -> None:
         """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
@@ -87,7 +91,7 @@ class Batching:
         while queues.waiting and queues.running < queues.most_running:
             live = queues.waiting[0][1]
             tokens = self._chunk_tokens(live, plan)
-            if tokens == 0:
+            if tokens == 0 or self._withheld(live, plan):
                 return
             whole = self._contexts.growth(live, live.missing)
             self._room.spared = live
@@ -108,6 +112,10 @@ class Batching:
         need = self._contexts.blocks(live.context) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
         return self._contexts.begin_over(live, tokens) if self._room.make(need, urgent=False) else None
 
+    def _withheld(self, live: LiveSession, plan: Plan) -> bool:
+        plan.withheld = self._turns is not None and not self._turns.admits(live)
+        return plan.withheld
+
     def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
         """Missing tokens that this iteration may compute for ``live``; 0 for none."""
         left = self._token_budget - plan.batch.query_tokens
@@ -122,6 +130,7 @@ class Batching:
         plan.batch.add_chunk(start, tokens)
         if math.isnan(live.scheduled_at):
             live.scheduled_at = plan.now
+            plan.started.append(live)
         if not math.isnan(live.waits_since):
             live.begin_service(plan.now)
 

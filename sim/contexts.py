@@ -32,6 +32,7 @@ class Contexts:
     Attributes:
         gpu, host: the two pools.
         held: idle contexts with tokens on the GPU, the longest unused first.
+        away: idle contexts with tokens on the host.
         claimed: GPU blocks taken for the tokens that the iteration under way computes.
         flying: copies under way beside the batch, in the order in which they began.
         idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
@@ -45,6 +46,7 @@ class Contexts:
         self.host = BlockPool(host_blocks)
         self.block_size = block_size
         self.held: dict[LiveSession, None] = {}
+        self.away: dict[LiveSession, None] = {}
         self.claimed = 0
         self.flying: dict[Copy, None] = {}
         self.idle_blocks = 0
@@ -79,11 +81,15 @@ class Contexts:
             self._index(live)
 
     def _index(self, live: LiveSession) -> None:
-        """Keep ``held`` what it says."""
+        """Keep ``held`` and ``away`` what they say."""
         if live.idle and live.resident:
             self.held.setdefault(live)
         else:
             self.held.pop(live, None)
+        if live.idle and live.offloaded:
+            self.away.setdefault(live)
+        elif self.away:
+            self.away.pop(live, None)
 
     def keep_only(self, live: LiveSession, tokens: int) -> None:
         """Forget all but the first ``tokens`` tokens of what is resident or offloaded; the rest goes missing.
@@ -107,7 +113,7 @@ class Contexts:
             self.idle_blocks -= freed if live.idle else 0
             live.missing += resident - kept
             live.resident = kept
-            self._index(live)
+        self._index(live)
         if self.witness is not None:
             self.witness.kept(live)
 
@@ -226,5 +232,6 @@ class Contexts:
         read = sum(self.blocks(live.resident) for live in inside if live.state is State.DEPARTING)
         assert self.copying_blocks == inwards + outwards + read
         assert set(self.held) == {live for live in inside if live.idle and live.resident}
+        assert set(self.away) == {live for live in inside if live.idle and live.offloaded}
         for live in inside:
             assert live.offloaded == 0 or live.resident % self.block_size == 0, live

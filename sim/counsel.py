@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from policies.contract import NEVER, Discard, InterceptPolicy, Paused, Preserve, Queued, QueueOrder, Swap, Verdict
+from policies.contract import (
+    NEVER,
+    Discard,
+    InterceptPolicy,
+    NextCall,
+    Paused,
+    Prefetch,
+    Preserve,
+    Queued,
+    QueueOrder,
+    Swap,
+    Verdict,
+)
 from sim.errors import PolicyError
 from sim.live import LiveSession, SessionView, State
 
@@ -25,10 +37,14 @@ class Counsel:
         self.decisions: list[dict[str, Any]] = []
         self._log = log
         self._revises = type(policy).revise is not InterceptPolicy.revise
-        estimator = policy.estimator
-        self.uses_oracle = order.needs_truth or (estimator is not None and estimator.needs_truth)
+        self._reviews = self._revises or type(policy).review_at is not InterceptPolicy.review_at
+        order.policy = policy
+        estimator, predictor = policy.estimator, policy.predictor
+        self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
         if estimator is not None and estimator.needs_truth:
             estimator.truth = _true_end
+        if predictor is not None and predictor.needs_truth:
+            predictor.truth = _true_call
         if order.needs_truth:
             order.truth = _tokens_to_come
 
@@ -41,7 +57,7 @@ class Counsel:
         """This session just paused: what becomes of its context?"""
         with self._guard("on_pause", live.session.id):
             verdict = self.policy.on_pause(live.view, self.view)
-            self._check(live.view, verdict)
+            self._check(live.view, verdict, "on_pause")
         self._note(live, verdict, "pause")
         return verdict
 
@@ -50,7 +66,23 @@ class Counsel:
         with self._guard("on_resume", live.session.id):
             if self.policy.estimator is not None:
                 self.policy.estimator.pause_ended(live.view, duration)
+            if self.policy.predictor is not None:
+                pause = live.call.pause
+                returned = pause.returned if pause is not None else 0
+                self.policy.predictor.call_ended(live.view, NextCall(live.call.output, duration, returned))
             self.policy.on_resume(live.view, duration, self.view)
+
+    def start(self, live: LiveSession) -> None:
+        """A session begins to compute for its call."""
+        with self._guard("on_start", live.session.id):
+            self.policy.on_start(live.view, self.view)
+
+    def finish(self, live: LiveSession) -> None:
+        """A session has left for good."""
+        with self._guard("on_finish", live.session.id):
+            if self.policy.predictor is not None and live.call.pause is None:
+                self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
+            self.policy.on_finish(live.view, self.view)
 
     def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
@@ -63,7 +95,7 @@ class Counsel:
 
     def next_review(self) -> float:
         """Time at which the policy wants to be asked again; minus infinity for every iteration."""
-        if not self._revises:
+        if not self._reviews:
             return NEVER
         with self._guard("review_at", "-"):
             return checked_number(self.policy.review_at(self.view))
@@ -82,16 +114,20 @@ class Counsel:
                     return
                 paused, verdict = answer
             with self._guard(question, getattr(paused, "id", "?")):
-                self._check(paused, verdict)
+                self._check(paused, verdict, question)
                 assert isinstance(paused, SessionView)
                 live = paused._live
                 if live.state not in (State.PAUSED, State.WAITING):
                     raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
             yield live, verdict
 
-    def _check(self, paused: Paused, verdict: object) -> None:
+    def _check(self, paused: Paused, verdict: object, question: str) -> None:
         if not isinstance(paused, SessionView):
             raise TypeError(f"expected a paused context from view.paused, got {paused!r}")
+        if isinstance(verdict, Prefetch):
+            if question != "revise":
+                raise TypeError("Prefetch is an answer of revise only")
+            return
         if not isinstance(verdict, Preserve | Swap | Discard):
             raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
         if not isinstance(verdict, Preserve) and not (
@@ -181,3 +217,12 @@ def _tokens_to_come(queued: Queued) -> int:
     """Tokens that a session will still generate in its call. Handed to oracles only."""
     assert isinstance(queued, SessionView)
     return queued._live.call.output - queued._live.emitted
+
+
+def _true_call(queued: Queued) -> NextCall:
+    """What the call of a session really does. Handed to oracles only."""
+    assert isinstance(queued, SessionView)
+    call = queued._live.call
+    if call.pause is None:
+        return NextCall(call.output)
+    return NextCall(call.output, call.pause.duration, call.pause.returned)

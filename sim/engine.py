@@ -32,7 +32,7 @@ from sim.errors import StalledEngine
 from sim.live import LiveSession, State
 from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
-from sim.precedence import Precedence
+from sim.precedence import Precedence, turns_of
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.seating import Seating
@@ -86,7 +86,10 @@ class Engine:
         if isinstance(order, PreemptiveOrder):
             self.precedence = Precedence(order, self.counsel.view)
             self.seating = Seating(settings, self.token_budget, self.precedence, self.contexts, self.queues, self.room)
-        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room, self.seating)
+        self.turns = turns_of(order, self.counsel.view)
+        self.batching = Batching(
+            settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, self.turns
+        )
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -149,7 +152,7 @@ class Engine:
         self.queues.unpause(live)
         live.answered = False
         if live.last_call:
-            self.queues.leave(live)
+            self._finish(live)
             return True
         pause = live.call.pause
         assert pause is not None
@@ -194,7 +197,9 @@ class Engine:
         while True:
             losses = self.contexts.losses
             plan = self._plan_once(now)
-            if not plan.empty or (self.contexts.losses == losses and not self._stalled()):
+            if not plan.empty or (self.contexts.losses == losses and not self._stalled(plan)):
+                for live in plan.started:
+                    self.counsel.start(live)
                 return plan
             if self.contexts.losses == losses:
                 self._break_stall()
@@ -203,6 +208,8 @@ class Engine:
         plan, batching = Plan(now), self.batching
         losses = self.contexts.losses
         self.room.open_budget(lambda: self._hidden_tokens(plan))
+        if self.turns is not None:
+            self.queues.move(self.turns.reranked())
         if self.seating is not None:
             self._serve_seated(plan, self.seating)
         elif self.settings.mixed_batches:
@@ -219,7 +226,7 @@ class Engine:
                 batching.swap_in(plan)
             if not plan.computes:
                 batching.prefill(plan)
-        if self.contexts.held or self.room.unsettled:
+        if self.room.concerns_policy or self.room.unsettled:
             self.room.settle_budget()
             self.room.serve_wishes()
             self.room.revise()
@@ -253,10 +260,12 @@ class Engine:
             return
         if queues.swapped and (settings.recompute_swapped_when_idle or self.room.swap_budget < contexts.block_size):
             return
-        if contexts.held:
+        if self.room.concerns_policy:
             plan.review_at = self.counsel.next_review()
-            if plan.review_at <= self.now:
-                return
+        if self.turns is not None and (queues.waiting or queues.swapped):
+            plan.review_at = min(plan.review_at, self.turns.next_review())
+        if plan.review_at <= self.now:
+            return
         most, untouched = float(LONGEST_LEAP), self.room.untouched_blocks()
         if self.seating is not None and self.precedence is not None:
             review = self.precedence.next_review()
@@ -288,7 +297,8 @@ class Engine:
         """When the policy or the order wants to be asked though nothing runs, s; infinity for never."""
         if self.queues.empty:
             return math.inf
-        reviews = [self.counsel.next_review(), self.precedence.next_review() if self.precedence else math.inf]
+        asked = [one for one in (self.counsel, self.precedence, self.turns) if one is not None]
+        reviews = [one.next_review() for one in asked]
         return min((at for at in reviews if at > self.now), default=math.inf)
 
     # ---- the end of an iteration
@@ -338,7 +348,7 @@ class Engine:
         live.emitted_total += live.emitted
         live.peak = max(live.peak, live.resident)
         if live.call.pause is None:
-            self.queues.leave(live)
+            self._finish(live)
             outcome.finished.append(live)
             return
         live.paused_at = self.now
@@ -347,10 +357,16 @@ class Engine:
         outcome.paused.append(live)
         self.room.pause(live)
 
+    def _finish(self, live: LiveSession) -> None:
+        self.queues.leave(live)
+        self.counsel.finish(live)
+
     # ---- when nothing moves
 
-    def _stalled(self) -> bool:
+    def _stalled(self, plan: Plan) -> bool:
         """Whether sessions are ready and nothing under way will ever free memory for them."""
+        if plan.withheld and self.turns is not None and self.now < self.turns.next_review() < math.inf:
+            return False
         queues = self.queues
         moving = self.contexts.flying or queues.departing
         return bool(queues.ready()) and not moving and not queues.pauses_hold_memory()

@@ -256,7 +256,7 @@ class SessionView:
     def calls_done(self) -> int:
         """Calls generated to their end."""
         live = self._live
-        return live.call_index + (1 if live.state is State.PAUSED else 0)
+        return live.call_index + (1 if live.state in (State.PAUSED, State.FINISHED) else 0)
 
     @property
     def resumed(self) -> bool:
@@ -306,6 +306,11 @@ class SessionView:
     def served(self, now: float) -> float:
         """Seconds for which it has run by ``now``, in all its calls."""
         return self._live.served(now)
+
+    def waited(self, now: float) -> float:
+        """Seconds for which it was ready by ``now`` and nothing was computed for it, in all its calls."""
+        live = self._live
+        return live.queued_s if math.isnan(live.waits_since) else live.queued_s + (now - live.waits_since)
 
     @property
     def moving(self) -> bool:

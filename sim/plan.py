@@ -93,6 +93,8 @@ class Plan:
         growth: for each of the iterations that are alike, GPU blocks that its contexts have grown by since the first.
         iterations: how many of them are taken; a driver may lower it before it commits.
         review_at: no iteration after the first may begin at this time or later: the policy wants to be asked.
+        started: sessions whose call begins to compute.
+        withheld: whether the order keeps the head of the queue waiting.
     """
 
     now: float
@@ -103,6 +105,8 @@ class Plan:
     growth: list[int] = field(default_factory=lambda: [0])
     iterations: int = 1
     review_at: float = math.inf
+    started: list[LiveSession] = field(default_factory=list)
+    withheld: bool = False
 
     @property
     def computes(self) -> bool:

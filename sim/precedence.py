@@ -1,11 +1,11 @@
-"""Asks a preemptive order, and checks what it answers."""
+"""Asks an order that says more than a key, and checks what it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policies.contract import PreemptiveOrder
+from policies.contract import PreemptiveOrder, QueueOrder
 from sim.counsel import checked_key, checked_number, guarded
 from sim.live import READY, LiveSession, SessionView
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from sim.view import View
 
 
-class Precedence:
-    """The only caller of what a preemptive order says beyond a key."""
+class Turns:
+    """The only caller of what an order says beyond a key."""
 
-    def __init__(self, order: PreemptiveOrder, view: View) -> None:
+    def __init__(self, order: QueueOrder, view: View) -> None:
         self._order = order
         self._view = view
 
@@ -32,15 +32,29 @@ class Precedence:
                 moved.append((live, checked_key(key, live)))
         return moved
 
-    def most_running(self) -> float:
-        """How many sessions may run for all that the order minds."""
-        with guarded(self._order, "most_running", "-", self._view.now):
-            return checked_number(self._order.most_running(self._view), at_least=1)
-
     def next_review(self) -> float:
         """Time at which the order wants to be asked again; minus infinity for every iteration."""
         with guarded(self._order, "review_at", "-", self._view.now):
             return checked_number(self._order.review_at(self._view))
+
+    def admits(self, live: LiveSession) -> bool:
+        """Whether the head of the queue may begin if there is room."""
+        with guarded(self._order, "admits", live.session.id, self._view.now):
+            return bool(self._order.admits(live.view, self._view))
+
+
+class Precedence(Turns):
+    """Likewise of a preemptive order."""
+
+    _order: PreemptiveOrder
+
+    def __init__(self, order: PreemptiveOrder, view: View) -> None:
+        super().__init__(order, view)
+
+    def most_running(self) -> float:
+        """How many sessions may run for all that the order minds."""
+        with guarded(self._order, "most_running", "-", self._view.now):
+            return checked_number(self._order.most_running(self._view), at_least=1)
 
     def iterations(self) -> float:
         """Iterations, the next one included, after which the order wants to be asked again."""
@@ -66,3 +80,11 @@ def _ready(queued: object) -> LiveSession:
             f"session {queued.id} is {queued._live.state.value}; only ready ones have a place in the queue"
         )
     return queued._live
+
+
+def turns_of(order: QueueOrder, view: View) -> Turns | None:
+    """Who asks an order that preempts nobody for more than keys; None if it has nothing more to say."""
+    if isinstance(order, PreemptiveOrder):
+        return None
+    says_more = type(order).rerank is not QueueOrder.rerank or type(order).admits is not QueueOrder.admits
+    return Turns(order, view) if says_more else None

@@ -111,6 +111,13 @@ class Queues:
         self.waiting.remove((live.key, live))
         self.waiting.sort()  # a sorted list is a heap
 
+    def move(self, reranked: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+        """Ready sessions that do not run stand elsewhere from now on."""
+        for live, key in reranked:
+            live.key = key
+        if reranked:
+            self.reorder()
+
     def reorder(self) -> None:
         """Keys have changed."""
         self.waiting = sorted((live.key, live) for _, live in self.waiting)  # a sorted list is a heap

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from policies.contract import Discard, Preserve, Swap, Verdict
+from policies.contract import Discard, Prefetch, Swap, Verdict
 from sim.contexts import Contexts
 from sim.counsel import Counsel
 from sim.live import LiveSession, State
@@ -67,7 +67,7 @@ class Room:
         changes: list[tuple[LiveSession, Verdict]] = []
         if lacking > 0:
             for live, verdict in self._counsel.room(lacking):
-                if live.copy is None and not isinstance(verdict, Preserve):
+                if live.copy is None and isinstance(verdict, Swap | Discard):
                     found += contexts.blocks(live.resident) - contexts.blocks(min(verdict.keep, live.resident))
                     changes.append((live, verdict))
                 if found >= lacking:
@@ -141,9 +141,34 @@ class Room:
 
     def revise(self) -> None:
         """Ask the policy for changes of mind, and carry them out."""
-        if self._contexts.held:
+        if self.concerns_policy:
             for live, verdict in self._counsel.revisions():
-                self._apply(live, verdict, "revise", blocking=not self._overlapped)
+                if isinstance(verdict, Prefetch):
+                    self._fetch(live, verdict)
+                else:
+                    self._apply(live, verdict, "revise", blocking=not self._overlapped)
+
+    @property
+    def concerns_policy(self) -> bool:
+        """Whether there is a context about which the policy might change its mind."""
+        return bool(self._contexts.held or (self._counsel.policy.prefetches and self._contexts.away))
+
+    def _fetch(self, live: LiveSession, verdict: Prefetch) -> None:
+        """Begin to copy a paused context back ahead of its answer, into memory that is free."""
+        contexts, blocking = self._contexts, not self._overlapped
+        free = contexts.gpu.free - self.watermark_blocks
+        if live.copy is not None or live.state is not State.PAUSED:
+            return
+        copy = contexts.begin_in(live, min(free, self._budget_blocks()), blocking)
+        if copy is None:
+            return
+        self._counsel.applied(live, verdict, "revise")
+        self._wanted.pop(live, None)
+        if blocking:
+            contexts.finish(copy)
+        else:
+            self._spend(copy)
+        self.copies.append(copy)
 
     def begin_in(self, live: LiveSession) -> Copy | None:
         """Begin to copy a context back, as far as the swap budget goes."""
@@ -196,7 +221,7 @@ class Room:
 
     def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
-        if live.copy is not None or isinstance(verdict, Preserve):
+        if live.copy is not None or not isinstance(verdict, Swap | Discard):
             return
         if isinstance(verdict, Swap):
             if self._begin_out(live, verdict.keep, blocking):

@@ -82,6 +82,11 @@ class View:
         return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
 
     @property
+    def offloaded(self) -> list[SessionView]:
+        """Paused contexts with tokens on the host: a list of its own."""
+        return [live.view for live in self._engine.contexts.away if live.state is State.PAUSED]
+
+    @property
     def running(self) -> list[SessionView]:
         """Sessions that decode or compute missing tokens: a list of its own."""
         queues = self._engine.queues

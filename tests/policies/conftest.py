@@ -49,6 +49,7 @@ class FakePaused:
     resident_tokens: int = 100
     offloaded_tokens: int = 0
     missing_tokens: int = 1
+    ready_at: float = 0.0
     paused_at: float = 0.0
     resumed: bool = False
     moving: bool = False
@@ -61,6 +62,35 @@ class FakePaused:
     @property
     def context_tokens(self) -> int:
         return self.resident_tokens + self.offloaded_tokens + self.missing_tokens
+
+
+@dataclass
+class FakeQueued:
+    """A session that is ready to compute, with nothing on the GPU unless told otherwise."""
+
+    id: str = "a"
+    kind: str = ""
+    arrival: float = 0.0
+    ready_at: float = 0.0
+    entered: float = 0.0
+    waits_since: float = 0.0
+    calls_done: int = 0
+    context_tokens: int = 100
+    resident_tokens: int = 0
+    offloaded_tokens: int = 0
+    had_service: float = 0.0
+    had_to_wait: float = 0.0
+    resumed: bool = False
+
+    @property
+    def missing_tokens(self) -> int:
+        return self.context_tokens - self.resident_tokens - self.offloaded_tokens
+
+    def served(self, now: float) -> float:
+        return self.had_service
+
+    def waited(self, now: float) -> float:
+        return self.had_to_wait + (now - self.waits_since)
 
 
 @dataclass
@@ -81,6 +111,9 @@ class FakeView:
     running_query_tokens: int = 134
     waiting_sessions: int = 0
     swap_budget: float = 0.0
+    offloaded: Sequence[FakePaused] = ()
+    running: Sequence[FakeQueued] = ()
+    waiting: Sequence[FakeQueued] = ()
 
 
 class Known(DurationEstimator):
@@ -165,6 +198,11 @@ def gpt_j() -> LinearCosts:
 @pytest.fixture
 def paused() -> Callable[..., FakePaused]:
     return FakePaused
+
+
+@pytest.fixture
+def queued() -> Callable[..., FakeQueued]:
+    return FakeQueued
 
 
 @pytest.fixture

@@ -107,6 +107,13 @@ SHIPPED: list[Any] = [
     {"name": "greedy-swap", "estimator": "oracle", "tokens": 40},
     {"name": "swap-or-discard", "estimator": "tool-mean", "preserve_below": 1.0},
     {"name": "min-waste-released", "estimator": "elapsed", "per_token": 0.1, "fixed": 20.0},
+    {"name": "tokencake", "estimator": "oracle", "pressure": 1.0},
+    {"name": "tokencake", "estimator": "ewma", "pressure": 0.5},
+    {"name": "continuum", "enough": 1, "window": 3},
+    {"name": "mori", "tick": 0.7, "headroom": 0.5},
+    {"name": "thunderagent", "tick": 0.7},
+    {"name": "lamps", "predictor": {"name": "call-oracle", "noise": 0.5}},
+    {"name": "retention", "wishes": {"search": {"priority": 80, "duration": 2.0}}},
 ]
 
 

@@ -1,0 +1,57 @@
+"""Autellix: least attained service, in levels, and promotion."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from policies.autellix import LeastAttained
+from policies.fixed import DiscardAlways
+from traces.session import Call, Pause, Session
+
+
+@pytest.mark.parametrize(
+    ("served", "level"), [(0.0, 0), (0.49, 0), (0.5, 1), (0.99, 1), (1.0, 2), (2.0, 3), (31.9, 6), (1e6, 7)]
+)
+def test_each_queue_takes_twice_as_much_service_as_the_one_before(served, level):
+    """Queues end at 0.5, 1, 2, 4, 8, 16 and 32 s; the eighth is the last."""
+    assert LeastAttained().level(served) == level
+
+
+def test_within_a_queue_the_first_to_be_ready_goes_first(queued, view):
+    order, here = LeastAttained(), view()
+    sessions = [queued(id="old", had_service=3.0, ready_at=1.0), queued(id="b", had_service=0.4, ready_at=3.0)]
+    sessions.append(queued(id="new", ready_at=2.0))
+    assert [one.id for one in sorted(sessions, key=lambda one: order.key(one, here))] == ["new", "b", "old"]
+
+
+def test_who_has_waited_beta_times_as_long_as_it_was_served_is_promoted(queued, view):
+    """Served 0.4 s, waited 1 s before and since 10: beta = 10 is reached at 10 + 4 - 1 = 13."""
+    order = LeastAttained(beta=10.0)
+    long, new = queued(id="a", waits_since=10.0, had_service=0.4, had_to_wait=1.0), queued(id="b", waits_since=9.0)
+    assert order.review_at(view(waiting=[long, new])) == 13.0
+    assert list(order.rerank(view(now=12.9, waiting=[long, new]))) == []
+    assert list(order.rerank(view(now=13.0, waiting=[long, new]))) == [(long, (0.0, 10.0))]
+    assert order.review_at(view(now=13.0, waiting=[long, new])) == math.inf
+
+
+A = Session("a", 0.0, 10, (Call(1, Pause(0.5)), Call(1)))
+B = Session("b", 0.2, 50, (Call(1),))
+C = Session("c", 1.7, 50, (Call(1),))
+
+
+@pytest.mark.parametrize(("beta", "a", "c"), [(math.inf, 5.21, 4.1), (0.9, 3.71, 5.21)])
+def test_a_newcomer_overtakes_unless_the_other_has_waited_too_long(replay, beta, a, c):
+    """One at a time. A runs 0 to 1.1 and is back at 1.6; B runs 1.1 to 2.6. Then A, served 1.1 s, is in queue 2 and C,
+    which came later, in queue 0: C 2.6 to 4.1, A (11 tokens again) to 5.21.
+
+    With beta = 0.9 A is promoted at 1.6 + 0.99 = 2.59: A 2.6 to 3.71, C to 5.21.
+    """
+    world = replay([A, B, C], DiscardAlways(), order=LeastAttained(beta=beta), max_running=1)
+    assert world.finished == pytest.approx({"a": a, "b": 2.6, "c": c}, rel=1e-9)
+
+
+def test_impossible_parameters_are_refused():
+    with pytest.raises(ValueError, match="quantum is in seconds"):
+        LeastAttained(quantum=0.0)
