@@ -64,7 +64,8 @@ _INK = "#222222"
 
 def latency(comparison: Comparison) -> Picture:
     """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends."""
-    figure = Picture(figsize=(8.6, 4.8), layout="constrained")
+    legend_inches = 0.2 + 0.225 * len(comparison.systems)
+    figure = Picture(figsize=(8.6, max(4.8, legend_inches)), layout="constrained")
     axes = figure.add_subplot()
     loads = comparison.loads
     ends: list[tuple[float, str]] = []
