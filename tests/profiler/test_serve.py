@@ -84,7 +84,7 @@ def workloads(draw: st.DrawFn) -> list[Session]:
 
 
 @pytest.mark.parametrize("system", preset_names())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(workload=workloads(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
 def test_every_system_emits_the_tokens_of_each_session_served_alone(system, workload, spare, host_blocks):
     longest = max(-(-session.max_context // BLOCK) for session in workload)

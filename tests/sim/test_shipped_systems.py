@@ -46,13 +46,13 @@ def systems(draw: st.DrawFn) -> Plot:
     return replace(draw(plots(st.just(policy))), order=lambda: make_order(order))
 
 
-@examples(50)
+@examples(30)
 @given(systems())
 def test_every_shipped_system_keeps_every_invariant(plot: Plot) -> None:
     assert_drained(plot, plot.run())
 
 
-@examples(70)
+@examples(40)
 @given(systems(), st.none() | st.floats(0, 60))
 def test_leaps_change_nothing_under_any_shipped_system(plot: Plot, horizon: float | None) -> None:
     plot = replace(plot, horizon=horizon)
