@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from traces.errors import TraceError
 from traces.readers.records import record_of
 from traces.readers.source import Source
 
 Row = TypeVar("Row")
+
+KEYS_AT_ONCE = 2**20
 
 
 def keys_of(source: Source, *fields: str) -> Iterator[str]:
@@ -28,6 +32,22 @@ def keys_of(source: Source, *fields: str) -> Iterator[str]:
             yield " ".join(found)
 
 
+def _counted(hashes: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every number that occurs, ascending, and how often it does; only so many are held as differ."""
+    hashes = iter(hashes)
+    found, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    while batch := array("q", itertools.islice(hashes, KEYS_AT_ONCE)):
+        some, times = np.unique(np.frombuffer(batch, dtype=np.int64), return_counts=True)
+        places = np.searchsorted(found, some)
+        known = places < len(found)
+        known[known] = found[places[known]] == some[known]
+        counts[places[known]] += times[known]
+        new = ~known
+        found = np.insert(found, places[new], some[new])
+        counts = np.insert(counts, places[new], times[new])
+    return found, counts
+
+
 class Gathering(Generic[Row]):
     """Rows by key, each group handed out as soon as its last row came.
 
@@ -38,9 +58,8 @@ class Gathering(Generic[Row]):
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        hashes = np.frombuffer(array("q", map(hash, keys)), dtype=np.int64)
-        unique, counts = np.unique(hashes, return_counts=True)
-        self._keys, self._awaited = array("q", unique.tobytes()), array("q", counts.astype(np.int64).tobytes())
+        counted, counts = _counted(map(hash, keys))
+        self._keys, self._awaited = counted.data, counts.data
         self._open: dict[str, list[Row]] = {}
 
     def rows(self, key: str) -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 import traces
 from tests.traces.readers.examples import BURSTGPT_3, EXAMPLES, MOONCAKE, Example, lines
 from traces import Call, Pause, Session, TraceError
-from traces.readers import source
+from traces.readers import grouping, source
 
 CSV_HEAD = "arrived_at,num_prefill_tokens,num_decode_tokens\n"
 
@@ -193,6 +193,14 @@ def test_a_line_or_an_object_without_end_is_refused(tmp_path: Path, text: str, m
     monkeypatch.setattr(traces.readers.values, "CHUNK_BYTES", 100)
     error = error_of(tmp_path, text, "own" if text.startswith("{") else "sharegpt")
     assert "more than 0 MiB" in error.found
+
+
+def test_turns_are_gathered_however_many_are_counted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five sessions of three turns, dealt out in turn; their names are counted four lines at a time."""
+    monkeypatch.setattr(grouping, "KEYS_AT_ONCE", 4)
+    rows = [{"session_id": f"s{n % 5}", "delay": n, "input_length": 1 + n, "output_length": 1 + n} for n in range(15)]
+    found = list(traces.read(written(tmp_path, lines(*rows))).sessions)
+    assert [(session.id, len(session.calls)) for session in found] == [(f"s{n}", 3) for n in range(5)]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
