@@ -25,16 +25,16 @@ def pieces_of(schedule: DecodeSchedule, blocks: list[int]) -> tuple[list[tuple[i
 
 
 def test_one_long_context_is_cut_for_all_processors() -> None:
-    """2 pieces for each of 132 processors, over 8 KV heads: 33 cuts. 512 + 3 x 8 blocks are 536, so a piece has
-    ceil(536/33) = 17 blocks, 272 tokens: ceil(512/17) = 31 pieces for the long one, one for each of the others. The
-    last piece of the long one has 2 blocks and comes after the three short ones of 8."""
+    """3 pieces for each of 132 processors, over 8 KV heads: ceil(396/8) = 50 cuts. 512 + 3 x 8 blocks are 536, so a piece
+    has ceil(536/50) = 11 blocks, 176 tokens: ceil(512/11) = 47 pieces for the long one, one for each of the others. The
+    last piece of the long one has 6 blocks and comes after the three short ones of 8."""
     pieces, tokens = pieces_of(DecodeSchedule(4, 8, 132, 16), [512, 8, 8, 8])
-    assert tokens == 272
-    assert pieces == [*((0, piece) for piece in range(30)), (1, 0), (2, 0), (3, 0), (0, 30)]
+    assert tokens == 176
+    assert pieces == [*((0, piece) for piece in range(46)), (1, 0), (2, 0), (3, 0), (0, 46)]
 
 
 def test_pieces_are_not_made_shorter_than_is_worth_it() -> None:
-    """64 blocks over 33 cuts would be 2 blocks a piece; 128 tokens are 8."""
+    """64 blocks over 50 cuts would be 2 blocks a piece; 128 tokens are 8."""
     pieces, tokens = pieces_of(DecodeSchedule(1, 8, 132, 16), [64])
     assert (len(pieces), tokens) == (8, 128)
 
