@@ -55,13 +55,13 @@ SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk
 
 
 def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points:
-    """One point for each name in a table of iterations.
+    """One point for each name in a table of iterations: rows of one name are repeats, wherever they were measured.
 
     Args:
         pass_sizes: to what the backend pads the tokens of passes with chunks.
     """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
-    groups = samples.groupby("point", sort=False)
+    groups = samples.groupby("name" if "name" in samples else "point", sort=False)
     first, times = groups.first(), groups["device_s"]
     columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}
     return Points(

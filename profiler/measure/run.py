@@ -15,7 +15,6 @@ from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Shape
 from profiler.measure.machine import commit_of, describe, require_idle
 from profiler.measure.progress import Report
-from profiler.measure.repeats import Repeats
 from profiler.measure.rig import Request, Rig, build
 from profiler.measure.samples import Samples
 from profiler.measure.serving import reopen_bench, serve_for_a_while
@@ -89,7 +88,7 @@ def _note_rig(samples: Samples, rig: Rig) -> None:
 def _sweep_all(rig: Rig, samples: Samples, report: Report, begun: float) -> int:
     """Every sweep within its share. Returns how many points were left out."""
     budget = rig.request.budget_s
-    sweep = sweeps.Sweep(rig, samples, report, Repeats())
+    sweep = sweeps.Sweep(rig, samples, report)
 
     def share(name: str) -> float:
         return time.perf_counter() + budget * SHARES[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from profiler.measure.grid import Point, Shape, grid, held_out, references
 from profiler.measure.machine import ClockReader
 from profiler.measure.progress import Report
 from profiler.measure.repeats import Repeats
-from profiler.measure.rig import Rig
+from profiler.measure.rig import Request, Rig
 from profiler.measure.samples import Samples
 
-REFERENCE_EVERY = 30
-"""Points between two visits of the reference shapes."""
-CLOCKS_EVERY = 4
-"""Visits between two on which the clocks are read: nvidia-smi takes a while to answer."""
+ROUNDS = 10
+LEAST_ROUNDS = 4
+PART = 40
+"""Points that are measured between two visits of the reference shapes, and written down together."""
+CLOCKS_EVERY = 20
+"""Parts between two in which the clocks are read: nvidia-smi takes a while to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,6 @@ class Sweep:
     rig: Rig
     samples: Samples
     report: Report
-    repeats: Repeats
 
     def left(self, table: str, points: Iterable[str]) -> list[str]:
         """Those of ``points`` that are not measured yet."""
@@ -42,57 +43,86 @@ class Sweep:
 
 
 def measure_iterations(sweep: Sweep, deadline: float) -> int:
-    """Grid and held-out batches in one random order, the reference shapes in between. Returns points left out because
-    the time was up.
+    """Grid and held-out batches in rounds: each round measures every point once, in a random order of its own.
+
+    So each pass runs between others, as a server's do. A GPU that repeats one heavy pass reaches its power limit and
+    lowers its clocks; measured so, such passes cost some per cent more than they do in service.
 
     Args:
         deadline: when to stop, by ``time.perf_counter``.
+
+    Returns:
+        Points left out because the time was up: all of them before ``LEAST_ROUNDS`` rounds are through.
     """
     rig, samples, report = sweep.rig, sweep.samples, sweep.report
     request = rig.request
     blocks, size = rig.backend.cache.gpu_blocks, request.block_size
     points = [point for point in grid(request.extent) if point.shape.blocks(size) <= blocks]
     points += held_out(request.extent, blocks, size, request.seed)
-    order = np.random.default_rng(request.seed).permutation(len(points))
+    parts = _parts(points, request.seed)
     done = samples.done("iterations")
-    todo = [points[index] for index in order if points[index].name not in done]
-    repeated = references(request.extent, blocks, size)
-    visit = sum(1 for name in done if name.startswith(repeated[0].name))
+    todo = [part for part in parts if part.name not in done]
+    if not todo:
+        return 0
     report.stage("iterations", len(todo))
-    for index, point in enumerate(todo):
-        now = time.perf_counter()
-        if now > deadline:
-            return len(todo) - index
-        allowance = 1.5 * (deadline - now) / (len(todo) - index)
-        if index % REFERENCE_EVERY == 0:
-            for reference in repeated:
-                _visit(sweep, reference, visit, allowance)
-            visit += 1
-        _measure(sweep, point, point.name, allowance)
+    for point in points:  # the first run of a shape loads kernels
+        if time.perf_counter() < deadline:
+            _timed(sweep, point)
+    for part in todo:
+        if time.perf_counter() > deadline:
+            break
+        rows = [_timed(sweep, point) for point in (*part.references(request, blocks), *part.points)]
+        samples.append("iterations", part.name, rows)
+        if part.reads_clocks:
+            _read_clocks(sweep, part.name)
         report.advance(deadline - time.perf_counter())
-    return 0
+    least = {part.name for part in parts if part.round < LEAST_ROUNDS}
+    return 0 if least <= samples.done("iterations") else len(points)
 
 
-def _visit(sweep: Sweep, reference: Point, visit: int, allowance: float) -> None:
-    """Measure a reference shape once more; on some visits read the clocks under its load."""
-    name = f"{reference.name} {visit:03d}"
-    if name in sweep.samples.done("iterations"):
-        return
-    if visit % CLOCKS_EVERY == 0 and name not in sweep.samples.done("clocks"):
-        sweep.rig.bench.set_up(reference.shape)
-        clocks = ClockReader(sweep.rig.request.device)
-        while clocks.running():
-            sweep.rig.bench.run()
-        if seen := clocks.read():
-            sweep.samples.append("clocks", name, [dict(seen)])
-    _measure(sweep, reference, name, allowance)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of a round's points."""
+
+    name: str
+    round: int
+    points: tuple[Point, ...]
+    reads_clocks: bool
+
+    def references(self, request: Request, pool_blocks: int) -> list[Point]:
+        """The reference shapes, named by the round."""
+        shapes = references(request.extent, pool_blocks, request.block_size)
+        return [replace(point, name=f"{point.name} {self.round:03d}") for point in shapes]
 
 
-def _measure(sweep: Sweep, point: Point, name: str, allowance: float) -> None:
-    bench = sweep.rig.bench
-    bench.set_up(point.shape)
-    timings = sweep.repeats.collect(bench.run, lambda timing: timing.device_s, allowance)
-    sweep.samples.append("iterations", name, [_row(point.set, point.shape, timing) for timing in timings])
+def _parts(points: list[Point], seed: int) -> list[_Part]:
+    """Every round's points in its order, cut into parts."""
+    parts: list[_Part] = []
+    for number in range(ROUNDS):
+        order = np.random.default_rng((seed, number)).permutation(len(points))
+        for begin in range(0, len(order), PART):
+            chosen = tuple(points[index] for index in order[begin : begin + PART])
+            reads_clocks = len(parts) % CLOCKS_EVERY == 0
+            parts.append(_Part(f"round {number:02d} from {begin:03d}", number, chosen, reads_clocks))
+    return parts
+
+
+def _timed(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """One measurement of a point."""
+    sweep.rig.bench.set_up(point.shape)
+    return {"name": point.name, **_row(point.set, point.shape, sweep.rig.bench.run())}
+
+
+def _read_clocks(sweep: Sweep, name: str) -> None:
+    """Read the clocks while passes of many kinds run."""
+    rig = sweep.rig
+    mixture = references(rig.request.extent, rig.backend.cache.gpu_blocks, rig.request.block_size)
+    clocks = ClockReader(rig.request.device)
+    while clocks.running():
+        for point in mixture:
+            _timed(sweep, point)
+    if name not in sweep.samples.done("clocks") and (seen := clocks.read()):
+        sweep.samples.append("clocks", name, [dict(seen)])
 
 
 def _row(kind: str, shape: Shape, timing: Timing) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def pieces_of(schedule: DecodeSchedule, blocks: list[int]) -> tuple[list[tuple[i
 
 
 def test_one_long_context_is_cut_for_all_processors() -> None:
-    """3 pieces for each of 132 processors, over 8 KV heads: ceil(396/8) = 50 cuts. 512 + 3 x 8 blocks are 536, so a piece
-    has ceil(536/50) = 11 blocks, 176 tokens: ceil(512/11) = 47 pieces for the long one, one for each of the others. The
-    last piece of the long one has 6 blocks and comes after the three short ones of 8."""
+    """3 pieces for each of 132 processors, over 8 KV heads: ceil(396/8) = 50 cuts. 512 + 3 x 8 blocks are 536, so a
+    piece has ceil(536/50) = 11 blocks, 176 tokens: ceil(512/11) = 47 pieces for the long one, one for each of the
+    others. The last piece of the long one has 6 blocks and comes after the three short ones of 8."""
     pieces, tokens = pieces_of(DecodeSchedule(4, 8, 132, 16), [512, 8, 8, 8])
     assert tokens == 176
     assert pieces == [*((0, piece) for piece in range(46)), (1, 0), (2, 0), (3, 0), (0, 46)]

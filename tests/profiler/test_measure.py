@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from profiler.backend.backend import make_backend, make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
-from profiler.measure import machine, memory  # noqa: E402
+from profiler.measure import machine, memory, sweeps  # noqa: E402
 from profiler.measure.bench import Bench  # noqa: E402
 from profiler.measure.copies import FIRST, SECOND, CopyBench  # noqa: E402
 from profiler.measure.errors import CannotMeasure  # noqa: E402
@@ -182,3 +182,13 @@ def test_what_is_left_for_kv() -> None:
 def test_a_model_with_short_contexts_has_a_smaller_extent() -> None:
     assert Extent().within(4096) == replace(Extent(), context=4096)
     assert Extent().within(2048) == replace(Extent(), context=2048, chunk=2048)
+
+
+def test_every_round_measures_every_point_once_in_an_order_of_its_own() -> None:
+    points = grid(SMALL)
+    parts = sweeps._parts(points, seed=3)
+    assert parts == sweeps._parts(points, seed=3)
+    orders = [[point.name for part in parts if part.round == number for point in part.points] for number in range(3)]
+    assert all(sorted(order) == sorted(point.name for point in points) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert len({part.name for part in parts}) == len(parts)
