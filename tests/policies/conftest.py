@@ -58,6 +58,7 @@ class FakePaused:
     kind: str = ""
     arrival: float = 0.0
     calls_done: int = 1
+    emitted_tokens: int = 0
 
     @property
     def context_tokens(self) -> int:
@@ -75,6 +76,7 @@ class FakeQueued:
     entered: float = 0.0
     waits_since: float = 0.0
     calls_done: int = 0
+    emitted_tokens: int = 0
     context_tokens: int = 100
     resident_tokens: int = 0
     offloaded_tokens: int = 0

@@ -23,9 +23,26 @@ PRESETS = sorted(file.stem for file in (ROOT / "configs" / "systems").glob("*.ya
 PROFILE = load_profile(ROOT / "configs" / "profiles" / "published" / "gpt-j-6b-a100-40g")
 BATCHING = {"token_budget", "chunked_prefill", "mixed_batches"}
 RELEASED_LETTERS = {name for name in PRESETS if name.startswith("released-")}
-FORESEEING = {"infercept-oracle", "infercept-released", "lamps-oracle", "lamps-noisy", "srpt-oracle"} | RELEASED_LETTERS
+FORESEEING = RELEASED_LETTERS | {
+    "infercept-oracle",
+    "infercept-released",
+    "lamps-oracle",
+    "lamps-noisy",
+    "srpt-oracle",
+    "caesura-oracle",
+}
 TWINS = [(name.removesuffix("-chunked"), name) for name in PRESETS if name.endswith("-chunked")]
-SINCE_2024 = ["cache-lru", "lamps", "continuum", "thunderagent", "autellix", "mori", "tokencake", "retention"]
+SINCE_2024 = [
+    "cache-lru",
+    "lamps",
+    "continuum",
+    "thunderagent",
+    "autellix",
+    "mori",
+    "tokencake",
+    "retention",
+    "caesura",
+]
 TWINS += [(name.removesuffix("-unchunked"), name) for name in PRESETS if name.endswith("-unchunked")]
 
 
