@@ -318,7 +318,8 @@ class PreemptiveOrder(QueueOrder):
 
     Who must stop stays on the GPU, and goes on from there when its turn comes. Its memory goes to sessions before it in
     the order when they need room, by ``preemption`` of the engine's settings; with overlapped swaps also ahead of need,
-    so that the watermark stays free. ``rerank`` may move running sessions too; ``admits`` is not asked.
+    so that the watermark stays free. Who lost context so goes first at its next turn, until it has emitted a token.
+    ``rerank`` may move running sessions too; ``admits`` is not asked.
     """
 
     def review_after(self, view: EngineView) -> float:

@@ -104,18 +104,22 @@ class Contexts:
             self.host.give(self.blocks(live.offloaded) - self.blocks(kept))
             live.missing += live.offloaded - kept
             live.offloaded = kept
-            self.losses += 1
+            self._lost(live)
         kept = min(resident, self.blocks(tokens) * self.block_size)
         if kept < resident:
             freed = self.blocks(resident) - self.blocks(kept)
             self.gpu.give(freed)
-            self.losses += 1
+            self._lost(live)
             self.idle_blocks -= freed if live.idle else 0
             live.missing += resident - kept
             live.resident = kept
         self._index(live)
         if self.witness is not None:
             self.witness.kept(live)
+
+    def _lost(self, live: LiveSession) -> None:
+        self.losses += 1
+        live.lost_at = live.progress
 
     def cut(self, live: LiveSession, tokens: int) -> None:
         """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV."""
@@ -186,7 +190,7 @@ class Contexts:
         self.copying_blocks -= copy.blocks
         if copy.direction is Direction.OUT:
             self.gpu.give(copy.blocks)
-            self.losses += 1
+            self._lost(live)
             live.peak = max(live.peak, live.resident + live.offloaded)
             live.resident -= copy.tokens
             live.offloaded += copy.tokens

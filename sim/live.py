@@ -60,6 +60,7 @@ class LiveSession:
         "key",
         "leaving",
         "left_behind",
+        "lost_at",
         "missing",
         "moves",
         "offloaded",
@@ -102,6 +103,7 @@ class LiveSession:
         self.copy: Copy | None = None
         self.idle = True  # holds memory without computing
         self.answered = False  # the answer came while a copy of the context was under way
+        self.lost_at = (-1, 0)  # its progress when it last lost context
         self.peak = 0  # context tokens that were computed before: computing them again is recomputation
         self.key: tuple[float, ...] = (now, serial)
         self.ready_at = now
@@ -201,6 +203,11 @@ class LiveSession:
         pause = self.call.pause
         assert pause is not None
         return (self.context if pause.keeps is None else min(self.context, pause.keeps)) + pause.returned
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Calls before this one, and the tokens emitted in it: grows with every token."""
+        return self.call_index, self.emitted
 
     @property
     def last_call(self) -> bool:

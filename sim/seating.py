@@ -13,6 +13,7 @@ from heapq import heappop, merge
 
 from sim.contexts import Contexts
 from sim.live import LiveSession, State
+from sim.owed import OwedTurns
 from sim.plan import Direction
 from sim.precedence import Precedence
 from sim.queues import Queues, by_key
@@ -45,6 +46,8 @@ class Seating:
         self._contexts = contexts
         self._queues = queues
         self._room = room
+        self._owed = OwedTurns()
+        self._head: LiveSession | None = None  # the first that found no tokens or no memory
         self._places = queues.most_running
         self._swaps = settings.preemption == "swap"
         self._ahead_of_need = self._swaps and settings.swap == "overlapped"
@@ -58,9 +61,11 @@ class Seating:
         their next token; the others hold their memory already.
         """
         queues = self._queues
+        self._owed.settle()
+        self._head = None
         moved = self._precedence.reranked()
         for live, key in moved:
-            live.key = key
+            self._owed.move(live, key)
         if moved:
             queues.reorder()
         self._places = int(min(queues.most_running, self._precedence.most_running()))
@@ -75,6 +80,7 @@ class Seating:
                     continue
                 break
             if not self._seat_one(live, now):
+                self._head = live
                 break
         for live in sorted((one for one in self._idle() if _decodes(one)), key=by_key):
             if self._full_before(live):
@@ -117,6 +123,7 @@ class Seating:
         if queues.running >= self._places:
             self._stop(queues.latest_running(), now)
         queues.withdraw(live)
+        self._owed.begin(live)
         if decodes:
             live.begin_service(now)
             queues.go_on(live)
@@ -132,6 +139,8 @@ class Seating:
         if not self._make_room(need, live, now):
             return False
         copy = self._room.begin_in(live)
+        if copy is not None:
+            self._owed.begin(live)
         if copy is not None and copy.blocking:
             contexts.finish(copy)
             self._queues.arrived(live)
@@ -239,13 +248,18 @@ class Seating:
     # ---- copies ahead of need
 
     def swap_ahead(self) -> None:
-        """Contexts whose turn comes soonest come back into memory that nobody needs, within the swap budget."""
-        contexts, room = self._contexts, self._room
+        """Contexts whose turn comes soonest come back into memory that nobody needs, within the swap budget.
+
+        Who runs needs what is missing, and the first that waits all of its context: what others leave for it stays.
+        """
+        contexts, room, head = self._contexts, self._room, self._head
         if not self._ahead_of_need or not self._queues.swapped:
             return
         room.settle_budget()
         promised = sum(contexts.growth(live, live.missing) for live in self._queues.prefilling)
-        away = sorted((live for live in self._queues.swapped if live.copy is None), key=by_key)
+        if head is not None and head.copy is None:
+            promised += contexts.blocks(head.context) - contexts.blocks(head.resident)
+        away = sorted((live for live in self._queues.swapped if live.copy is None and live is not head), key=by_key)
         for live in self._precedence.soonest_first(away):
             need = contexts.blocks(live.context) - contexts.blocks(live.resident)
             if need + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(live) is None:
@@ -266,8 +280,9 @@ class Seating:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the watermark is not free and an idle context could yet leave for it."""
-        return self._short() and self._contexts.host.free > 0 and bool(self._idle())
+        """Whether the next plan may differ though the order stands: a turn that was owed ends with the next token, or
+        the watermark is not free and an idle context could yet leave for it."""
+        return bool(self._owed) or (self._short() and self._contexts.host.free > 0 and bool(self._idle()))
 
     def untouched_blocks(self) -> int:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""

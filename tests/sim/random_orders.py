@@ -92,20 +92,17 @@ class Slots(PreemptiveOrder):
 
 
 class WhimsicalOrder(PreemptiveOrder):
-    """Any key for anybody at any time, any limit, any order of turns; after 300 times everybody stays where they are,
-    since contexts that are forgotten again and again need never be computed to their end."""
+    """Any key for anybody at any time, any limit, any order of turns."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._whims = 300
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         return self._random.choice([0, self._random.random(), (self._random.random(), 1.0), math.inf])
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
-        self._whims -= 1
         for queued in (*view.waiting, *view.running):
-            if self._whims > 0 and self._random.random() < 0.3:
+            if self._random.random() < 0.3:
                 yield queued, self.key(queued, view)
 
     def review_at(self, view: EngineView) -> float:

@@ -102,6 +102,18 @@ def test_idle_contexts_leave_before_the_watermark_is_gone_and_come_back_before_t
     assert world.totals["swap_stall_s"] == 0
 
 
+def test_memory_that_contexts_leave_for_the_first_in_the_queue_is_not_filled_again_before_all_have_left() -> None:
+    """One place, 30 blocks: x (10) stops for y (10), and at 2.20 both must leave for z (25). When x has left, at 2.30,
+    20 blocks are free, but z needs 25: x stays away, y has left at 2.40, and z begins."""
+    world = run(
+        session("x", 10, 5), session("y", 10, 5, at=0.5), session("z", 25, 2, at=1.5),
+        order=ByName(), max_running=1, gpu=30, preemption="swap", swap="overlapped",
+    )  # fmt: skip
+    assert world.call("z", 0)["scheduled_at"] == pytest.approx(2.40)
+    assert [way for _, way, _ in world.copies("x")] == ["out", "in"]
+    assert world.session("z")["finished_at"] == pytest.approx(2.40 + 1.25 + 1.01)
+
+
 class FurthestFirstName(ByName):
     """Expects the turn of the one with the largest context first."""
 
