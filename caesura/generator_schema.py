@@ -10,6 +10,7 @@ from caesura.arrivals_schema import Arrivals, Part
 from caesura.strict import Share, Strict
 from traces.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, WithZeros
 from traces.shapes import AugmentationShape, PauseShape, Rewrites, SessionShape, Shape
+from traces.typing import Typing
 
 Kind = Literal["math", "qa", "ve", "chat", "image", "tts"]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
@@ -115,6 +116,22 @@ class Alike(Strict):
     returned: float = Field(default=0.0, ge=0, lt=1, strict=True)
 
 
+class TypedPrompt(Strict):
+    """A prompt that is typed, sentence by sentence or clause by clause."""
+
+    segments: Amount = Field(description="sentences or clauses of a prompt")
+    tokens: Amount = Field(description="tokens of a segment")
+    characters_per_minute: Number = Field(default=240.0, gt=0, description="how fast it is typed")
+    characters_per_token: Number = Field(default=4.0, gt=0, description="characters that a token stands for")
+    sent_along: Amount = Field(default=0, description="tokens that come with the last segment without being typed")
+    inference: Amount = Field(
+        default=0, description="tokens generated when a segment but the last is there, by a system that works ahead"
+    )
+    answer: Amount | None = Field(
+        default=None, description="tokens of the answer after inferences; as without them when left out"
+    )
+
+
 class KindOfSession(Strict):
     """Sessions of one kind: one of InferCept's augmentations, or distributions of one's own."""
 
@@ -129,6 +146,7 @@ class KindOfSession(Strict):
     ends_with_pause: Part = Field(default=0.0, description="share of sessions that end with a pause")
     rewrites: RewrittenContexts | None = None
     alike: Alike = Alike()
+    stream: TypedPrompt | None = Field(default=None, description="what is typed after the prompt's tokens")
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -150,10 +168,11 @@ class KindOfSession(Strict):
             ends_with_pause=self.ends_with_pause,
             rewrites=None if self.rewrites is None else _rewrites(self.rewrites),
             alike=self.alike.model_dump(),
+            typing=None if self.stream is None else _typing(self.stream),
         )
 
     def _augmentation(self, name: str) -> Shape:
-        for key in ("calls", "prompt", "output", "rewrites", "alike", "ends_with_pause"):
+        for key in ("calls", "prompt", "output", "rewrites", "alike", "ends_with_pause", "stream"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} cannot be given with an augmentation; leave one of the two out")
         for pause in self.pauses:
@@ -223,6 +242,17 @@ def _pause(pause: PauseSort) -> PauseShape:
 def _rewrites(rewrites: RewrittenContexts) -> Rewrites:
     shrinks_to = _amount("rewrites.shrinks_to", rewrites.shrinks_to, 0.0)
     return Rewrites(rewrites.share, shrinks_to, _amount("rewrites.keeps", rewrites.keeps, 0.0))
+
+
+def _typing(typed: TypedPrompt) -> Typing:
+    return Typing(
+        segments=_amount("stream.segments", typed.segments, 0.5),
+        tokens=_amount("stream.tokens", typed.tokens, 0.5),
+        seconds_per_token=60 * typed.characters_per_token / typed.characters_per_minute,
+        sent_along=_amount("stream.sent_along", typed.sent_along, -0.5),
+        inference=_amount("stream.inference", typed.inference, -0.5),
+        answer=None if typed.answer is None else _amount("stream.answer", typed.answer, 0.5),
+    )
 
 
 def _amount(name: str, amount: float | Drawn | None, least: float) -> Distribution:

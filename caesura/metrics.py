@@ -1,8 +1,11 @@
 """What was measured: from the record of one run to one row per session, one per call, and one summary.
 
 Names follow ``vllm bench serve`` where it has them. Times are seconds in the tables and, as there, milliseconds under
-the names that end in ``_ms``. Equations, for a session that arrived at a, emitted its first of n tokens at f, ended at
-e, and paused for D seconds in all (a trailing pause ends the session, so it lies in e and in D):
+the names that end in ``_ms``. Equations, for a session whose prompt was complete at a (its arrival, unless the prompt
+streamed in), that emitted the first of n tokens at f, ended at e, and paused for D seconds in all (a trailing pause
+ends the session, so it lies in e and in D). Of a prompt that is worked on while it streams in, intermediate inferences
+and the waits for its next part are not counted in n, f and D, so that E2EL is LiveMind's latency (arXiv 2406.14319):
+from the end of the input to the complete answer.
 
 - normalized latency (InferCept): (e - a - D) / n; ``released`` counts the tokens that tools returned in n, as the
   released benchmark does;
@@ -43,16 +46,17 @@ class UnbalancedMemory(AssertionError):
 def session_table(record: RunRecord) -> Columns:
     """One row a session in trace order: the record's columns, then its measures (NaN where there is none)."""
     sessions = record.sessions
-    arrival, first, end = (_floats(sessions[name]) for name in ("arrival", "first_token_at", "finished_at"))
-    pauses, n, returned = (_floats(sessions[name]) for name in ("pause_s", "output_tokens", "returned_tokens"))
+    asked, first, end = (_floats(sessions[name]) for name in ("input_ended_at", "first_token_at", "finished_at"))
+    pauses, returned = (_floats(sessions[name]) for name in ("pause_s", "returned_tokens"))
+    n = _floats(sessions["output_tokens"]) - _floats(sessions["inference_tokens"])
     finished = np.array([status == "finished" for status in sessions["status"]], dtype=bool)
     end = np.where(finished, end, np.nan)
-    serving = end - arrival - pauses
+    serving = end - asked - pauses
     return {
         **sessions,
-        "ttft": first - arrival,
+        "ttft": first - asked,
         "tpot": np.where(n > 1, (end - first - pauses) / np.maximum(n - 1, 1), np.nan),
-        "e2el": end - arrival,
+        "e2el": end - asked,
         "normalized_latency": serving / np.maximum(n, 1),
         "normalized_latency_released": serving / np.maximum(n + returned, 1),
     }
@@ -96,6 +100,8 @@ def summarize(
         "duration": duration,
         "total_input_tokens": tokens_in,
         "total_output_tokens": tokens_out,
+        "streamed": int((_floats(sessions["input_ended_at"]) > _floats(sessions["arrival"])).sum()),
+        "total_inference_tokens": int(_floats(sessions["inference_tokens"])[done].sum()),
         "total_returned_tokens": int(_floats(sessions["returned_tokens"])[done].sum()),
         "request_throughput": _ratio(status.count("finished"), duration),
         "output_throughput": _ratio(tokens_out, duration),

@@ -15,7 +15,15 @@ from caesura.figures import FIGURES
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import Run, versions
 from caesura.systems import differences
-from caesura.tables import detail_rows, difference_rows, latency_rows, move_rows, replica_rows, split_rows
+from caesura.tables import (
+    detail_rows,
+    difference_rows,
+    latency_rows,
+    move_rows,
+    replica_rows,
+    split_rows,
+    streamed_rows,
+)
 from caesura.units import format_seconds
 from sim.profile import Profile
 
@@ -108,6 +116,7 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         detail=detail_rows(comparison, comparison.knee),
         splits=split_rows(comparison),
         replicas=replica_rows(comparison, comparison.knee),
+        streamed=streamed_rows(comparison, comparison.knee),
         moves=move_rows(comparison, comparison.knee),
         differences=difference_rows(comparison),
         oracles=comparison.oracles(),

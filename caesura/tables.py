@@ -103,6 +103,25 @@ def move_rows(comparison: Comparison, load: float) -> Rows:
     return Rows(f"Sessions that went on at another replica, at load {load:g} ({comparison.load_unit})", headings, rows)
 
 
+def streamed_rows(comparison: Comparison, load: float) -> Rows:
+    """Prompts that streamed in, one row a system: the latency from the end of the input, and what it cost; none where
+    no prompt was worked on before it was complete."""
+    latencies = ("mean_e2el_ms", "p50_e2el_ms", "p99_e2el_ms")
+    rows = []
+    for _, row in comparison.at(load).iterrows() if comparison.runs["streamed"].sum() else ():
+        done, inferred = row["completed"], row["total_inference_tokens"]
+        tokens = [row["total_output_tokens"] - inferred, inferred, row["computed_tokens"], row["recomputed_tokens"]]
+        work = [*(each / done if done else math.nan for each in (*tokens, row["forward_s"]))]
+        rows.append([str(row["system"]), *(number(1e-3 * row[name]) for name in latencies), *map(number, work)])
+    headings = ["system", "latency s", "its p50", "its p99", "answer tokens", "inference tokens"]
+    return Rows(
+        f"From the end of the input to the complete answer, and work a session, at load {load:g} "
+        f"({comparison.load_unit})",
+        [*headings, "tokens computed", "of them again", "forward s"],
+        rows,
+    )
+
+
 def number(value: Any) -> str:
     """Three significant digits, no exponents; a dash for what was not measured."""
     if value is None or not math.isfinite(value):

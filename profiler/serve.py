@@ -25,6 +25,7 @@ from sim.plan import Copy, Direction, Plan
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.recorder import Recorder
+from sim.run import by_arrival
 from sim.settings import EngineSettings
 from traces.session import Session
 
@@ -130,7 +131,7 @@ class Server:
             PolicyError: the policy raised, or answered something impossible.
             UnsupportedSession: a session has a shape that the engine cannot serve.
         """
-        arrivals = sorted(sessions, key=lambda session: session.arrival)[::-1]
+        arrivals = list(by_arrival(sessions, self.engine.settings.streamed_prompts))[::-1]
         total, begun = len(arrivals), time.perf_counter()
         while self._left < total:
             now = time.perf_counter() - begun
@@ -165,7 +166,7 @@ class Server:
         while self._due and self._due[0][0] <= now:
             at, _, live = heappop(self._due)
             self._recorder.answered(live, at)
-            self._lengthen(live)
+            self._lengthen(live, at)
             if self.engine.resume(live, at):
                 self._leave(live, at)
         while arrivals and arrivals[-1].arrival <= now:
@@ -176,7 +177,7 @@ class Server:
             if live.state is State.REJECTED:
                 self._leave(live, None)
 
-    def _lengthen(self, live: LiveSession) -> None:
+    def _lengthen(self, live: LiveSession, at: float) -> None:
         """The answer's tokens join the backend's context."""
         pause = live.call.pause
         if pause is None or live.last_call:
@@ -184,7 +185,7 @@ class Server:
         executor, key = self._backend.executor, live.session.id
         if pause.keeps is not None:
             executor.cut(key, pause.keeps)
-        executor.extend(key, pause.returned)
+        executor.extend(key, live.next_call(at)[1])
 
     def _iterate(self, plan: Plan, blocking: list[Job], begun: float, now: float) -> None:
         iteration: Iteration | None = None
@@ -216,7 +217,7 @@ class Server:
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None
-            heappush(self._due, (now + pause.duration, live.serial, live))
+            heappush(self._due, (pause.end(now, live.session.arrival), live.serial, live))
         for live in outcome.finished:
             self._leave(live, now)
 

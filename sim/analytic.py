@@ -38,6 +38,8 @@ class ModelShape(BaseModel):
     vocab: int = Field(gt=0)
     max_context: int = Field(gt=0)
     tied_embeddings: bool = False
+    layer_weight_bytes: float | None = Field(default=None, gt=0)
+    """Bytes of a weight of the layers, where these are quantised for storage and computed with as others are."""
 
     @property
     def layer_parameters(self) -> int:
@@ -109,7 +111,8 @@ def derive(model: ModelShape, gpu: Datasheet, assume: Assumptions | None = None,
     exchange_s, latency_s = _exchange(model, gpu, assume, gpus)
     bandwidth = gpus * gpu.memory_bytes_per_s * assume.memory_share
     flops = gpus * gpu.bf16_flops * assume.compute_share
-    weights = (model.layer_parameters + model.head_parameters) * assume.element_bytes
+    layer_weight_bytes = model.layer_weight_bytes or assume.element_bytes
+    weights = model.layer_parameters * layer_weight_bytes + model.head_parameters * assume.element_bytes
     kv = model.kv_numbers_per_token * assume.element_bytes
     embedding = 0 if model.tied_embeddings else model.head_parameters * assume.element_bytes
     pool = gpus * (gpu.memory_bytes * assume.memory_fraction - assume.activation_bytes) - weights - embedding

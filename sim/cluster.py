@@ -109,7 +109,9 @@ def simulate_shard(
             log_decisions=log_decisions,
         )
         cluster.add(replica)
-    arrivals = Arrivals(env, cluster.arrive, cluster.own(enumerate(by_arrival(sessions))))
+    arrivals = Arrivals(
+        env, cluster.arrive, cluster.own(enumerate(by_arrival(sessions, sites[0].settings.streamed_prompts)))
+    )
     audience.watch(arrivals, horizon)
     replicas = cluster.replicas.values()
     for replica in replicas:
@@ -170,7 +172,7 @@ class Cluster:
 
     def answered(self, home: int, live: LiveSession) -> None:
         """An answer comes now that lets a session of the replica ``home`` go on."""
-        session = RoutedSession.resuming(live, home)
+        session = RoutedSession.resuming(live, home, self.clock.now)
         target = self._ask(self._router.on_resume, session, self.clock.now)
         source = self.replicas[home]
         if target == home:

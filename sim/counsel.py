@@ -210,7 +210,7 @@ def _true_end(paused: Paused) -> float:
     live = paused._live
     pause = live.call.pause
     assert pause is not None
-    return live.paused_at + pause.duration
+    return pause.end(live.paused_at, live.session.arrival)
 
 
 def _tokens_to_come(queued: Queued) -> int:

@@ -158,8 +158,8 @@ class Engine:
         assert pause is not None
         if pause.keeps is not None:
             self.contexts.cut(live, pause.keeps)
-        live.missing += pause.returned
-        live.call_index += 1
+        live.call_index, joined = live.next_call(live.ready_at)
+        live.missing += joined
         live.emitted = 0
         live.scheduled_at = math.nan
         live.entered = live.ready_at if self.settings.reentry == "tail" else live.session.arrival
@@ -346,6 +346,7 @@ class Engine:
     def _end_call(self, live: LiveSession, outcome: Outcome) -> None:
         live.end_service(self.now)
         live.emitted_total += live.emitted
+        live.inferred += live.emitted if live.infers else 0
         live.peak = max(live.peak, live.resident)
         if live.call.pause is None:
             self._finish(live)

@@ -50,11 +50,13 @@ class LiveSession:
         "_resident",
         "answered",
         "call_index",
+        "carried",
         "copy",
         "emitted_total",
         "entered",
         "group",
         "idle",
+        "inferred",
         "joined",
         "joining",
         "key",
@@ -97,6 +99,8 @@ class LiveSession:
         self._resident = 0
         self._emitted = 0
         self.emitted_total = 0
+        self.carried = 0  # context tokens with which it came from another replica
+        self.inferred = 0  # of them in inferences from a prompt that was not complete
         self.group: DecodeGroup | None = None
         self.joined = 0  # the group's tick then
         self.joining = 0  # the group's number for it
@@ -130,13 +134,12 @@ class LiveSession:
 
     def successor(self, now: float) -> LiveSession:
         """This paused session as another replica takes it up when the answer comes at ``now``: all of it missing."""
-        pause = self.call.pause
-        assert pause is not None and not self.last_call
         live = LiveSession(self.session, -1, now)
-        live.call_index = self.call_index + 1
-        live.missing = self.context_when_resumed
-        live.emitted_total = self.emitted_total
-        live.peak = min(self.peak, self.context if pause.keeps is None else pause.keeps)
+        live.call_index, joined = self.next_call(now)
+        live.carried = self.kept()
+        live.missing = live.carried + joined
+        live.emitted_total, live.inferred = self.emitted_total, self.inferred
+        live.peak = min(self.peak, live.carried)
         live.paused_at = self.paused_at
         live.resumed = True
         live.recomputed, live.queued_s, live.preemptions = self.recomputed, self.queued_s, self.preemptions
@@ -197,12 +200,37 @@ class LiveSession:
         """All context tokens."""
         return self.resident + self.offloaded + self.missing
 
-    @property
-    def context_when_resumed(self) -> int:
-        """Context tokens once the answer to the pause under way has joined."""
+    def kept(self) -> int:
+        """Context tokens that survive the pause under way."""
         pause = self.call.pause
         assert pause is not None
-        return (self.context if pause.keeps is None else min(self.context, pause.keeps)) + pause.returned
+        return self.context if pause.keeps is None else min(self.context, pause.keeps)
+
+    def next_call(self, now: float) -> tuple[int, int]:
+        """Where the session goes on when its answer is there at ``now``: the call's index, and the tokens that join.
+
+        Calls whose pause for the next part of the prompt would be over at once are passed over.
+        """
+        calls, index = self.session.calls, self.call_index
+        pause = calls[index].pause
+        assert pause is not None and not self.last_call
+        returned = pause.returned
+        while (after := calls[index + 1].pause) is not None and after.not_before is not None:
+            if self.session.arrival + after.not_before > now:
+                break
+            returned += after.returned
+            index += 1
+        return index + 1, returned
+
+    def context_when_resumed(self, now: float) -> int:
+        """Context tokens once the answer to the pause under way has joined at ``now``."""
+        return self.kept() + self.next_call(now)[1]
+
+    @property
+    def infers(self) -> bool:
+        """Whether the call is an inference from a prompt that is not complete."""
+        pause = self.call.pause
+        return pause is not None and pause.not_before is not None
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from sim.live import LiveSession, State
 from sim.plan import Outcome
 from sim.record import CALL_COLUMNS, SESSION_COLUMNS, Part, RunRecord, merge
 from sim.rows import Rows
-from traces.session import Session
+from traces.session import Pause, Session
 
 
 @dataclass(slots=True)
@@ -77,10 +77,10 @@ class Recorder:
             return
         pause = live.session.calls[live.call_index - 1].pause
         assert pause is not None
-        kept = live.context - pause.returned
+        lasted = _lasted(pause, live, now)
         self._inside[live.serial] = live
         self._open[live.serial] = _OpenCall(
-            live.call_index, now, live.context, 0, 0, kept, pause.tool, pause.waits_for, pause.duration
+            live.call_index, now, live.context, 0, 0, live.carried, pause.tool, pause.waits_for, lasted
         )
 
     def withdrawn(self, live: LiveSession) -> None:
@@ -97,26 +97,27 @@ class Recorder:
         pause = live.call.pause
         assert pause is not None
         if not live.last_call:
-            kept = live.context if pause.keeps is None else min(live.context, pause.keeps)
+            kept, (index, joined) = live.kept(), live.next_call(now)
             resident = min(live.resident, kept)
             offloaded = min(live.offloaded, kept - resident)
             self._open[live.serial] = _OpenCall(
-                live.call_index + 1,
+                index,
                 now,
-                kept + pause.returned,
+                kept + joined,
                 resident,
                 offloaded,
                 kept - resident - offloaded,
                 pause.tool,
                 pause.waits_for,
-                pause.duration,
+                _lasted(pause, live, now),
             )
 
     def committed(self, outcome: Outcome, now: float) -> None:
         """An iteration is over: first tokens of calls, and calls that have ended."""
         for live in outcome.first_tokens:
             self._open[live.serial].first_token_at = now
-            self._first_token.setdefault(live.serial, now)
+            if not live.infers:
+                self._first_token.setdefault(live.serial, now)
         for live in outcome.ended:
             self._close(live, now)
 
@@ -187,7 +188,8 @@ class Recorder:
     def _session_row(self, live: LiveSession, finished_at: float) -> tuple[Any, ...]:
         session: Session = live.session
         begun = live.call_index + 1
-        over = begun if live.state in (State.FINISHED, State.PAUSED) else begun - 1
+        ended = live.state in (State.FINISHED, State.PAUSED)
+        over = begun if ended else begun - 1
         pauses = [call.pause for call in session.calls[:over] if call.pause is not None]
         answered = [call.pause for call in session.calls[: begun - 1] if call.pause is not None]
         status = live.state.value if live.state in _FINAL else "unfinished"
@@ -199,9 +201,11 @@ class Recorder:
             session.arrival,
             self._first_token.pop(live.serial, math.nan),
             finished_at,
-            session.prompt,
-            live.emitted_total if live.state in (State.FINISHED, State.PAUSED) else live.emitted_total + live.emitted,
-            sum(pause.returned for pause in answered),
+            session.input_ended,
+            session.prompt + sum(pause.returned for pause in session.pauses if pause.not_before is not None),
+            live.emitted_total + (0 if ended else live.emitted),
+            live.inferred + (0 if ended or not live.infers else live.emitted),
+            sum(pause.returned for pause in answered if pause.not_before is None),
             len(session.calls),
             len(pauses),
             sum(pause.duration for pause in pauses),
@@ -214,6 +218,11 @@ class Recorder:
             live.received * self._bytes_per_token,
             live.left_behind,
         )
+
+
+def _lasted(pause: Pause, live: LiveSession, now: float) -> float:
+    """Seconds for which a pause has lasted when its answer is there at ``now``."""
+    return pause.duration if pause.not_before is None else now - live.paused_at
 
 
 _FINAL = (State.FINISHED, State.REJECTED, State.FAILED)

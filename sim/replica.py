@@ -101,7 +101,7 @@ class Replica:
     def answer(self, live: LiveSession) -> None:
         """The answer that a session waits for is there now, and it goes on here."""
         if not live.last_call:
-            self._expect(live.context_when_resumed)
+            self._expect(live.context_when_resumed(self.clock.now))
         self._news(_News.ANSWERED, live.serial, live)
 
     def withdraw(self, live: LiveSession, readable: bool) -> None:
@@ -253,8 +253,8 @@ class Replica:
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None
-            back = now + pause.duration
-            if back == now:  # also where the pause is too short for the clock
+            back = pause.end(now, live.session.arrival)
+            if back == now:  # also where what was waited for is there already, or the pause is too short for the clock
                 self._answered(live)
             else:
                 self.clock.at(back, partial(self._answered, live))

@@ -31,12 +31,11 @@ class RoutedSession:
         return cls(session.id, session.kind, serial, 0, session.prompt, None, 0)
 
     @classmethod
-    def resuming(cls, live: LiveSession, home: int) -> RoutedSession:
+    def resuming(cls, live: LiveSession, home: int, now: float) -> RoutedSession:
         """A paused session whose answer has come."""
-        session, pause, context = live.session, live.call.pause, live.context_when_resumed
-        assert pause is not None
-        held = min(live.resident + live.offloaded, context - pause.returned)
-        return cls(session.id, session.kind, live.place, live.call_index + 1, context, home, held)
+        session, (call, joined) = live.session, live.next_call(now)
+        held = min(live.resident + live.offloaded, live.kept())
+        return cls(session.id, session.kind, live.place, call, live.kept() + joined, home, held)
 
 
 class ReplicaState:

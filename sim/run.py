@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import heappop, heappush
+from typing import Any, Literal
 
 from simpy.events import Event
 
@@ -20,6 +21,7 @@ from sim.record import RunRecord, merge
 from sim.recorder import Recorder
 from sim.replica import Replica
 from sim.settings import EngineSettings
+from sim.streamed import as_calls
 from traces.session import Session
 
 
@@ -61,7 +63,7 @@ def simulate(
     env = Clock()
     audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
     replica = build(site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions)
-    arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions)))
+    arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
     audience.watch(arrivals, horizon)
     replica.close()
     return merge([replica.part()], env.now)
@@ -192,14 +194,23 @@ class Audience:
             ) from error
 
 
-def by_arrival(sessions: Iterable[Session]) -> Iterator[Session]:
-    """The sessions in the order of their arrivals; an iterator must give them so."""
+def by_arrival(sessions: Iterable[Session], streamed: Literal["whole", "parts"] = "whole") -> Iterator[Session]:
+    """The sessions as an engine serves them, as they reach it; an iterator must give them by arrival.
+
+    A session whose prompt streams in reaches the engine when as much of it is there as the engine waits for.
+    """
     if isinstance(sessions, Sequence):
-        yield from sorted(sessions, key=lambda session: session.arrival)
+        yield from sorted((as_calls(session, streamed) for session in sessions), key=lambda session: session.arrival)
         return
     last = 0.0
-    for session in sessions:
+    typed: list[tuple[float, int, Session]] = []  # drawn, but not there yet
+    for number, session in enumerate(sessions):
         if session.arrival < last:
             raise ValueError(f"session {session.id} arrives at {session.arrival} s, after one that came at {last} s")
         last = session.arrival
-        yield session
+        served = as_calls(session, streamed)
+        heappush(typed, (served.arrival, number, served))
+        while typed and typed[0][0] <= last:
+            yield heappop(typed)[-1]
+    while typed:
+        yield heappop(typed)[-1]

@@ -43,6 +43,9 @@ class EngineSettings(BaseModel):
         description="without mixed batches: no prefill while a resumed session waits to be swapped in; "
         "with them it has no effect",
     )
+    streamed_prompts: Literal["whole", "parts"] = Field(
+        default="whole", description="a prompt that streams in is waited for, or worked on part by part as it comes"
+    )
     recompute_swapped_when_idle: bool = Field(
         default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
     )

@@ -57,7 +57,12 @@ def fit(sessions: Iterable[Session], max_context: int, too_long: TooLong = "cut"
 
 
 def cut(session: Session, max_context: int) -> Session:
-    """The session up to its last token that fits ``max_context`` (at least 2); itself when it fits."""
+    """The session up to its last token that fits ``max_context`` (at least 2); itself when it fits.
+
+    Where there is no room for inferences from a prompt that streams in, none are made.
+    """
+    if session.stream and session.max_context > max_context:
+        session = replace(session, stream=tuple(replace(part, output=0) for part in session.stream))
     if session.prompt > max_context - 1:
         return replace(_with_prompt(session, max_context - 1), calls=(Call(1),))
     context = session.prompt

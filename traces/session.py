@@ -40,6 +40,9 @@ class Pause:
         keeps: leading context tokens that survive the pause when the client rewrote the context; None keeps all.
         tools: the runs of a pause that waits for several tools at once; the slowest one ends it.
         session: the sub-session that this pause waits for, by id.
+        not_before: seconds after the session's arrival before which the pause does not end, whenever it began: what it
+            waits for comes at a time of its own, such as the next part of a prompt. A call follows such a pause; if
+            that one's pause is over too by then, the call is passed over and the session goes on with the next.
     """
 
     duration: float
@@ -49,6 +52,7 @@ class Pause:
     keeps: int | None = None
     tools: tuple[ToolRun, ...] = ()
     session: str = ""
+    not_before: float | None = None
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.duration) and self.duration >= 0, "pause.duration", self.duration, "finite, >= 0")
@@ -56,6 +60,13 @@ class Pause:
         _require(self.keeps is None or self.keeps >= 0, "pause.keeps", self.keeps, ">= 0")
         new = self.keeps is None or self.returned >= 1
         _require(new, "pause.returned", self.returned, ">= 1 after a rewrite: there must be a token to go on from")
+        if self.not_before is not None:
+            _require(0 <= self.not_before < math.inf, "pause.not_before", self.not_before, "finite, >= 0")
+
+    def end(self, begun: float, arrival: float) -> float:
+        """When it ends if it began at ``begun``, in a session that arrived at ``arrival``, s."""
+        end = begun + self.duration
+        return end if self.not_before is None else max(end, arrival + self.not_before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +96,24 @@ class SharedPrefix:
 
 @dataclass(frozen=True, slots=True)
 class PromptPart:
-    """A part of a prompt that streams in: ``tokens`` more of it are there ``at`` seconds after the arrival."""
+    """A part of a prompt that streams in.
+
+    Attributes:
+        tokens: of the prompt that are there with it.
+        at: when, in seconds after the arrival.
+        output: tokens generated once it is there, where a prompt is worked on before it is complete: an intermediate
+            inference, or after the last part the answer, in place of the first call's output. 0: no inference yet, or
+            the first call's output as it is.
+    """
 
     tokens: int
     at: float
+    output: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.tokens >= 0, "stream.tokens", self.tokens, ">= 0")
+        _require(math.isfinite(self.at) and self.at >= 0, "stream.at", self.at, "finite, >= 0")
+        _require(self.output >= 0, "stream.output", self.output, ">= 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +127,8 @@ class Session:
         calls: at least one; every call but the last has a pause.
         kind: the workload class (``math``, ``chat``, ...), free text.
         samples: independent continuations decoded from the one prompt.
-        stream: how the prompt streams in; empty when it is there at once.
+        stream: how the prompt streams in, part after part; what it leaves of the prompt is there with the arrival, and
+            all of it is when the stream is empty.
         prefix: the leading tokens that all sessions of one name have in common; no more than the prompt.
         block_hashes: content hashes of the first prompt's leading blocks, where a trace has them. Equal hashes at equal
             places after equal hashes are equal tokens, in all sessions of a workload. The last block may be short.
@@ -121,7 +147,7 @@ class Session:
     hash_block: int = 0
 
     def __post_init__(self) -> None:
-        plain = self.prefix is None and not self.block_hashes
+        plain = self.prefix is None and not self.block_hashes and not self.stream
         if plain and len(self.calls) == 1 and 0 <= self.arrival < math.inf and self.prompt >= 1 and self.samples >= 1:
             return
         _require(math.isfinite(self.arrival) and self.arrival >= 0, "arrival", self.arrival, "finite, >= 0")
@@ -129,7 +155,15 @@ class Session:
         _require(len(self.calls) >= 1, "calls", self.calls, "at least one call")
         for index, call in enumerate(self.calls[:-1]):
             _require(call.pause is not None, f"calls[{index}].pause", None, "present: another call follows")
+        trailing = self.calls[-1].pause
+        followed = trailing is None or trailing.not_before is None
+        _require(followed, f"calls[{len(self.calls) - 1}].pause.not_before", "set", "left out: no call follows")
         _require(self.samples >= 1, "samples", self.samples, ">= 1")
+        if self.stream:
+            streamed = sum(part.tokens for part in self.stream)
+            _require(streamed <= self.prompt, "stream", streamed, f"at most the prompt's {self.prompt} tokens in all")
+            times = [part.at for part in self.stream]
+            _require(times == sorted(times), "stream.at", times, "in the order of time")
         if self.prefix is not None:
             within = 0 <= self.prefix.tokens <= self.prompt
             _require(within, "prefix.tokens", self.prefix.tokens, f"0 to the prompt's {self.prompt}")
@@ -156,9 +190,15 @@ class Session:
         return sum(pause.duration for pause in self.pauses)
 
     @property
+    def input_ended(self) -> float:
+        """When the whole first prompt was there, seconds since the workload's begin."""
+        later = [pause.not_before for pause in self.pauses if pause.not_before is not None]
+        return self.arrival + max(later, default=self.stream[-1].at if self.stream else 0.0)
+
+    @property
     def max_context(self) -> int:
-        """Largest number of context tokens this session ever has, answers of tools included."""
-        context, largest = self.prompt, self.prompt
+        """Largest number of context tokens this session can ever have, answers of tools and inferences included."""
+        context = largest = self.prompt + sum(part.output for part in self.stream)
         for index, call in enumerate(self.calls):
             context += call.output
             largest = max(largest, context)

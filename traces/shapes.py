@@ -19,6 +19,7 @@ import numpy as np
 from traces.distributions import Distribution, Values
 from traces.generate import AUGMENTATIONS, generate_session
 from traces.session import Call, Pause, Session
+from traces.typing import Typing
 
 ALIKE = ("output", "pause", "returned")
 MOST_TOKENS = 10**9
@@ -79,6 +80,7 @@ class SessionShape:
         rewrites: contexts that the client rewrote.
         alike: for ``output``, ``pause`` and ``returned``, the correlation (0 to below 1) between the normal scores of
             two such values of one session.
+        typing: a prompt that is typed comes after ``prompt``, which is there from the start; None where none is.
     """
 
     calls: Distribution
@@ -88,6 +90,7 @@ class SessionShape:
     ends_with_pause: float = 0.0
     rewrites: Rewrites | None = None
     alike: Mapping[str, float] = field(default_factory=dict)
+    typing: Typing | None = None
 
     def __post_init__(self) -> None:
         _check_pauses(self.pauses)
@@ -127,10 +130,11 @@ class SessionShape:
         ]
         if self.rewrites is not None:
             chains = self._rewritten(self.rewrites, prompts.tolist(), chains, streams["rewrites"])
-        return [
+        sessions = [
             Session(f"{kind}-{index}", 0.0, prompt, chain, kind)
             for index, (prompt, chain) in enumerate(zip(prompts.tolist(), chains, strict=True))
         ]
+        return sessions if self.typing is None else self.typing.typed(sessions, streams["typing"])
 
     def _alike(self, name: str, calls: np.ndarray, streams: Mapping[str, np.random.Generator]) -> Values:
         """One uniform number a call, correlated within a session as ``alike`` says."""
@@ -271,6 +275,7 @@ def pause_label(waits_for: str, tool: str) -> str:
 _STREAMS = (
     *("calls", "prompt", "sorts", "ends", "rewrites"),
     *(name + suffix for name in ALIKE for suffix in ("", " of sessions")),
+    "typing",
 )
 
 

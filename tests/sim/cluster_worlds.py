@@ -108,7 +108,9 @@ class WatchedReplica(Replica):
         """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
         ready = [live for live in self.engine.queues.inside() if live.state not in (State.PAUSED, State.DEPARTING)]
         return sum(live.context for live in ready) + sum(
-            live.context_when_resumed for live in self.engine.queues.paused if live.answered and not live.last_call
+            live.context_when_resumed(live.ready_at)
+            for live in self.engine.queues.paused
+            if live.answered and not live.last_call
         )
 
     def _act(self, timer: Any) -> None:

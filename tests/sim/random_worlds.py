@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -29,9 +30,10 @@ from policies.registry import make_policy
 from sim.memory import blocks_for
 from sim.profile import PhysicalForward, Profile
 from sim.settings import EngineSettings
+from sim.streamed import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
 from tests.sim.worlds import World, profile, simulate
-from traces.session import Call, Pause, Session
+from traces.session import Call, Pause, PromptPart, Session
 
 HUNT = int(os.environ.get("CAESURA_EXAMPLES", "0"))
 _MINIMISE = [Phase.shrink] if HUNT else []
@@ -131,6 +133,10 @@ class Plot:
     leap: bool = True
     horizon: float | None = None
 
+    def served(self) -> list[Session]:
+        """The sessions as the engine serves them."""
+        return [as_calls(session, self.settings.streamed_prompts) for session in self.sessions]
+
     def run(self) -> World:
         return simulate(
             self.sessions,
@@ -157,13 +163,28 @@ def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
         Pause, SECONDS, st.integers(1, returned), tool=tool, keeps=st.sampled_from([0, 1]) | st.integers(0, prompt)
     )
     pauses = appending | appending | rewriting
+    at_once: st.SearchStrategy[tuple[PromptPart, ...]] = st.just(())
     return st.builds(
-        lambda arrival, prompt, chain, last, kind: Session("", arrival, prompt, (*chain, last), kind),
+        lambda arrival, prompt, stream, chain, last, kind: Session(
+            "", arrival, prompt + sum(part.tokens for part in stream), (*chain, last), kind, stream=stream
+        ),
         ARRIVALS,
         st.integers(1, prompt),
+        at_once | at_once | at_once | _streams(prompt),
         st.lists(st.builds(Call, OUTPUT, pauses), max_size=4),
         st.builds(Call, OUTPUT, st.none() | pauses),
         st.sampled_from(["", "chat"]),
+    )
+
+
+def _streams(prompt: int) -> st.SearchStrategy[tuple[PromptPart, ...]]:
+    """Up to five parts that come one after the other, with an inference from most."""
+    part = st.tuples(st.integers(0, prompt), SECONDS, st.just(0) | OUTPUT | OUTPUT)
+    return st.lists(part, min_size=1, max_size=5).map(
+        lambda parts: tuple(
+            PromptPart(tokens, at, output)
+            for (tokens, _, output), at in zip(parts, accumulate(gap for _, gap, _ in parts), strict=True)
+        )
     )
 
 
@@ -191,6 +212,7 @@ SETTINGS = st.builds(
     resume_resident=st.sampled_from(["running", "queue"]),
     swapped_first=st.booleans(),
     recompute_swapped_when_idle=st.booleans(),
+    streamed_prompts=st.sampled_from(["whole", "parts", "parts"]),
 )
 PHYSICAL = st.builds(
     PhysicalForward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,15 @@ PAUSES = st.builds(
     keeps=st.none() | TOKENS,
     tools=st.lists(st.builds(ToolRun, st.text(max_size=5), SECONDS, TOKENS), max_size=2).map(tuple),
     session=st.text(max_size=3),
+    not_before=st.none() | SECONDS,
 )
+
+
+@st.composite
+def streams(draw: st.DrawFn, prompt: int) -> tuple[PromptPart, ...]:
+    """Up to three parts, in order, of at most ``prompt`` tokens in all."""
+    times = sorted(draw(st.lists(SECONDS, max_size=3)))
+    return tuple(PromptPart(draw(st.integers(0, prompt // len(times))), at, draw(st.integers(0, 9))) for at in times)
 
 
 @st.composite
@@ -47,10 +56,13 @@ def sessions(draw: st.DrawFn) -> Session:
         id=draw(st.text(max_size=5)),
         arrival=draw(SECONDS),
         prompt=prompt,
-        calls=(*chain, Call(draw(SOME_TOKENS), draw(st.none() | PAUSES))),
+        calls=(
+            *chain,
+            Call(draw(SOME_TOKENS), draw(st.none() | PAUSES.map(lambda pause: replace(pause, not_before=None)))),
+        ),
         kind=draw(st.text(max_size=5)),
         samples=draw(st.integers(1, 3)),
-        stream=draw(st.lists(st.builds(PromptPart, TOKENS, SECONDS), max_size=3).map(tuple)),
+        stream=draw(streams(prompt)),
         prefix=draw(st.none() | st.builds(SharedPrefix, st.text(max_size=5), st.integers(0, prompt))),
         block_hashes=draw(st.lists(st.integers(), max_size=-(-prompt // block)).map(tuple)),
         hash_block=block,

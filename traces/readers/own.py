@@ -24,9 +24,9 @@ from traces.session import Call, Pause, PromptPart, Session, SharedPrefix, ToolR
 
 SESSION = ("id", "kind", "arrival", "prompt", "calls", "samples", "stream", "prefix", "block_hashes", "hash_block")
 CALL = ("output", "pause")
-PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session")
+PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session", "not_before")
 TOOL_RUN = ("tool", "duration", "returned")
-PROMPT_PART = ("tokens", "at")
+PROMPT_PART = ("tokens", "at", "output")
 PREFIX = ("name", "tokens")
 
 FAST, EXACT = msgspec.json.Encoder(), json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -93,7 +93,7 @@ def session_to_json(session: Session) -> Json:
     if session.samples != 1:
         values["samples"] = session.samples
     if session.stream:
-        values["stream"] = [{"tokens": part.tokens, "at": part.at} for part in session.stream]
+        values["stream"] = [_prompt_part_to_json(part) for part in session.stream]
     if session.prefix is not None:
         values["prefix"] = {"name": session.prefix.name, "tokens": session.prefix.tokens}
     if session.block_hashes:
@@ -113,7 +113,7 @@ def _reads_back(session: Session) -> bool:
         numbers.append(call.output)
         pause = call.pause
         if pause is not None:
-            if pause.tools or pause.session:
+            if pause.tools or pause.session or pause.not_before is not None:
                 return False
             texts += (pause.waits_for, pause.tool)
             numbers += (pause.returned, pause.keeps or 0)
@@ -151,6 +151,7 @@ def _pause(record: Record) -> Pause:
         keeps=record.optional_whole("keeps"),
         tools=tuple(_tool_run(run) for run in record.records("tools")),
         session=record.text("session", ""),
+        not_before=record.seconds("not_before") if record.has("not_before") else None,
     )
 
 
@@ -161,7 +162,12 @@ def _tool_run(record: Record) -> ToolRun:
 
 def _prompt_part(record: Record) -> PromptPart:
     record.only(PROMPT_PART)
-    return PromptPart(record.whole("tokens"), record.seconds("at"))
+    return PromptPart(record.whole("tokens"), record.seconds("at"), record.whole("output", 0))
+
+
+def _prompt_part_to_json(part: PromptPart) -> Json:
+    values: Json = {"tokens": part.tokens, "at": part.at}
+    return values | ({"output": part.output} if part.output else {})
 
 
 def _prefix(record: Record) -> SharedPrefix:
@@ -189,6 +195,8 @@ def _pause_to_json(pause: Pause) -> Json:
         values["tools"] = [_tool_run_to_json(run) for run in pause.tools]
     if pause.session:
         values["session"] = pause.session
+    if pause.not_before is not None:
+        values["not_before"] = pause.not_before
     return values
 
 

@@ -1,0 +1,56 @@
+"""Prompts that stream in, as calls and pauses: what an engine needs no further rule for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from traces.session import Call, Pause, Session
+
+
+def as_calls(session: Session, streamed: Literal["whole", "parts"]) -> Session:
+    """The session as an engine serves it: itself where its prompt is there at once.
+
+    ``whole`` waits: the session arrives when its prompt is complete. ``parts`` works ahead, as LiveMind does
+    (arXiv 2406.14319): it arrives when the first text is there from which an inference is made; each inference is a
+    call and is followed by a pause that ends when the next such text comes, or at once if that came meanwhile; the
+    answer is what is generated from all of these together. The context only grows, prompt and inferences in the order
+    in which they came, so that a policy that keeps it reuses its KV, and one that discards it in each pause prefills
+    every call's prompt anew.
+    """
+    if not session.stream:
+        return session
+    last, answer = session.stream[-1], session.calls[0]
+    texts = _texts(session) if streamed == "parts" else []
+    if not texts:
+        return replace(session, arrival=session.arrival + last.at, stream=())
+    prompt, begin, _ = texts[0]
+    rest = session.prompt - sum(tokens for tokens, _, _ in texts)
+    following = [*texts[1:], (rest, last.at, 0)]
+    inferences = [
+        Call(output, Pause(0.0, tokens, "input", not_before=at - begin))
+        for (_, _, output), (tokens, at, _) in zip(texts, following, strict=True)
+    ]
+    prefix = session.prefix
+    return replace(
+        session,
+        arrival=session.arrival + begin,
+        prompt=prompt,
+        calls=(*inferences, replace(answer, output=last.output or answer.output), *session.calls[1:]),
+        stream=(),
+        prefix=prefix and replace(prefix, tokens=min(prefix.tokens, prompt)),
+        block_hashes=session.block_hashes[: prompt // session.hash_block] if session.hash_block else (),
+    )
+
+
+def _texts(session: Session) -> list[tuple[int, float, int]]:
+    """What an inference is made from before the prompt is complete: its new tokens, when they are all there, and how
+    many tokens are generated then."""
+    texts = []
+    tokens = session.prompt - sum(part.tokens for part in session.stream)
+    for part in session.stream[:-1]:
+        tokens += part.tokens
+        if part.output and tokens:
+            texts.append((tokens, part.at, part.output))
+            tokens = 0
+    return texts
