@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 import caesura
 
 PUBLISHED = {
@@ -18,26 +20,48 @@ PUBLISHED = {
     "sentences-11-20": (16.32, 2.01, 43.8),
     "sentences-over-20": (14.12, 2.50, 94.1),
 }
-SYSTEMS = ("whole-prompt", "livemind", "livemind-no-reuse")
-_FULL = "| {} | {} | {:.2f} | {:.2f} | {:.0f} % | {:.2f} | {:.2f} | {:.0f} % | {:.2f} | {:.0f} % |"
+SYSTEMS = ["whole-prompt", "livemind", "livemind-no-reuse"]
 
 
 def main(folder: Path) -> None:
-    """Print one row a prompt length and one for all, as Markdown."""
-    sessions = caesura.load(folder).sessions
-    latency = sessions.pivot_table(index="kind", columns="system", values="e2el")
+    """Print latencies and generation times, one row a prompt length, as Markdown."""
+    found = caesura.load(folder)
+    sessions = found.sessions
+    latency = sessions.pivot_table(index="kind", columns="system", values="e2el")[SYSTEMS]
     counts = sessions[sessions["system"] == SYSTEMS[0]].groupby("kind").size()
-    print("| sentences | n | published whole | LiveMind | less | whole-prompt | livemind | less | no reuse | less |")
+    print("| sentences | n | published: whole | LiveMind | less | whole-prompt | livemind | less | no-reuse | less |")
     print("| --- " * 10 + "|")
     for kind, (whole, live, _) in PUBLISHED.items():
-        print(_row(kind.removeprefix("sentences-"), int(counts[kind]), whole, live, *latency.loc[kind, list(SYSTEMS)]))
-    everyone = sessions.groupby("system")["e2el"].mean()
-    print(_row("all", int(counts.sum()), 16.33, 6.66, *(everyone[name] for name in SYSTEMS)))
+        print(_latency_row(kind.removeprefix("sentences-"), int(counts[kind]), whole, live, *latency.loc[kind]))
+    everyone = sessions.groupby("system")["e2el"].mean()[SYSTEMS]
+    print(_latency_row("all", int(counts.sum()), 16.33, 6.66, *everyone))
+    generation = _generation_seconds(found.calls, sessions)[SYSTEMS]
+    print("\n| sentences | published: LiveMind | times whole | whole-prompt | livemind | times | no-reuse | times |")
+    print("| --- " * 8 + "|")
+    for kind, (published, _, spent) in PUBLISHED.items():
+        whole, live, anew = generation.loc[kind]
+        cells = (
+            f"{spent} | {spent / published:.1f}",
+            f"{live:.1f} | {live / whole:.1f}",
+            f"{anew:.1f} | {anew / whole:.1f}",
+        )
+        print(f"| {kind.removeprefix('sentences-')} | {cells[0]} | {whole:.1f} | {cells[1]} | {cells[2]} |")
 
 
-def _row(name: str, count: int, published: float, live: float, whole: float, reuse: float, anew: float) -> str:
-    less = [100 * (1 - part / of) for part, of in ((live, published), (reuse, whole), (anew, whole))]
-    return _FULL.format(name, count, published, live, less[0], whole, reuse, less[1], anew, less[2])
+def _latency_row(name: str, count: int, published: float, live: float, whole: float, reuse: float, anew: float) -> str:
+    less = [f"{100 * (1 - part / of):.0f} %" for part, of in ((live, published), (reuse, whole), (anew, whole))]
+    seconds = (f"{published:.2f} | {live:.2f}", f"{whole:.2f} | {reuse:.2f}", f"{anew:.2f}")
+    return (
+        f"| {name} | {count} | " + " | ".join(f"{one} | {two}" for one, two in zip(seconds, less, strict=True)) + " |"
+    )
+
+
+def _generation_seconds(calls: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds that the calls of a session ran, inferences and answer, by kind and system."""
+    spent = calls.assign(seconds=calls["finished_at"] - calls["scheduled_at"])
+    spent = spent.groupby(["system", "session"])["seconds"].sum().reset_index()
+    spent = spent.merge(sessions, left_on=["system", "session"], right_on=["system", "id"])
+    return spent.pivot_table(index="kind", columns="system", values="seconds")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from caesura.arrivals_schema import Arrivals, Part
 from caesura.strict import Share, Strict
 from traces.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, WithZeros
 from traces.shapes import AugmentationShape, PauseShape, Rewrites, SessionShape, Shape
-from traces.typing import Typing
+from traces.typed import Typing
 
 Kind = Literal["math", "qa", "ve", "chat", "image", "tts"]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]

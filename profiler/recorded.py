@@ -100,6 +100,9 @@ def load(folder: Path) -> RecordedRun:
     if workload_hash(sessions) != facts["workload"]["sha256"]:
         raise ValueError(f"{folder}: {facts['workload']['file']} is not the workload that this run served")
     tables = {name: pd.read_parquet(folder / f"{name}.parquet").to_dict("list") for name in TABLES}
+    sessions_table = tables["sessions"]
+    sessions_table.setdefault("input_ended_at", sessions_table["arrival"])  # recorded before prompts could stream in
+    sessions_table.setdefault("inference_tokens", [0] * len(sessions_table["id"]))
     return RecordedRun(
         name=facts["name"],
         load=facts["load"],

@@ -41,7 +41,8 @@ class Pause:
         tools: the runs of a pause that waits for several tools at once; the slowest one ends it.
         session: the sub-session that this pause waits for, by id.
         not_before: seconds after the session's arrival before which the pause does not end, whenever it began: what it
-            waits for comes at a time of its own, such as the next part of a prompt. A call follows such a pause; if
+            waits for comes at a time of its own, such as the next part of a prompt. Traces do not say it; an engine
+            that works on a prompt while it streams in does. A call follows such a pause; if
             that one's pause is over too by then, the call is passed over and the session goes on with the next.
     """
 
@@ -52,7 +53,7 @@ class Pause:
     keeps: int | None = None
     tools: tuple[ToolRun, ...] = ()
     session: str = ""
-    not_before: float | None = None
+    not_before: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.duration) and self.duration >= 0, "pause.duration", self.duration, "finite, >= 0")

@@ -19,7 +19,7 @@ import numpy as np
 from traces.distributions import Distribution, Values
 from traces.generate import AUGMENTATIONS, generate_session
 from traces.session import Call, Pause, Session
-from traces.typing import Typing
+from traces.typed import Typing
 
 ALIKE = ("output", "pause", "returned")
 MOST_TOKENS = 10**9

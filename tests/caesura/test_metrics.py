@@ -55,8 +55,10 @@ def record(**changes: Any) -> RunRecord:
         "arrival": [2.0, 4.0, 5.0],
         "first_token_at": [3.0, 4.5, NAN],
         "finished_at": [13.0, 6.5, NAN],
+        "input_ended_at": [2.0, 4.0, 5.0],
         "prompt_tokens": [100, 50, 9000],
         "output_tokens": [11, 1, 0],
+        "inference_tokens": [0, 0, 0],
         "returned_tokens": [9, 0, 0],
         "calls": [2, 1, 1],
         "pauses": [1, 1, 0],
@@ -99,6 +101,15 @@ def test_tpot_needs_two_tokens_and_takes_the_pauses_out() -> None:
     tpot = session_table(record())["tpot"]
     assert tpot[0] == pytest.approx(0.5)
     assert math.isnan(tpot[1])
+
+
+def test_latencies_of_a_prompt_that_streams_in_count_from_its_end_and_in_tokens_of_the_answer() -> None:
+    """a's input ends at 2.5, 6 of its 11 tokens are inferences: 13 - 2.5; 3 - 2.5; (13 - 2.5 - 5) / 5; 5 / 4."""
+    table = session_table(record(input_ended_at=[2.5, 4.0, 5.0], inference_tokens=[6, 0, 0]))
+    assert table["e2el"][0] == pytest.approx(10.5)
+    assert table["ttft"][0] == pytest.approx(0.5)
+    assert table["normalized_latency"][0] == pytest.approx(1.1)
+    assert table["tpot"][0] == pytest.approx(1.25)
 
 
 def test_session_time_includes_pauses() -> None:

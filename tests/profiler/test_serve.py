@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from profiler.backend.model_config import load_model_config  # noqa: E402
 from profiler.serve import Server  # noqa: E402
 from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
 from sim.record import RunRecord  # noqa: E402
+from sim.streamed import as_calls  # noqa: E402
 from tests.sim.random_orders import LatestPreempts, LeastServed, TurnsOfFourTokens  # noqa: E402
-from traces.session import Call, Pause, Session  # noqa: E402
+from traces.session import Call, Pause, PromptPart, Session  # noqa: E402
 
 BLOCK = 4
 MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
@@ -110,6 +112,33 @@ def test_a_session_that_others_stop_again_and_again_emits_its_own_tokens(order, 
     for session in workload:
         _, alone = serve([session], "preserve", 64, 0)
         assert tokens[session.id] == alone[session.id]
+
+
+@pytest.mark.parametrize("system", ["livemind", "livemind-no-reuse", "whole-prompt"])
+def test_a_prompt_that_streams_in_gives_the_tokens_of_its_calls_one_after_the_other(system):
+    """Ten sessions type four parts in 30 ms. Whichever inferences a session came to make, its tokens are those of a
+    plain session that makes the same calls; the answer comes after the end of the input and has its own length."""
+    times, outputs = (0.0, 0.01, 0.02, 0.03), (6, 0, 8, 3)
+    stream = tuple(PromptPart(12, at, output) for at, output in zip(times, outputs, strict=True))
+    workload = [Session(f"s{n}", 0.004 * n, 50 + n, (Call(9),), stream=stream) for n in range(10)]
+    streamed = load_preset(system).engine.streamed_prompts
+    record, tokens = serve(workload, system, 300, 0)
+    rows = record.sessions
+    for session in workload:
+        served = as_calls(session, streamed)
+        made = sorted(
+            i for name, i in zip(record.calls["session"], record.calls["call"], strict=True) if name == session.id
+        )
+        steps = [*pairwise(made)]
+        joined = [sum(served.calls[one].pause.returned for one in range(*step)) for step in steps]
+        calls = [Call(served.calls[one].output, Pause(0.0, more)) for (one, _), more in zip(steps, joined, strict=True)]
+        plain = Session(session.id, 0.0, served.prompt, (*calls, Call(9 if streamed == "whole" else 3)))
+        assert tokens[session.id] == serve([plain], "preserve", 64, 0)[1][session.id]
+        row = rows["id"].index(session.id)
+        assert rows["prompt_tokens"][row] == session.prompt
+        assert rows["first_token_at"][row] > rows["input_ended_at"][row] == pytest.approx(session.arrival + 0.03)
+    assert (sum(rows["inference_tokens"]) > 0) is (streamed == "parts")
+    assert (sum(rows["recomputed_tokens"]) > 0) is (system == "livemind-no-reuse")
 
 
 def test_a_real_run_keeps_the_books_of_a_simulated_one():

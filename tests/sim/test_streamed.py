@@ -20,7 +20,7 @@ from traces.session import Call, Pause, PromptPart, Session
 QUESTION = Session(
     "q", 100.0, 70, (Call(5),), stream=(PromptPart(20, 8.0, 2), PromptPart(20, 20.0, 3), PromptPart(20, 30.0, 1))
 )
-"""10 tokens from the start; 20 more at 108, 120 and 130 s. The answer has 5 tokens, or 1 after inferences of 2 and 3."""
+"""10 tokens from the start, 20 more at 108, 120 and 130 s. The answer has 5 tokens; 1 after inferences of 2 and 3."""
 
 
 def test_a_whole_prompt_is_answered_from_the_end_of_the_input() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,6 @@ PAUSES = st.builds(
     keeps=st.none() | TOKENS,
     tools=st.lists(st.builds(ToolRun, st.text(max_size=5), SECONDS, TOKENS), max_size=2).map(tuple),
     session=st.text(max_size=3),
-    not_before=st.none() | SECONDS,
 )
 
 
@@ -58,7 +56,7 @@ def sessions(draw: st.DrawFn) -> Session:
         prompt=prompt,
         calls=(
             *chain,
-            Call(draw(SOME_TOKENS), draw(st.none() | PAUSES.map(lambda pause: replace(pause, not_before=None)))),
+            Call(draw(SOME_TOKENS), draw(st.none() | PAUSES)),
         ),
         kind=draw(st.text(max_size=5)),
         samples=draw(st.integers(1, 3)),

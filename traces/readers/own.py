@@ -24,7 +24,7 @@ from traces.session import Call, Pause, PromptPart, Session, SharedPrefix, ToolR
 
 SESSION = ("id", "kind", "arrival", "prompt", "calls", "samples", "stream", "prefix", "block_hashes", "hash_block")
 CALL = ("output", "pause")
-PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session", "not_before")
+PAUSE = ("duration", "returned", "waits_for", "tool", "keeps", "tools", "session")
 TOOL_RUN = ("tool", "duration", "returned")
 PROMPT_PART = ("tokens", "at", "output")
 PREFIX = ("name", "tokens")
@@ -151,7 +151,6 @@ def _pause(record: Record) -> Pause:
         keeps=record.optional_whole("keeps"),
         tools=tuple(_tool_run(run) for run in record.records("tools")),
         session=record.text("session", ""),
-        not_before=record.seconds("not_before") if record.has("not_before") else None,
     )
 
 
@@ -195,8 +194,6 @@ def _pause_to_json(pause: Pause) -> Json:
         values["tools"] = [_tool_run_to_json(run) for run in pause.tools]
     if pause.session:
         values["session"] = pause.session
-    if pause.not_before is not None:
-        values["not_before"] = pause.not_before
     return values
 
 
