@@ -55,5 +55,5 @@ def test_the_generator_of_the_docs_holds() -> None:
     (block,) = [block for block in blocks if "kinds:" in block]
     file = GeneratorFile.model_validate(yaml.safe_load(textwrap.dedent(block)))
     assert file.kinds is not None
-    assert set(file.kinds) == {"chat", "agent"}
+    assert set(file.kinds) == {"chat", "agent", "question"}
     assert file.arrivals is not None

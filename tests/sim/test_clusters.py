@@ -228,7 +228,7 @@ def test_nothing_is_lost_between_replicas(plot: ClusterPlot) -> None:
     """The engines check INV-1 to INV-5 all the while; here: each session once, and all of them done."""
     world = plot.run(leap=True)
     horizon = plot.first.horizon
-    arrived = [one for one in plot.first.sessions if horizon is None or one.arrival <= horizon]
+    arrived = [one for one in plot.first.served() if horizon is None or one.arrival <= horizon]
     assert_conserved(world, arrived)
     rows = world.record.sessions
     if horizon is None:
