@@ -233,9 +233,15 @@ def test_nothing_is_lost_between_replicas(plot: ClusterPlot) -> None:
     rows = world.record.sessions
     if horizon is None:
         assert set(rows["status"]) <= {"finished", "rejected", "failed"}
-        lengths = {one.id: one.output_tokens for one in plot.first.sessions}
-        for name, status, output in zip(rows["id"], rows["status"], rows["output_tokens"], strict=True):
-            assert status != "finished" or output == lengths[name]  # INV-6
+        inferring = {one.id: [pause.not_before is not None for pause in one.pauses] for one in arrived}
+        lengths = {
+            one.id: one.output_tokens
+            - sum(call.output for call, infers in zip(one.calls, inferring[one.id], strict=False) if infers)
+            for one in arrived
+        }
+        columns = ("id", "status", "output_tokens", "inference_tokens")
+        for name, status, output, inferred in zip(*(rows[column] for column in columns), strict=True):
+            assert status != "finished" or output - inferred == lengths[name]  # INV-6
         for engine in world.engines:
             assert engine.contexts.gpu.used == 0 or engine.queues.inside()
     totals = world.record.totals
