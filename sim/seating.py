@@ -8,8 +8,9 @@ before the others, then from running ones, the last first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from heapq import heappop, merge
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop
+from itertools import chain
 
 from sim.contexts import Contexts
 from sim.live import LiveSession, State
@@ -76,9 +77,9 @@ class Seating:
                 self._make_room(self._contexts.growth(live, min(live.missing, self._token_budget)), live, now)
         for live in self._in_turn():
             if self._full_before(live):
-                if live.state is State.SWAPPED:
-                    continue
                 break
+            if live.state is State.SWAPPED and self._full_before(live, self._arriving()):
+                continue
             if not self._seat_one(live, now):
                 self._head = live
                 break
@@ -89,18 +90,19 @@ class Seating:
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
-        swapped = sorted((live.key, live) for live in self._queues.swapped)
-        for _, live in merge(_popped(self._queues.waiting.copy()), swapped):
+        ready = [*self._queues.waiting, *((live.key, live) for live in self._queues.swapped)]
+        heapify(ready)
+        while ready:
+            live = heappop(ready)[1]
             if live.copy is None:
                 yield live
 
-    def _full_before(self, live: LiveSession) -> bool:
+    def _full_before(self, live: LiveSession, arriving: Sequence[LiveSession] = ()) -> bool:
         """Whether those before it in the order take every place: who runs and, as to copies in, who is on the way."""
         queues, key = self._queues, live.key
-        before = sum(one.key < key for one in queues.decoding) + sum(one.key < key for one in queues.prefilling)
-        if live.state is State.SWAPPED:
-            before += sum(one.key < key for one in self._arriving())
-        return before >= self._places
+        if queues.running + len(arriving) < self._places:
+            return False
+        return sum(one.key < key for one in chain(queues.decoding, queues.prefilling, arriving)) >= self._places
 
     def _arriving(self) -> list[LiveSession]:
         """Sessions that are being copied in."""
@@ -172,44 +174,39 @@ class Seating:
             if live.copy is None and (live.state is State.WAITING or live.state is State.SWAPPED)
         ]
 
-    def _giving_way(self, after: LiveSession) -> list[LiveSession]:
-        """Idle sessions after one in the order, by when they give way."""
-        return self._precedence.soonest_first(sorted((one for one in self._idle() if one.key > after.key), key=by_key))[
-            ::-1
-        ]
+    def _idle_after(self, live: LiveSession) -> list[LiveSession]:
+        return [one for one in self._idle() if one.key > live.key]
+
+    def _by_turn(self, idle: list[LiveSession]) -> list[LiveSession]:
+        """Idle sessions in the order in which they give way."""
+        return self._precedence.soonest_first(sorted(idle, key=by_key))[::-1]
 
     def _make_room(self, blocks: int, live: LiveSession, now: float) -> bool:
-        """See that ``blocks`` blocks are free beyond those promised before and those that later decoding sessions take
-        in this iteration; paused contexts give way, then later ones.
+        """See that ``blocks`` blocks are free beyond those promised before and those that decoding sessions take now;
+        paused contexts give way, then later ones.
 
         Nobody gives way unless it is enough; copies beside the batch free their blocks at their end.
         """
-        contexts, room, queues = self._contexts, self._room, self._queues
+        contexts, room, decoding = self._contexts, self._room, self._queues.decoding
         blocks += self._promised(live)
-        if room.make(blocks + self._growing(live), urgent=False):
+        if room.make(blocks + decoding.blocks_needed(), urgent=False):
             return True
-        later = self._giving_way(live)
-        running = [one for one in (*queues.decoding, *queues.prefilling) if one.key > live.key]
-        later += sorted(running, key=by_key, reverse=True)
-        held = sum(contexts.blocks(one.resident) for one in later)
-        if held == 0 or not room.make(blocks - held, urgent=False):
+        idle, key = self._idle_after(live), live.key
+        running = [one for one in (*decoding, *self._queues.prefilling) if one.key > key]
+        held = sum(contexts.blocks(one.resident) for one in (*idle, *running))
+        growing = sum(one.key < key and one.resident % contexts.block_size == 0 for one in decoding)
+        if held == 0 or not room.make(blocks + growing - held, urgent=False):
             return False
-        for one in later:
+        for one in (*self._by_turn(idle), *sorted(running, key=by_key, reverse=True)):
             free = contexts.gpu.free + contexts.coming_blocks()
-            if free >= blocks + self._growing(live) or not self._leaves(one, now):
+            if free >= blocks + decoding.blocks_needed() or not self._leaves(one, now):
                 break
-        return contexts.gpu.free >= blocks + self._growing(live)
-
-    def _growing(self, live: LiveSession) -> int:
-        """GPU blocks that decoding sessions after ``live`` take in this iteration."""
-        key, size = live.key, self._contexts.block_size
-        return sum(one.key > key and one.resident % size == 0 for one in self._queues.decoding)
+        return contexts.gpu.free >= blocks + decoding.blocks_needed()
 
     def _promised(self, live: LiveSession) -> int:
-        """GPU blocks that sessions before ``live`` will take: their next token, or all that they still miss."""
-        contexts, key, size = self._contexts, live.key, self._contexts.block_size
-        promised = sum(one.key < key and one.resident % size == 0 for one in self._queues.decoding)
-        promised += sum(contexts.growth(one, one.missing) for one in self._queues.prefilling if one.key < key)
+        """GPU blocks that sessions before ``live`` will take, beyond the next token of those that decode."""
+        contexts, key = self._contexts, live.key
+        promised = sum(contexts.growth(one, one.missing) for one in self._queues.prefilling if one.key < key)
         for one in self._arriving():
             if one.key < key and one.copy is not None:
                 promised += contexts.blocks(one.context) - contexts.blocks(one.resident) - one.copy.blocks
@@ -240,10 +237,10 @@ class Seating:
 
     def take_from_idle(self, after: LiveSession) -> bool:
         """A running session lacks blocks: one idle context after it in the order leaves at once. False for none."""
-        for live in self._giving_way(after)[:1]:
-            self._leave_at_once(live)
-            return True
-        return False
+        idle = self._idle_after(after)
+        if idle:
+            self._leave_at_once(self._by_turn(idle)[0])
+        return bool(idle)
 
     # ---- copies ahead of need
 
@@ -259,18 +256,25 @@ class Seating:
         promised = sum(contexts.growth(live, live.missing) for live in self._queues.prefilling)
         if head is not None and head.copy is None:
             promised += contexts.blocks(head.context) - contexts.blocks(head.resident)
-        away = sorted((live for live in self._queues.swapped if live.copy is None and live is not head), key=by_key)
-        for live in self._precedence.soonest_first(away):
-            need = contexts.blocks(live.context) - contexts.blocks(live.resident)
-            if need + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(live) is None:
+        spare = contexts.gpu.free - promised - room.watermark_blocks
+        if spare <= 0 or not room.has_budget:
+            return
+        away = [live for live in self._queues.swapped if live.copy is None and live is not head]
+        needs = {live: contexts.blocks(live.context) - contexts.blocks(live.resident) for live in away}
+        if min(needs.values(), default=math.inf) > spare:
+            return
+        for live in self._precedence.soonest_first(sorted(away, key=by_key)):
+            if needs[live] + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(live) is None:
                 return
 
     def keep_reserve(self) -> None:
         """Idle contexts leave beside the batch, furthest turn first, until the watermark is free."""
         contexts, room = self._contexts, self._room
-        if not self._short():
+        if not self._short() or contexts.coming_blocks() >= room.watermark_blocks - contexts.gpu.free:
             return
-        for live in self._precedence.soonest_first(sorted(self._idle(), key=by_key))[::-1]:
+        if not room.has_budget:
+            return
+        for live in self._by_turn(self._idle()):
             lacking = room.watermark_blocks - contexts.gpu.free - contexts.coming_blocks()
             if lacking <= 0 or not room.has_budget or not room.swap_out_beside(live):
                 return
@@ -293,11 +297,3 @@ class Seating:
 def _decodes(live: LiveSession) -> bool:
     """Whether a waiting session has all but the token that it emitted last, and goes on with the next one."""
     return live.missing == 1 and live.emitted > 0 and live.offloaded == 0
-
-
-def _popped(
-    heap: list[tuple[tuple[float, ...], LiveSession]],
-) -> Iterator[tuple[tuple[float, ...], LiveSession]]:
-    """The entries of a heap, the smallest first."""
-    while heap:
-        yield heappop(heap)
