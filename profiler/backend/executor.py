@@ -141,6 +141,25 @@ class Executor:
         self.context[row] = prompt_tokens
         self.store.fill(row, seed_of(key) if seed is None else seed)
 
+    def open_sample(self, key: Hashable, source: Hashable, prompt_tokens: int) -> int:
+        """A further continuation of the prompt of ``source``, whose first ``prompt_tokens`` tokens are resident.
+
+        It holds the whole blocks of the prompt with ``source``, draws by its own key, and never writes what it shares.
+
+        Returns:
+            How many prompt tokens it shares. The others, one block of them at most, are its own to compute: the last
+            for its logits, the rest because their block is not full.
+
+        Raises:
+            OutOfBlocks: there are as many sessions as rows.
+        """
+        lender, row = self.tables.rows[source], self.tables.open(key)
+        blocks = (prompt_tokens - 1) // self.tables.block_size
+        self.tables.share(key, source, blocks)
+        self.context[row] = prompt_tokens
+        self.store.follow(row, lender, prompt_tokens, seed_of(key))
+        return blocks * self.tables.block_size
+
     def extend(self, key: Hashable, tokens: int) -> None:
         """A tool's answer adds ``tokens`` tokens to the context."""
         self.context[self.tables.rows[key]] += tokens

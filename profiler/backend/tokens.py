@@ -83,6 +83,11 @@ class TokenStore:
         self._seeds[row] = seed
         self.ids[row, start:] = pseudo_tokens(seed, start, width - start, self.vocab, self.device)
 
+    def follow(self, row: int, lender: int, prompt_tokens: int, seed: int) -> None:
+        """Put the first ids of another row where they stand there, and draw by ``seed`` from then on."""
+        self.fill(row, seed, prompt_tokens)
+        self.ids[row, :prompt_tokens] = self.ids[lender, :prompt_tokens]
+
     def read(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The ids of tokens, int32 ``[T]``."""
         return self.ids[rows, positions]
