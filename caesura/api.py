@@ -14,6 +14,7 @@ from caesura.comparison import Comparison, load
 from caesura.config import Override, Setup, make_setup, parse_override, read_setup
 from caesura.executors import executor
 from caesura.experiment import carry_out
+from caesura.explanation import Explanation, explain
 from caesura.metrics import call_table, session_table, summarize
 from caesura.options import load_key, setup_from_options
 from caesura.report import write_results
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Capacities",
     "Comparison",
+    "Explanation",
     "Simulation",
     "Sweep",
     "capacity",
     "compare",
+    "explain",
     "load",
     "load_sweep",
     "run",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from caesura import trace_cli
+from caesura import explain_cli, trace_cli
 from caesura.plainly import said_plainly
 
 if TYPE_CHECKING:
@@ -193,6 +193,9 @@ def capacity(
         capacities = write_capacities(setup, question, found, probes, folder)
         if not quiet:
             show_capacities(capacities)
+
+
+app.command("explain")(explain_cli.explain)
 
 
 @app.command("systems")

@@ -12,6 +12,7 @@ from sim.record import Part, RunRecord, merge
 if TYPE_CHECKING:
     from caesura.cluster_setup import ClusterSetup
     from caesura.systems import System
+    from sim.diary import Diary
     from traces.session import Session
 
 Shard = tuple[list[Part], float]
@@ -36,13 +37,14 @@ def simulate_share(
     only: Sequence[int] | None = None,
     log_decisions: bool = False,
     on_progress: Callable[[float], None] | None = None,
+    diary: Diary | None = None,
 ) -> Shard:
     """The replicas ``only`` of a cluster that runs a system, or all of them.
 
     Raises:
         SimulationError: the simulation cannot go on.
     """
-    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress}
+    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "diary": diary}
     return simulate_shard(
         sessions,
         sites=cluster.sites(system),

@@ -36,6 +36,7 @@ from caesura.workload import (
 )
 from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
+from sim.diary import Diary
 from sim.errors import SimulationError
 from sim.profile import Profile
 from sim.record import RunRecord
@@ -214,6 +215,7 @@ def perform(run: Run, on_progress: Progress | None = None, in_shards: InShards |
     provenance = {
         "key": run.key,
         "seed": run.workload.seed,
+        "base": str(run.base),
         "workload_sha256": workload["sha256"],
         "profile": run.profile.name,
         "profile_origin": run.profile.origin,
@@ -229,6 +231,7 @@ def simulate_run(
     *,
     policy: InterceptPolicy | None = None,
     log_decisions: bool = False,
+    diary: Diary | None = None,
     on_progress: Progress | None = None,
     in_shards: InShards | None = None,
 ) -> tuple[RunRecord, dict[str, Any]]:
@@ -238,6 +241,7 @@ def simulate_run(
         run: what to simulate.
         policy: a fresh policy object to use instead of the one that the run's system names.
         log_decisions: keep every decision with the numbers it was made from.
+        diary: a fresh one, that notes what happens to one session.
         on_progress: called now and then with the share of sessions that have left.
         in_shards: simulates a cluster that can be split in several processes.
 
@@ -247,7 +251,7 @@ def simulate_run(
     extend_search_path(run.base)
     workload = make_sessions(run.workload)
     try:
-        record = _record(run, workload.sessions, policy, log_decisions, on_progress, in_shards)
+        record = _record(run, workload.sessions, policy, log_decisions, diary, on_progress, in_shards)
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
     facts = {"sha256": content_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
@@ -259,6 +263,7 @@ def _record(
     sessions: Sequence[Session],
     policy: InterceptPolicy | None,
     log_decisions: bool,
+    diary: Diary | None,
     on_progress: Progress | None,
     in_shards: InShards | None,
 ) -> RunRecord:
@@ -272,13 +277,14 @@ def _record(
             profile=run.profile,
             horizon=run.horizon,
             log_decisions=log_decisions,
+            diary=diary,
             on_progress=on_progress,
         )
     if policy is not None:
         raise UserError("each replica of a cluster needs a policy of its own; name its class in the system")
-    if in_shards is not None and can_be_split(cluster):
+    if in_shards is not None and diary is None and can_be_split(cluster):
         return joined(in_shards(run))
-    return joined([simulate_share(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress)])
+    return joined([simulate_share(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress, diary)])
 
 
 def simulate_shard_of(run: Run, only: Sequence[int]) -> Shard:

@@ -19,7 +19,7 @@ _SCREENFUL = 60
 
 def show_comparison(comparison: Comparison, kept: int) -> None:
     """What a comparison found, and where the rest of it lies."""
-    console = _console()
+    console = page()
     knee = comparison.knee
     for rows in (
         latency_rows(comparison),
@@ -37,7 +37,7 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
 
 def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
     """What a sweep found, where the rest of it lies; what failed is shown even when it shall be quiet."""
-    console = _console()
+    console = page()
     if not quiet and len(sweep.table):
         rows = measure_rows(sweep)[0]
         console.print(rows.title, style="bold", highlight=False)
@@ -63,7 +63,7 @@ def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
 
 def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
     """Lines of text, and tables under their titles."""
-    console = _console()
+    console = page()
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
     for rows in tables:
@@ -74,7 +74,7 @@ def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
 
 def show_capacities(capacities: Capacities) -> None:
     """The highest load that each system sustains, and where the rest lies."""
-    console = _console()
+    console = page()
     rows = capacities.rows()
     console.print(rows.title, style="bold", highlight=False)
     console.print(_table(rows), "")
@@ -91,10 +91,10 @@ def show_list(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(heading, no_wrap=index == 0, ratio=None if index == 0 else 1)
     for row in rows:
         table.add_row(*row)
-    _console().print(table, highlight=False, markup=False)
+    page().print(table, highlight=False, markup=False)
 
 
-def _console() -> Console:
+def page() -> Console:
     """As wide as the terminal; a pipe or a file gets lines of a size that shows a table whole."""
     console = Console()
     return console if console.is_terminal else Console(width=max(console.width, _PIPED_WIDTH))

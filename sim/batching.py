@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from sim.contexts import Contexts
+from sim.counsel import DECODING
 from sim.live import LiveSession, State
 from sim.plan import Chunk, Copy, Direction, Plan
 from sim.precedence import Turns
@@ -46,7 +47,7 @@ class Batching:
     def decode(self, plan: Plan) -> None:
         """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
         decoding = self._queues.decoding
-        while decoding and not self._room.make(decoding.blocks_needed(), urgent=True):
+        while decoding and not self._room.make(decoding.blocks_needed(), urgent=True, by=DECODING):
             last = self._queues.latest_running()
             if self._seating is None or not self._seating.take_from_idle(last):
                 self._preempt(last, plan.now)
@@ -71,7 +72,7 @@ class Batching:
                 planned.add(live)
 
     def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession], now: float) -> bool:
-        while not self._room.make(self._contexts.growth(live, tokens), urgent=True):
+        while not self._room.make(self._contexts.growth(live, tokens), urgent=True, by=live.session.id):
             if self._seating is not None and self._seating.take_from_idle(live):
                 continue
             last = max(self._queues.prefilling.keys() - planned, key=by_key)
@@ -95,7 +96,7 @@ class Batching:
                 return
             whole = self._contexts.growth(live, live.missing)
             self._room.spared = live
-            fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False)
+            fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False, by=live.session.id)
             self._room.spared = None
             if not fits or (not plan.computes and self._room.copies_beside):
                 return  # copies that were begun without a limit, because nobody computed, get no batch to slow
@@ -110,7 +111,7 @@ class Batching:
         """
         self._room.open_budget(lambda: 0.0)
         need = self._contexts.blocks(live.context) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
-        return self._contexts.begin_over(live, tokens) if self._room.make(need, urgent=False) else None
+        return self._contexts.begin_over(live, tokens) if self._room.make(need, False, live.session.id) else None
 
     def _withheld(self, live: LiveSession, plan: Plan) -> bool:
         plan.withheld = self._turns is not None and not self._turns.admits(live)
@@ -172,7 +173,7 @@ class Batching:
             if live.copy is not None:
                 continue
             need = self._contexts.blocks(live.context) - self._contexts.blocks(live.resident)
-            if queues.running + arriving >= queues.most_running or not self._room.make(need, urgent=False):
+            if queues.running + arriving >= queues.most_running or not self._room.make(need, False, live.session.id):
                 return
             copy = self._room.begin_in(live)
             if copy is None:

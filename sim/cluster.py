@@ -19,6 +19,7 @@ from functools import partial
 
 from policies.routing import ReplicaView, Routed, Router
 from sim.clock import Clock
+from sim.diary import Diary
 from sim.errors import PolicyError
 from sim.live import LiveSession
 from sim.plan import Copy
@@ -48,6 +49,7 @@ def simulate_cluster(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
+    diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> RunRecord:
     """Simulate replicas behind a router serving ``sessions``; arguments and errors as for ``sim.run.simulate``.
@@ -66,6 +68,7 @@ def simulate_cluster(
         timeline_step=timeline_step,
         leap=leap,
         log_decisions=log_decisions,
+        diary=diary,
         on_progress=on_progress,
     )
     return merge(parts, end)
@@ -82,6 +85,7 @@ def simulate_shard(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
+    diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[list[Part], float]:
     """Simulate the replicas ``only`` of a cluster whose router is stateless, or all of any cluster.
@@ -107,6 +111,7 @@ def simulate_shard(
             timeline_step=timeline_step,
             leap=leap,
             log_decisions=log_decisions,
+            diary=diary,
         )
         cluster.add(replica)
     arrivals = Arrivals(
@@ -116,6 +121,8 @@ def simulate_shard(
     replicas = cluster.replicas.values()
     for replica in replicas:
         replica.close()
+    if diary is not None:
+        diary.close(env.now)
     return [replica.part() for replica in replicas], env.now
 
 

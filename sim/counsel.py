@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policies.contract import (
@@ -25,6 +26,18 @@ from sim.live import LiveSession, SessionView, State
 
 if TYPE_CHECKING:
     from sim.view import View
+
+
+DECODING = "(decoding)"
+RESERVE = "(reserve)"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """GPU blocks that are lacking, and who needs them: a session, ``DECODING`` sessions or the ``RESERVE``."""
+
+    blocks: int
+    by: str
 
 
 class Counsel:
@@ -100,9 +113,9 @@ class Counsel:
         with self._guard("review_at", "-"):
             return checked_number(self.policy.review_at(self.view))
 
-    def applied(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
-        """Log a change that the engine carried out."""
-        self._note(live, verdict, asked)
+    def applied(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
+        """Log a change that the engine carries out, and whose need of room asked for it."""
+        self._note(live, verdict, asked, need)
 
     def _changes(self, question: str, ask: Any) -> Iterator[tuple[LiveSession, Verdict]]:
         with self._guard(question, "-"):
@@ -135,7 +148,7 @@ class Counsel:
         ):
             raise ValueError(f"keep is {verdict.keep!r}; the context has {paused.context_tokens} tokens")
 
-    def _note(self, live: LiveSession, verdict: Verdict, asked: str) -> None:
+    def _note(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
         if self._log:
             self.decisions.append(
                 {
@@ -146,6 +159,10 @@ class Counsel:
                     "verdict": type(verdict).__name__.lower(),
                     "keep": getattr(verdict, "keep", live.context),
                     "context": live.context,
+                    "resident": live.resident,
+                    "offloaded": live.offloaded,
+                    "needed_blocks": need.blocks if need is not None else 0,
+                    "needed_by": need.by if need is not None else "",
                     "because": dict(verdict.because),
                 }
             )

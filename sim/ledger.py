@@ -50,15 +50,13 @@ class Ledger:
         idle, copying, free = contexts.idle_blocks, contexts.copying_blocks, contexts.gpu.free
         running = contexts.gpu.used - idle - copying
         waits = stall / seconds  # shares of the time: waiting for copies, recomputing, computing anything new
-        recomputes = own = 0.0
-        rest = plan.batch_without_recompute()
-        if rest is not plan.batch:
-            whole = self._costs.iteration_time(plan.batch)
-            recomputes = (1.0 - waits) * (1.0 - self._costs.iteration_time(rest) / whole)
-            own = sum(
-                contexts.blocks(chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens for chunk in plan.chunks
-            )
         computes = 1.0 - waits
+        recomputes = self.lengthened(plan) * computes
+        own = sum(
+            contexts.blocks(chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
+            for chunk in plan.chunks
+            if chunk.recomputed
+        )
         # Blocks that a blocking copy reads are free in the accounts; while it lasts they are not, unless claimed anew.
         reads = min(free, sum(c.blocks for c in plan.copies if c.blocking and c.direction is Direction.OUT))
         uses = (
@@ -72,6 +70,13 @@ class Ledger:
         self.spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
         if len(ends) > 1:
             self._grow(ends, plan.growth)
+
+    def lengthened(self, plan: Plan) -> float:
+        """The share of an iteration's forward pass that it would not take without its recomputation."""
+        rest = plan.batch_without_recompute()
+        if rest is plan.batch:
+            return 0.0
+        return 1.0 - self._costs.iteration_time(rest) / self._costs.iteration_time(plan.batch)
 
     def idle(self, engine: Engine, begin: float, end: float) -> None:
         """Nothing was computed from ``begin`` to ``end``. Admitted sessions that wait for memory hold it idly too."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from policies.contract import Discard, Prefetch, Swap, Verdict
 from sim.contexts import Contexts
-from sim.counsel import Counsel
+from sim.counsel import RESERVE, Counsel, Need
 from sim.live import LiveSession, State
 from sim.plan import Copy
 from sim.queues import Queues
@@ -37,8 +37,8 @@ class Room:
         self._reserve_refused = False
         self.watermark_blocks = math.ceil(settings.watermark * contexts.gpu.capacity)
 
-    def make(self, blocks: int, urgent: bool) -> bool:
-        """See that ``blocks`` GPU blocks are free; paused contexts give way in the policy's order.
+    def make(self, blocks: int, urgent: bool, by: str) -> bool:
+        """See that ``blocks`` GPU blocks are free for ``by``; paused contexts give way in the policy's order.
 
         ``urgent`` waits for copies and takes all there is. Otherwise nobody gives way unless it is enough, counting
         what copies under way will free, so that the answer may be no now and yes an iteration later.
@@ -55,7 +55,7 @@ class Room:
                 return False
             free = contexts.gpu.free
             for live, verdict in changes:
-                self._apply(live, verdict, "room", blocking=not later)
+                self._apply(live, verdict, "room", not later, Need(lacking, by))
             if contexts.gpu.free == free:
                 return False  # copies beside the batch free their blocks at their end
         return True
@@ -92,7 +92,7 @@ class Room:
             if self._budget_blocks() < 1:
                 return
             if live.copy is None and self._begin_out(live, verdict.keep, blocking=False):
-                self._counsel.applied(live, verdict, "room")
+                self._counsel.applied(live, verdict, "room", Need(lacking, RESERVE))
                 assert live.copy is not None
                 lacking -= live.copy.blocks
             if lacking <= 0:
@@ -219,19 +219,19 @@ class Room:
     def _spend(self, copy: Copy) -> None:
         self._budget = self.swap_budget - copy.tokens
 
-    def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool) -> None:
+    def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
         if live.copy is not None or not isinstance(verdict, Swap | Discard):
             return
         if isinstance(verdict, Swap):
             if self._begin_out(live, verdict.keep, blocking):
-                self._counsel.applied(live, verdict, asked)
+                self._counsel.applied(live, verdict, asked, need)
                 return
             full = self._contexts.host.free == 0 and live.resident > 0
             if not full or not (blocking or self._settings.host_full == "discard"):
                 return
             verdict = Discard(verdict.keep, {**verdict.because, "host_is_full": 1.0})
-        self._counsel.applied(live, verdict, asked)
+        self._counsel.applied(live, verdict, asked, need)
         self._wanted.pop(live, None)
         self._contexts.keep_only(live, verdict.keep)
 

@@ -12,6 +12,7 @@ from simpy.events import Event
 from policies.contract import InterceptPolicy, QueueOrder
 from sim.clock import FIRST, Clock
 from sim.costs import CostModel
+from sim.diary import Diary
 from sim.engine import Engine
 from sim.errors import StalledEngine
 from sim.ledger import Ledger
@@ -36,6 +37,7 @@ def simulate(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
+    diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> RunRecord:
     """Simulate one replica serving ``sessions`` until all have left, or until ``horizon`` seconds.
@@ -51,6 +53,7 @@ def simulate(
         timeline_step: seconds of one row of the timeline.
         leap: take iterations that are alike in one event; without, the same results slower.
         log_decisions: keep every decision with the numbers it was made from.
+        diary: notes what happens to one session; it is told of this run only: pass a fresh one.
         on_progress: called about a hundred times with the share of sessions that have left, where it is known.
 
     Raises:
@@ -62,10 +65,14 @@ def simulate(
     site = Site(profile, settings, lambda: policy, lambda: order)
     env = Clock()
     audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
-    replica = build(site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions)
+    replica = build(
+        site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions, diary=diary
+    )
     arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
     audience.watch(arrivals, horizon)
     replica.close()
+    if diary is not None:
+        diary.close(env.now)
     return merge([replica.part()], env.now)
 
 
@@ -95,14 +102,19 @@ def build(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
+    diary: Diary | None = None,
 ) -> Replica:
     """A replica with nobody inside."""
     profile, block = site.profile, site.settings.block_size
     gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
     costs = CostModel(profile)
-    engine = Engine(site.settings, costs, site.policy(), site.order(), gpu_blocks, host_blocks, log_decisions, leap)
-    ledger = Ledger(costs, gpu_blocks, host_blocks, block, timeline_step)
-    recorder = Recorder(ledger, profile.kv_bytes_per_token, index)
+    logs = log_decisions or diary is not None
+    engine = Engine(site.settings, costs, site.policy(), site.order(), gpu_blocks, host_blocks, logs, leap)
+    accounts = (gpu_blocks, host_blocks, block, timeline_step)
+    if diary is None:
+        recorder = Recorder(Ledger(costs, *accounts), profile.kv_bytes_per_token, index)
+    else:
+        recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index)
     return Replica(env, engine, recorder, on_left, index, on_answer)
 
 

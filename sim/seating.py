@@ -189,13 +189,13 @@ class Seating:
         """
         contexts, room, decoding = self._contexts, self._room, self._queues.decoding
         blocks += self._promised(live)
-        if room.make(blocks + decoding.blocks_needed(), urgent=False):
+        if room.make(blocks + decoding.blocks_needed(), False, live.session.id):
             return True
         idle, key = self._idle_after(live), live.key
         running = [one for one in (*decoding, *self._queues.prefilling) if one.key > key]
         held = sum(contexts.blocks(one.resident) for one in (*idle, *running))
         growing = sum(one.key < key and one.resident % contexts.block_size == 0 for one in decoding)
-        if held == 0 or not room.make(blocks + growing - held, urgent=False):
+        if held == 0 or not room.make(blocks + growing - held, False, live.session.id):
             return False
         for one in (*self._by_turn(idle), *sorted(running, key=by_key, reverse=True)):
             free = contexts.gpu.free + contexts.coming_blocks()

@@ -27,6 +27,7 @@ from policies.contract import (
     Verdict,
 )
 from policies.registry import make_policy
+from sim.diary import Diary
 from sim.memory import blocks_for
 from sim.profile import PhysicalForward, Profile
 from sim.settings import EngineSettings
@@ -137,7 +138,7 @@ class Plot:
         """The sessions as the engine serves them."""
         return [as_calls(session, self.settings.streamed_prompts) for session in self.sessions]
 
-    def run(self) -> World:
+    def run(self, diary: Diary | None = None) -> World:
         return simulate(
             self.sessions,
             policy=Whimsical(self.policy) if isinstance(self.policy, int) else make_policy(self.policy),
@@ -147,6 +148,7 @@ class Plot:
             horizon=self.horizon,
             step=self.step,
             leap=self.leap,
+            diary=diary,
         )
 
 

@@ -18,6 +18,7 @@ import sim.run
 from policies.contract import InterceptPolicy, QueueOrder
 from policies.orders import FirstCome
 from policies.registry import Spec, make_policy
+from sim.diary import Diary
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Batch, Copy, Outcome, Plan
@@ -287,6 +288,7 @@ def run(
     horizon: float | None = None,
     step: float = 1.0,
     leap: bool = False,
+    diary: Diary | None = None,
     **knobs: Any,
 ) -> World:
     """Run a tiny world to its end, iteration by iteration.
@@ -303,6 +305,7 @@ def run(
         horizon=horizon,
         step=step,
         leap=leap,
+        diary=diary,
     )
 
 
@@ -316,6 +319,7 @@ def simulate(
     horizon: float | None = None,
     step: float = 1.0,
     leap: bool = False,
+    diary: Diary | None = None,
 ) -> World:
     """``sim.run.simulate`` with a watched engine."""
     engines: list[WatchedEngine] = []
@@ -335,5 +339,6 @@ def simulate(
             timeline_step=step,
             leap=leap,
             log_decisions=True,
+            diary=diary,
         )
     return World(record, engines[0])

@@ -1,0 +1,144 @@
+"""What a diary tells of one session, by hand and against the record of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.counsel import DECODING
+from sim.diary import CAUSES, Diary, Entry
+from tests.sim.random_orders import ORDERS
+from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
+from tests.sim.worlds import pause, run, session
+
+
+def told(diary: Diary) -> list[tuple[float, str, int, int, int]]:
+    """Time, what happened, and where the tokens were."""
+    return [(round(e.time, 9), e.what, e.resident, e.offloaded, e.missing) for e in diary.entries]
+
+
+def details(diary: Diary, what: str) -> list[dict[str, Any]]:
+    return [dict(entry.details) for entry in diary.entries if entry.what == what]
+
+
+def test_a_discarded_context_is_told_from_arrival_to_end_with_what_its_recompute_wastes():
+    """Prompt 90 in chunks of 64 and 26: 1.64 + 1.26 s, and the first token at 2.90. Nine more at 1.01 s: 11.99.
+
+    Nine of the ten tokens have KV: 99 resident, 1 missing. All are dropped; the answer comes at 14.99 with 20 tokens.
+    120 tokens are computed in chunks of 64 and 56, of which 64 and 35 were computed before: 1.64 + 1.56 s, so that the
+    first token comes at 18.19, and four more at 1.01 s end it at 22.23. Own waste: 64 * 1.64 + 120 * 35 / 56 * 1.56.
+    The other 45 of its 120 blocks are held 0.35 s longer for the 35 tokens.
+    """
+    diary = Diary("a")
+    run(session("a", 90, 10, pause(3.0, returned=20), 5), policy="discard", diary=diary)
+    assert told(diary) == [
+        (0.0, "arrived", 0, 0, 90),
+        (0.0, "computed", 90, 0, 0),
+        (2.9, "first_token", 90, 0, 1),
+        (11.99, "call_ended", 99, 0, 1),
+        (11.99, "decided", 99, 0, 1),
+        (11.99, "dropped", 0, 0, 100),
+        (14.99, "answered", 0, 0, 100),
+        (14.99, "computed", 120, 0, 0),
+        (18.19, "first_token", 120, 0, 1),
+        (22.23, "finished", 0, 0, 125),
+    ]
+    first, second = details(diary, "computed")
+    assert (first["tokens"], first["recomputed_tokens"], first["iterations"]) == (90, 0, 2)
+    assert (second["tokens"], second["recomputed_tokens"], second["iterations"]) == (120, 99, 2)
+    assert second["computing_s"] == pytest.approx(3.2)
+    own, others = 64 * 1.64 + 120 * 35 / 56 * 1.56, 45 * 0.35
+    assert diary.waste == {1: pytest.approx(dict(zip(CAUSES, (0.0, own, others, 0.0), strict=True)))}
+
+
+def test_a_context_that_gives_way_says_how_many_blocks_were_lacking_and_for_whom():
+    """a holds 49 tokens of 100 while it pauses from 1.4 + 9 * 1.01 s on; b comes at 20 s with 80 tokens, so 29 lack.
+
+    At 21.8 s b decodes its second token, and lacks one more block.
+    """
+    diary = Diary("a")
+    world = run(
+        session("a", 40, 10, pause(30.0), 5),
+        session("b", 80, 2, at=20.0),
+        policy="cache-lru",
+        gpu=100,
+        saturation=100,
+        diary=diary,
+    )
+    assert world.session("b")["finished_at"] < 30
+    paused, gave_way, again = details(diary, "decided")
+    assert (paused["asked"], paused["verdict"]) == ("pause", "preserve")
+    assert (gave_way["asked"], gave_way["verdict"], gave_way["keep"]) == ("room", "discard", 20)
+    assert (gave_way["needed_blocks"], gave_way["needed_by"]) == (29, "b")
+    assert (again["keep"], again["needed_blocks"], again["needed_by"]) == (19, 1, DECODING)
+    after = next(entry for entry in diary.entries if entry.what == "dropped")
+    assert (after.time, after.resident, after.missing) == (20.0, 20, 30)
+
+
+def test_a_copy_that_the_batch_waits_for_wastes_everybodys_memory():
+    """a is copied out at its pause: 19 tokens in 0.19 s, for which the batch and its 19 blocks wait."""
+    diary = Diary("a")
+    run(session("a", 10, 10, pause(5.0), 5), session("b", 30, 40), policy="swap", swap="blocking", diary=diary)
+    out = next(entry for entry in diary.entries if entry.what == "swapped")
+    assert out.details == {"direction": "out", "tokens": 19, "blocks": 19, "seconds": 0.19, "from_replica": False}
+    assert (out.resident, out.offloaded, out.missing) == (0, 19, 1)
+    b_holds = 30 + 10  # a token has been added in each of a's ten iterations but the first, and one is claimed
+    assert diary.waste[0]["swap"] == pytest.approx((19 + b_holds) * 0.19)
+
+
+@examples(20)
+@given(plots(st.sampled_from(SHIPPED) | st.integers(0, 2**32), st.sampled_from(ORDERS) | st.integers(0, 2**32)))
+def test_the_waste_of_all_sessions_is_what_the_ledger_booked_and_a_diary_changes_nothing(plot: Plot) -> None:
+    alone = plot.run()
+    sums = dict.fromkeys(CAUSES, 0.0)
+    for one in plot.sessions:
+        diary = Diary(one.id)
+        world = plot.run(diary)
+        assert repr(world.record.sessions) == repr(alone.record.sessions)
+        assert world.totals == alone.totals
+        check(diary.entries, world.session(one.id))
+        for causes in diary.waste.values():
+            for cause, token_s in causes.items():
+                sums[cause] += token_s
+    for cause, token_s in sums.items():
+        assert token_s == pytest.approx(alone.totals[f"waste_{cause}_token_s"], rel=1e-9, abs=1e-6), cause
+
+
+def check(entries: Any, row: dict[str, Any]) -> None:
+    """The story agrees with the session's row of the record."""
+    story: list[Entry] = list(entries)
+    assert [e.time for e in story] == sorted(e.time for e in story)
+    (last,) = [e for e in story if e.what in ("finished", "rejected")]
+    assert all(e.what == "copied" for e in story[story.index(last) + 1 :])  # a copy that was under way when it left
+    assert last.what == row["status"]
+    if last.what == "finished":
+        assert last.time == row["finished_at"]
+        assert sum(e.details["recomputed_tokens"] for e in story if e.what == "computed") == row["recomputed_tokens"]
+        moved = [e for e in story if e.what in ("swapped", "copied")]
+        out = sum(e.details["tokens"] for e in moved if e.details["direction"] == "out")
+        assert out == row["swapped_out_bytes"]
+        assert sum(e.details["tokens"] for e in moved) - out == row["swapped_in_bytes"]
+        assert sum(e.what == "preempted" for e in story) == row["preemptions"]
+        assert sum(e.details.get("output_tokens", 0) for e in story) == row["output_tokens"]
+        waited = sum(e.details.get("waited_s", 0.0) for e in story)
+        assert waited == pytest.approx(row["queued_s"], abs=1e-9)
+
+
+@examples(12)
+@given(plots(st.sampled_from(SHIPPED)), st.sampled_from([0.3, 3.0]) | st.floats(0, 60))
+def test_a_diary_of_a_run_that_is_cut_ends_with_it(plot: Plot, horizon: float) -> None:
+    plot = replace(plot, horizon=horizon)
+    alone = plot.run()
+    sums = dict.fromkeys(CAUSES, 0.0)
+    for one in plot.sessions:
+        diary = Diary(one.id)
+        plot.run(diary)
+        for causes in diary.waste.values():
+            for cause, token_s in causes.items():
+                sums[cause] += token_s
+    for cause, token_s in sums.items():
+        assert token_s == pytest.approx(alone.totals[f"waste_{cause}_token_s"], rel=1e-9, abs=1e-6), cause
