@@ -10,19 +10,32 @@ from policies.contract import Change, Discard, EngineView, InterceptPolicy, Paus
 class CacheLru(InterceptPolicy):
     """Paused contexts stay until their blocks are needed; the least recently used loses its last blocks first.
 
-    A returning session finds whatever prefix of its context is left and computes the rest.
+    A returning session finds whatever prefix of its context is left and computes the rest. Cached blocks that nobody
+    holds stand in the same order.
     """
+
+    one_lru = True
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         return last_blocks(view.paused, blocks, view)  # the longest unused first
 
 
 def last_blocks(contexts: Iterable[Paused], blocks: int, view: EngineView) -> Iterator[Change]:
-    """Discard the last blocks of ``contexts``, one context after the other, until ``blocks`` blocks are found."""
+    """Discard the last blocks of ``contexts``, one context after the other, until ``blocks`` blocks are found.
+
+    Blocks that several contexts share go last: they come free only when all who hold them have let go.
+    """
+    sharing = []
     for paused in contexts:
-        held = -(-paused.resident_tokens // view.block_size)
-        dropped = min(held, blocks)
+        held, shared = -(-paused.resident_tokens // view.block_size), paused.shared_tokens // view.block_size
+        if shared:
+            sharing.append(paused)
+        if held == shared > 0:
+            continue
+        dropped = min(held - shared, blocks)
         yield paused, Discard(keep=(held - dropped) * view.block_size, because={"blocks_needed": blocks})
         blocks -= dropped
         if blocks == 0:
             return
+    for paused in sharing:
+        yield paused, Discard(because={"blocks_needed": blocks})

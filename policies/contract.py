@@ -55,8 +55,9 @@ Verdict = Preserve | Swap | Discard | Prefetch
 class Paused(Protocol):
     """A context that computes nothing at present: its session paused, or came back and waits to be served.
 
-    Tokens are context tokens. ``resident + offloaded + missing`` is the whole context. The true duration of the
-    pause is not here.
+    Tokens are context tokens. ``resident + offloaded + missing`` is the whole context. Of the resident ones the first
+    ``shared_tokens`` are in blocks that other contexts hold too: letting go of these frees nothing before the others
+    do so. The true duration of the pause is not here.
     """
 
     @property
@@ -81,6 +82,8 @@ class Paused(Protocol):
     def context_tokens(self) -> int: ...
     @property
     def resident_tokens(self) -> int: ...
+    @property
+    def shared_tokens(self) -> int: ...
     @property
     def offloaded_tokens(self) -> int: ...
     @property
@@ -147,11 +150,14 @@ class InterceptPolicy:
         estimator: the policy's duration estimator, if it has one. The engine tells it of every pause that ends, and
             hands it the truth if it is an oracle.
         predictor: likewise what it predicts calls with, before they run.
+        one_lru: whether cached blocks that nobody holds are evicted in one order with the contexts that it lets give
+            way, the least recently used first; otherwise cached blocks go before any context.
         prefetches: whether ``revise`` may answer ``Prefetch``; it is then asked while contexts are only on the host.
     """
 
     estimator: DurationEstimator | None = None
     predictor: CallPredictor | None = None
+    one_lru: bool = False
     prefetches: bool = False
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:

@@ -62,7 +62,7 @@ class MinWaste(InterceptPolicy):
             return EVERY_ITERATION
         assert self.estimator is not None
         return min(
-            preserve_exceeds_at(self.estimator, paused, paused.resident_tokens, recompute, view.now)
+            preserve_exceeds_at(self.estimator, paused, _own_tokens(paused), recompute, view.now)
             for _, paused, _, recompute in self._ranked(view)
         )
 
@@ -85,7 +85,7 @@ class MinWaste(InterceptPolicy):
         wastes, remaining = self._wastes, self.estimator.remaining
         ranked = []
         for paused in undecided:
-            tokens = paused.resident_tokens
+            tokens = _own_tokens(paused)
             keep = preserve_waste(remaining(paused, now), tokens)
             lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
             recompute = wastes.get(lost)
@@ -97,5 +97,10 @@ class MinWaste(InterceptPolicy):
 
 
 def _undecided(view: EngineView) -> Iterator[Paused]:
-    """Contexts with tokens on the GPU that wait for an answer and are not being copied."""
-    return (paused for paused in view.paused if not (paused.moving or paused.resumed))
+    """Contexts with tokens of their own on the GPU that wait for an answer and are not being copied."""
+    return (paused for paused in view.paused if not (paused.moving or paused.resumed) and _own_tokens(paused))
+
+
+def _own_tokens(paused: Paused) -> int:
+    """Tokens on the GPU that only this context holds: keeping the others costs nothing, and leaving them frees nothing."""
+    return paused.resident_tokens - paused.shared_tokens

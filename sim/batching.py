@@ -91,17 +91,19 @@ class Batching:
         promised = self._promised_blocks(plan)
         while queues.waiting and queues.running < queues.most_running:
             live = queues.waiting[0][1]
-            tokens = self._chunk_tokens(live, plan)
-            if tokens == 0 or self._withheld(live, plan):
+            found, whole = self._contexts.found(live)
+            if self._chunk_tokens(live, plan, found) == 0 or self._withheld(live, plan):
                 return
-            whole = self._contexts.growth(live, live.missing)
             self._room.spared = live
             fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False, by=live.session.id)
             self._room.spared = None
+            fits = fits and self._contexts.found(live) == (found, whole)  # not by blocks of those who gave way
             if not fits or (not plan.computes and self._room.copies_beside):
                 return  # copies that were begun without a limit, because nobody computed, get no batch to slow
+            self._contexts.take_found(live)
             queues.admit()
-            promised += whole - self._contexts.growth(live, tokens)
+            tokens = self._chunk_tokens(live, plan)
+            promised += self._contexts.growth(live, live.missing) - self._contexts.growth(live, tokens)
             self._compute(live, tokens, plan)
 
     def take_over(self, live: LiveSession, tokens: int, now: float) -> Copy | None:
@@ -117,12 +119,12 @@ class Batching:
         plan.withheld = self._turns is not None and not self._turns.admits(live)
         return plan.withheld
 
-    def _chunk_tokens(self, live: LiveSession, plan: Plan) -> int:
-        """Missing tokens that this iteration may compute for ``live``; 0 for none."""
-        left = self._token_budget - plan.batch.query_tokens
+    def _chunk_tokens(self, live: LiveSession, plan: Plan, found: int = 0) -> int:
+        """Missing tokens, ``found`` ones left out, that this iteration may compute for ``live``; 0 for none."""
+        left, missing = self._token_budget - plan.batch.query_tokens, live.missing - found
         if self._settings.chunked_prefill:
-            return min(live.missing, max(left, 0))
-        return live.missing if live.missing <= left or not plan.chunks else 0
+            return min(missing, max(left, 0))
+        return missing if missing <= left or not plan.chunks else 0
 
     def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
         start = live.resident

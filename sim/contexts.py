@@ -11,6 +11,7 @@ from typing import Protocol
 from sim.live import LiveSession, State
 from sim.memory import BlockPool, blocks_for
 from sim.plan import Copy, Direction
+from sim.prefixes import Prefixes
 
 
 class Witness(Protocol):
@@ -35,13 +36,13 @@ class Contexts:
         away: idle contexts with tokens on the host.
         claimed: GPU blocks taken for the tokens that the iteration under way computes.
         flying: copies under way beside the batch, in the order in which they began.
-        idle_blocks: GPU blocks of contexts that compute nothing, those being copied out left out.
         copying_blocks: GPU blocks that a copy is reading or filling, here or from another replica.
+        prefixes: the leading blocks that contexts share; None if they keep to themselves.
         losses: how often a context lost tokens, on the GPU or the host.
         witness: told of every change, if there is one.
     """
 
-    def __init__(self, gpu_blocks: int, host_blocks: int, block_size: int) -> None:
+    def __init__(self, gpu_blocks: int, host_blocks: int, block_size: int, prefix_sharing: bool = False) -> None:
         self.gpu = BlockPool(gpu_blocks)
         self.host = BlockPool(host_blocks)
         self.block_size = block_size
@@ -49,7 +50,9 @@ class Contexts:
         self.away: dict[LiveSession, None] = {}
         self.claimed = 0
         self.flying: dict[Copy, None] = {}
-        self.idle_blocks = 0
+        self.prefixes = Prefixes(self.gpu, block_size) if prefix_sharing else None
+        self._idle_private = 0
+        self._uses = 0  # counts the ends of uses: the time by which blocks are least recently used
         self.copying_blocks = 0
         self.losses = 0
         self.witness: Witness | None = None
@@ -61,6 +64,35 @@ class Contexts:
     def growth(self, live: LiveSession, tokens: int) -> int:
         """GPU blocks that ``tokens`` more resident tokens would take."""
         return self.blocks(live.resident + tokens) - self.blocks(live.resident)
+
+    @property
+    def idle_blocks(self) -> int:
+        """GPU blocks that only contexts hold which compute nothing, those being copied out left out."""
+        return self._idle_private if self.prefixes is None else self._idle_private + self.prefixes.idle
+
+    def found(self, live: LiveSession) -> tuple[int, int]:
+        """Missing tokens that are on the GPU in blocks of others, and the free blocks that the whole context takes."""
+        growth = self.growth(live, live.missing)
+        if self.prefixes is None:
+            return 0, growth
+        blocks, held = self.prefixes.found(live)
+        return blocks * self.block_size, growth - held
+
+    def take_found(self, live: LiveSession) -> None:
+        """A context that is about to compute holds what others have of it."""
+        if self.prefixes is not None:
+            self.prefixes.take_found(live)
+            self._index(live)
+
+    def computed(self, live: LiveSession) -> None:
+        """Missing tokens of a context have come to be on the GPU: others may find them."""
+        if self.prefixes is not None:
+            shared = self.prefixes.publish(live)
+            self._idle_private -= shared if live.idle else 0
+
+    def _use_ends(self) -> int:
+        self._uses += 1
+        return self._uses
 
     def claim(self, blocks: int) -> None:
         """Take GPU blocks for tokens that the planned iteration computes."""
@@ -76,8 +108,11 @@ class Contexts:
         assert live.copy is None, live
         if idle != live.idle:
             live.idle = idle
-            blocks = self.blocks(live.resident)
-            self.idle_blocks += blocks if idle else -blocks
+            private = self.blocks(live.resident) - live.shared
+            self._idle_private += private if idle else -private
+            if self.prefixes is not None:
+                self.prefixes.set_idle(live, idle)
+                live.unused_since = self._use_ends()
             self._index(live)
 
     def _index(self, live: LiveSession) -> None:
@@ -107,10 +142,10 @@ class Contexts:
             self._lost(live)
         kept = min(resident, self.blocks(tokens) * self.block_size)
         if kept < resident:
-            freed = self.blocks(resident) - self.blocks(kept)
+            freed = self.blocks(resident) - self.blocks(kept) - self._unshare(live, self.blocks(kept))
             self.gpu.give(freed)
             self._lost(live)
-            self.idle_blocks -= freed if live.idle else 0
+            self._idle_private -= freed if live.idle else 0
             live.missing += resident - kept
             live.resident = kept
         self._index(live)
@@ -121,11 +156,23 @@ class Contexts:
         self.losses += 1
         live.lost_at = live.progress
 
+    def _unshare(self, live: LiveSession, keep: int) -> int:
+        """Let go of the shared blocks beyond the first ``keep``. Returns how many."""
+        if self.prefixes is None or live.shared <= keep:
+            return 0
+        return self.prefixes.release(live, keep, live.unused_since if live.idle else self._use_ends())
+
     def cut(self, live: LiveSession, tokens: int) -> None:
-        """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV."""
+        """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV.
+
+        Of a shared block that does not survive whole nothing is kept: others go on with it as it is.
+        """
         if tokens >= live.context:
             return
-        self.keep_only(live, tokens)
+        whole = tokens // self.block_size
+        live.unwritten = min(live.unwritten, tokens)
+        self.keep_only(live, tokens if live.shared <= whole else whole * self.block_size)
+        live.prefix_keys = live.prefix_keys[:whole]
         live.resident = min(live.resident, tokens)  # inside the same block
         self._index(live)
         live.missing = tokens - live.resident - live.offloaded
@@ -133,17 +180,26 @@ class Contexts:
 
     def begin_out(self, live: LiveSession, keep: int, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the resident tail beyond ``keep`` tokens to the host: as many whole blocks as ``most_blocks``
-        and the host's free blocks allow. None if that is none."""
+        and the host's free blocks allow. None if that is none. Blocks that others hold too stay."""
         assert live.copy is None and live.group is None, live
         held = self.blocks(live.resident)
-        blocks = int(min(held - self.blocks(min(keep, live.resident)), most_blocks, self.host.free))
+        stays = self.blocks(min(keep, live.resident))
+        if live.prefixes is not None:
+            stays = max(stays, live.prefixes.common(live))
+        blocks = int(min(held - stays, most_blocks, self.host.free))
         if blocks <= 0:
             return None
+        self._withdraw(live, held - blocks)
         tokens = live.resident - (held - blocks) * self.block_size
         copy = Copy(live, Direction.OUT, blocks, tokens, blocking)
         self.host.take(blocks)
         self._begin(copy)
         return copy
+
+    def _withdraw(self, live: LiveSession, keep: int) -> None:
+        if self.prefixes is not None:
+            private = self.prefixes.withdraw(live, keep)
+            self._idle_private += private if live.idle else 0
 
     def begin_in(self, live: LiveSession, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the leading offloaded blocks back: as many as ``most_blocks`` and the GPU's free ones allow."""
@@ -167,18 +223,18 @@ class Contexts:
     def pin(self, live: LiveSession) -> None:
         """Another replica reads this context: nobody else may touch it until ``unpin``."""
         self.set_idle(live, False)
-        self.copying_blocks += self.blocks(live.resident)
+        self.copying_blocks += self.blocks(live.resident) - live.shared
 
     def unpin(self, live: LiveSession) -> None:
         """The context has been read, or will not be."""
-        self.copying_blocks -= self.blocks(live.resident)
+        self.copying_blocks -= self.blocks(live.resident) - live.shared
 
     def _begin(self, copy: Copy) -> None:
         copy.live.copy = copy
         self.flying[copy] = None
         self.copying_blocks += copy.blocks
         if copy.direction is Direction.OUT and copy.live.idle:
-            self.idle_blocks -= copy.blocks
+            self._idle_private -= copy.blocks
         if self.witness is not None:
             self.witness.begun(copy)
 
@@ -197,7 +253,8 @@ class Contexts:
             live.swapped_out += copy.tokens
         else:
             self._take_in(copy)
-            self.idle_blocks += copy.blocks if live.idle else 0
+            self._idle_private += copy.blocks if live.idle else 0
+            self.computed(live)
         self._index(live)
         if self.witness is not None:
             self.witness.finished(copy)
@@ -224,16 +281,18 @@ class Contexts:
         Raises:
             AssertionError: a count is off.
         """
-        resident = sum(self.blocks(live.resident) for live in inside)
+        resident = sum(self.blocks(live.resident) - live.shared for live in inside)
+        shared = 0 if self.prefixes is None else self.prefixes.check(inside)
         offloaded = sum(self.blocks(live.offloaded) for live in inside)
         inwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.IN)
         outwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.OUT)
-        assert self.gpu.used == resident + inwards + self.claimed, (self.gpu.used, resident, inwards, self.claimed)
+        gpu = resident + shared + inwards + self.claimed
+        assert self.gpu.used == gpu, (self.gpu.used, resident, shared, inwards, self.claimed)
         assert self.host.used == offloaded + outwards, (self.host.used, offloaded, outwards)
         assert 0 <= self.gpu.used <= self.gpu.capacity and 0 <= self.host.used <= self.host.capacity
-        idle = sum(self.blocks(live.resident) for live in inside if live.idle)
-        assert self.idle_blocks == idle - outwards, (self.idle_blocks, idle, outwards)
-        read = sum(self.blocks(live.resident) for live in inside if live.state is State.DEPARTING)
+        idle = sum(self.blocks(live.resident) - live.shared for live in inside if live.idle)
+        assert self._idle_private == idle - outwards, (self._idle_private, idle, outwards)
+        read = sum(self.blocks(live.resident) - live.shared for live in inside if live.state is State.DEPARTING)
         assert self.copying_blocks == inwards + outwards + read
         assert set(self.held) == {live for live in inside if live.idle and live.resident}
         assert set(self.away) == {live for live in inside if live.idle and live.offloaded}

@@ -75,7 +75,7 @@ class Engine:
         budget = settings.token_budget
         self.token_budget = costs.saturation_tokens if budget == "saturation" else budget
         self.emitted_tokens = 0
-        self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size)
+        self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size, settings.prefix_sharing)
         # never more sessions than the budget has tokens, so that every decoder fits
         most_running = min(settings.max_running, self.token_budget)
         self.precedence: Precedence | None = None
@@ -321,6 +321,7 @@ class Engine:
             live.resident += chunk.tokens
             live.missing -= chunk.tokens
             live.recomputed += chunk.recomputed
+            self.contexts.computed(live)
             if live.missing == 0:
                 self._emit_first(live, outcome)
         for live in outcome.ended:

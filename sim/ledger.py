@@ -57,6 +57,7 @@ class Ledger:
             for chunk in plan.chunks
             if chunk.recomputed
         )
+        own = min(own, running)  # contexts may share blocks
         # Blocks that a blocking copy reads are free in the accounts; while it lasts they are not, unless claimed anew.
         reads = min(free, sum(c.blocks for c in plan.copies if c.blocking and c.direction is Direction.OUT))
         uses = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from traces.session import Call, Session
 if TYPE_CHECKING:
     from sim.decoding import DecodeGroup
     from sim.plan import Copy
+    from sim.prefixes import Key, Prefixes
 
 
 class State(Enum):
@@ -71,6 +73,9 @@ class LiveSession:
         "pinned",
         "place",
         "preemptions",
+        "prefix_hits",
+        "prefix_keys",
+        "prefixes",
         "queued_s",
         "ready_at",
         "reason",
@@ -82,9 +87,12 @@ class LiveSession:
         "serial",
         "served_s",
         "session",
+        "shared",
         "state",
         "swapped_in",
         "swapped_out",
+        "unused_since",
+        "unwritten",
         "view",
         "waits_since",
     )
@@ -130,6 +138,12 @@ class LiveSession:
         self.left_behind = 0  # tokens that had KV elsewhere and were computed anew
         self.leaving = False  # it goes on elsewhere
         self.pinned = False  # until its context has been read from here
+        self.prefixes: Prefixes | None = None  # knows the keys of its leading blocks
+        self.prefix_keys: Sequence[Key] = ()
+        self.shared = 0  # leading blocks that it holds by reference
+        self.unwritten = session.prompt  # leading tokens that are still those of the first prompt
+        self.unused_since = 0  # by the count of ``Contexts``
+        self.prefix_hits = 0  # tokens that it never computed because it found them
         self.view = SessionView(self)
 
     def successor(self, now: float) -> LiveSession:
@@ -140,6 +154,8 @@ class LiveSession:
         live.missing = live.carried + joined
         live.emitted_total, live.inferred = self.emitted_total, self.inferred
         live.peak = min(self.peak, live.carried)
+        live.unwritten = min(self.unwritten, live.carried)
+        live.prefix_hits = self.prefix_hits
         live.paused_at = self.paused_at
         live.resumed = True
         live.recomputed, live.queued_s, live.preemptions = self.recomputed, self.queued_s, self.preemptions
@@ -307,6 +323,14 @@ class SessionView:
     def resident_tokens(self) -> int:
         """Context tokens on the GPU."""
         return self._live.resident
+
+    @property
+    def shared_tokens(self) -> int:
+        """Leading context tokens on the GPU that other contexts hold too."""
+        live = self._live
+        if live.prefixes is None or not live.shared:
+            return 0
+        return live.prefixes.common(live) * live.prefixes.block_size
 
     @property
     def offloaded_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from heapq import heapify, heappop, heappush
 
 
 def blocks_for(tokens: int, block_size: int) -> int:
@@ -13,11 +14,15 @@ def blocks_for(tokens: int, block_size: int) -> int:
 class BlockPool:
     """Counts blocks in use. Private blocks are plain counts; shared blocks have a key and count once, by reference.
 
+    A shared block that nobody holds any more may stay cached: it is free, and can be found by its key until its memory
+    is taken for something else, the least recently used block first.
+
     Which physical block a context owns is not decided here: a backend that has real blocks assigns their ids.
 
     Attributes:
         capacity: all blocks.
-        free: blocks that nobody uses.
+        free: blocks that nobody uses, cached ones included.
+        cached: free blocks that can be found, by key, each with when it was last used and a number of its own.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -25,7 +30,10 @@ class BlockPool:
             raise ValueError(f"a pool of {capacity} blocks")
         self.capacity = capacity
         self.free = capacity
+        self.cached: dict[Hashable, tuple[int, int]] = {}
         self._references: dict[Hashable, int] = {}
+        self._by_use: list[tuple[int, int, Hashable]] = []  # heap of the cached blocks; some have gone
+        self._numbers = 0
 
     @property
     def used(self) -> int:
@@ -36,6 +44,8 @@ class BlockPool:
         """Claim private blocks. The caller has made sure that they are free."""
         assert 0 <= blocks <= self.free, f"taking {blocks} of {self.free} free blocks"
         self.free -= blocks
+        while len(self.cached) > self.free:
+            self._evict()
 
     def give(self, blocks: int) -> None:
         """Return private blocks."""
@@ -47,23 +57,75 @@ class BlockPool:
         """How many of the shared blocks ``keys`` nobody holds yet: what ``share`` would claim."""
         return sum(key not in self._references for key in set(keys))
 
+    def holders(self, key: Hashable) -> int:
+        """How many hold the shared block ``key``."""
+        return self._references.get(key, 0)
+
     def share(self, keys: Iterable[Hashable]) -> int:
         """Hold the shared blocks ``keys`` once more each; returns how many were newly claimed."""
         before = self.free
         for key in keys:
             held = self._references.get(key, 0)
             if held == 0:
+                self.cached.pop(key, None)
                 self.take(1)
             self._references[key] = held + 1
         return before - self.free
 
-    def unshare(self, keys: Iterable[Hashable]) -> int:
-        """Let go of the shared blocks ``keys``; returns how many nobody holds any more."""
+    def unshare(self, keys: Iterable[Hashable], last_used: int | None = None) -> int:
+        """Let go of the shared blocks ``keys``; returns how many nobody holds any more.
+
+        These stay cached if ``last_used`` says when they were used, the first of ``keys`` the first to be evicted.
+        """
         before = self.free
         for key in keys:
-            if self._references[key] == 1:
-                del self._references[key]
-                self.free += 1
-            else:
+            if self._references[key] > 1:
                 self._references[key] -= 1
+                continue
+            del self._references[key]
+            self.free += 1
+            if last_used is not None:
+                self._cache(key, last_used)
         return self.free - before
+
+    def publish(self, keys: Iterable[Hashable]) -> None:
+        """Private blocks become shared: each is held by ``keys`` from now on, and given back if it was held already."""
+        for key in keys:
+            held = self._references.get(key, 0)
+            if held:
+                self.give(1)
+            else:
+                self.cached.pop(key, None)
+            self._references[key] = held + 1
+
+    def withdraw(self, keys: Iterable[Hashable]) -> None:
+        """Shared blocks that one context alone holds become private: nobody finds them any more."""
+        for key in keys:
+            assert self._references.pop(key) == 1, f"{key} is held by others"
+
+    def older(self, than: int, most: int) -> int:
+        """How many cached blocks were last used before ``than``; no more than ``most`` are counted."""
+        oldest: list[tuple[int, int, Hashable]] = []
+        while len(oldest) < most and self._by_use and self._by_use[0][0] < than:
+            entry = heappop(self._by_use)
+            if self._is_cached(entry):
+                oldest.append(entry)
+        for entry in oldest:
+            heappush(self._by_use, entry)
+        return len(oldest)
+
+    def _cache(self, key: Hashable, last_used: int) -> None:
+        self._numbers += 1
+        self.cached[key] = (last_used, self._numbers)
+        heappush(self._by_use, (last_used, self._numbers, key))
+        if len(self._by_use) > 2 * len(self.cached) + 1024:
+            self._by_use = [entry for entry in self._by_use if self._is_cached(entry)]
+            heapify(self._by_use)
+
+    def _is_cached(self, entry: tuple[int, int, Hashable]) -> bool:
+        return self.cached.get(entry[2]) == entry[:2]
+
+    def _evict(self) -> None:
+        while not self._is_cached(self._by_use[0]):
+            heappop(self._by_use)
+        del self.cached[heappop(self._by_use)[2]]

@@ -143,6 +143,7 @@ SESSION_COLUMNS = {
     "pauses": int,
     "pause_s": float,
     "queued_s": float,
+    "prefix_hit_tokens": int,
     "recomputed_tokens": int,
     "swapped_out_bytes": int,
     "swapped_in_bytes": int,

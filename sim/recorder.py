@@ -210,6 +210,7 @@ class Recorder:
             len(pauses),
             sum(pause.duration for pause in pauses),
             live.queued_s,
+            live.prefix_hits,
             live.recomputed,
             live.swapped_out * self._bytes_per_token,
             live.swapped_in * self._bytes_per_token,
@@ -227,5 +228,12 @@ def _lasted(pause: Pause, live: LiveSession, now: float) -> float:
 
 _FINAL = (State.FINISHED, State.REJECTED, State.FAILED)
 
-_SUMMED = ("recomputed_tokens", "preemptions", "moves", "transferred_bytes", "move_recomputed_tokens")
+_SUMMED = (
+    "prefix_hit_tokens",
+    "recomputed_tokens",
+    "preemptions",
+    "moves",
+    "transferred_bytes",
+    "move_recomputed_tokens",
+)
 SUMS = {name: list(SESSION_COLUMNS).index(name) for name in _SUMMED}

@@ -10,6 +10,7 @@ from sim.contexts import Contexts
 from sim.counsel import RESERVE, Counsel, Need
 from sim.live import LiveSession, State
 from sim.plan import Copy
+from sim.prefixes import Tally
 from sim.queues import Queues
 from sim.settings import EngineSettings
 
@@ -58,17 +59,36 @@ class Room:
                 self._apply(live, verdict, "room", not later, Need(lacking, by))
             if contexts.gpu.free == free:
                 return False  # copies beside the batch free their blocks at their end
+        if self._counsel.policy.one_lru:
+            self._spare_cached(blocks)
         return True
+
+    def _spare_cached(self, blocks: int) -> None:
+        """Of ``blocks`` free blocks none is to be a cached one that was used later than a context that can give way."""
+        contexts, gpu = self._contexts, self._contexts.gpu
+        while gpu.cached and contexts.held and (lacking := blocks - gpu.free + len(gpu.cached)) > 0:
+            first = next((live for live, _ in self._counsel.room(lacking) if live.copy is None), None)
+            if first is None:
+                return
+            lacking -= gpu.older(first.unused_since, lacking)
+            if lacking == 0:
+                return
+            losses = contexts.losses
+            for live, verdict in self._counsel.room(lacking):
+                self._apply(live, verdict, "room", blocking=True)
+                break
+            if contexts.losses == losses:
+                return
 
     def _offers(self, lacking: int) -> tuple[list[tuple[LiveSession, Verdict]], int]:
         """Contexts that the policy lets give way, until ``lacking`` blocks are found, and how many are."""
         contexts = self._contexts
-        found = 0
+        found, tally = 0, Tally(contexts.block_size)
         changes: list[tuple[LiveSession, Verdict]] = []
         if lacking > 0:
             for live, verdict in self._counsel.room(lacking):
                 if live.copy is None and isinstance(verdict, Swap | Discard):
-                    found += contexts.blocks(live.resident) - contexts.blocks(min(verdict.keep, live.resident))
+                    found += tally.add(live, verdict.keep, leaves_common=isinstance(verdict, Swap))
                     changes.append((live, verdict))
                 if found >= lacking:
                     break
@@ -105,8 +125,12 @@ class Room:
         return bool(self._wanted) or bool(short and not self._reserve_refused)
 
     def untouched_blocks(self) -> int:
-        """Free blocks that decoding may not use before the policy is asked to fill the reserve again."""
-        return self.watermark_blocks if self._overlapped and self._contexts.held and not self._reserve_refused else 0
+        """Free blocks that decoding may not use before the policy is asked who gives way."""
+        contexts = self._contexts
+        if not contexts.held:
+            return 0
+        cached = len(contexts.gpu.cached) if self._counsel.policy.one_lru else 0
+        return max(cached, self.watermark_blocks if self._overlapped and not self._reserve_refused else 0)
 
     def pause(self, live: LiveSession) -> None:
         """A session has just paused: ask what becomes of its context, and do it."""

@@ -130,6 +130,7 @@ class Seating:
             live.begin_service(now)
             queues.go_on(live)
         else:
+            self._contexts.take_found(live)
             queues.start(live)
         room.settle_budget()
         return True

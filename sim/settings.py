@@ -46,6 +46,10 @@ class EngineSettings(BaseModel):
     streamed_prompts: Literal["whole", "parts"] = Field(
         default="whole", description="a prompt that streams in is waited for, or worked on part by part as it comes"
     )
+    prefix_sharing: bool = Field(
+        default=False,
+        description="keep leading blocks that contexts have in common once, and cache them while there is room",
+    )
     recompute_swapped_when_idle: bool = Field(
         default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
     )

@@ -47,6 +47,7 @@ class FakePaused:
 
     id: str = "a"
     resident_tokens: int = 100
+    shared_tokens: int = 0
     offloaded_tokens: int = 0
     missing_tokens: int = 1
     ready_at: float = 0.0

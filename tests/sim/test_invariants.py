@@ -122,7 +122,8 @@ def assert_drained(plot: Plot, world: World) -> None:
         assert output == by_id[name].calls[index].output
     finished = [by_id[name] for name, status in zip(rows["id"], rows["status"], strict=True) if status == "finished"]
     new = sum(tokens_computed_once(session, calls_of[session.id]) for session in finished)
-    assert world.totals["computed_tokens"] == new + world.totals["recomputed_tokens"]
+    served = world.totals["computed_tokens"] + world.totals["prefix_hit_tokens"]
+    assert served == new + world.totals["recomputed_tokens"]
     event(f"rejected some: {'rejected' in rows['status']}")
     event(f"recomputed: {world.totals['recomputed_tokens'] > 0}, preempted: {world.totals['preemptions'] > 0}")
     event(f"swapped: {sum(rows['swapped_out_bytes']) > 0}")
