@@ -102,5 +102,5 @@ def _undecided(view: EngineView) -> Iterator[Paused]:
 
 
 def _own_tokens(paused: Paused) -> int:
-    """Tokens on the GPU that only this context holds: keeping the others costs nothing, and leaving them frees nothing."""
+    """Tokens on the GPU that only this context holds: the others cost nothing to keep, and free nothing."""
     return paused.resident_tokens - paused.shared_tokens
