@@ -113,6 +113,7 @@ def summarize(
         **_spread("tpot_ms", 1e3 * _floats(sessions["tpot"])),
         **_spread("e2el_ms", 1e3 * _floats(sessions["e2el"])),
         **_spread("queued_s", _floats(sessions["queued_s"])),
+        "prefix_hit_share": _ratio(totals.get("prefix_hit_tokens", 0), tokens_in),
         "swapped_out_bytes": int(_floats(sessions["swapped_out_bytes"]).sum()),
         "swapped_in_bytes": int(_floats(sessions["swapped_in_bytes"]).sum()),
         **window_shares(record),

@@ -122,6 +122,20 @@ def streamed_rows(comparison: Comparison, load: float) -> Rows:
     )
 
 
+def prefix_rows(comparison: Comparison, load: float) -> Rows:
+    """What systems that share prefixes found, one row a system; none where no run found anything."""
+    found = "prefix_hit_tokens"
+    names = (found, "total_input_tokens", "prefix_hit_share", "mean_ttft_ms", "p99_ttft_ms")
+    scales = (1, 1, 100, 1, 1)
+    rows = [
+        [str(row["system"]), *(number(scale * row[name]) for name, scale in zip(names, scales, strict=True))]
+        for _, row in comparison.at(load).iterrows()
+        if found in comparison.runs and comparison.runs[found].sum()
+    ]
+    headings = ["system", "prompt tokens found", "of", "%", "TTFT ms", "its p99 ms"]
+    return Rows(f"Prompts found in the prefix cache, at load {load:g} ({comparison.load_unit})", headings, rows)
+
+
 def number(value: Any) -> str:
     """Three significant digits, no exponents; a dash for what was not measured."""
     if value is None or not math.isfinite(value):

@@ -11,7 +11,15 @@ from rich.table import Table
 from caesura.capacity_results import Capacities
 from caesura.comparison import Comparison
 from caesura.sweep_results import Sweep, failure_rows, measure_rows
-from caesura.tables import Rows, detail_rows, latency_rows, move_rows, split_rows, streamed_rows
+from caesura.tables import (
+    Rows,
+    detail_rows,
+    latency_rows,
+    move_rows,
+    prefix_rows,
+    split_rows,
+    streamed_rows,
+)
 
 _PIPED_WIDTH = 132
 _SCREENFUL = 60
@@ -25,6 +33,7 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
         latency_rows(comparison),
         detail_rows(comparison, knee),
         streamed_rows(comparison, knee),
+        prefix_rows(comparison, knee),
         move_rows(comparison, knee),
         split_rows(comparison),
     ):

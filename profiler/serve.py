@@ -92,6 +92,9 @@ class Server:
         backend: does the work. Its pools must have the sizes of ``profile``; its sessions are opened and closed here.
         policy, order, settings: as for the simulator.
         profile: costs that policies and the swap budget ask for, and the sizes of the pools.
+
+    Raises:
+        ValueError: the settings ask for what the backend does not do.
     """
 
     def __init__(
@@ -110,6 +113,8 @@ class Server:
             raise ValueError(
                 f"blocks of {settings.block_size} tokens in the engine, {tables.block_size} in the backend"
             )
+        if settings.prefix_sharing:
+            raise ValueError("the backend keeps every context's blocks to itself: it cannot serve with prefix_sharing")
         self._backend = backend
         costs = CostModel(profile)
         gpu, host = tables.gpu_blocks, tables.host_blocks

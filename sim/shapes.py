@@ -9,8 +9,8 @@ from traces.session import Session
 def require_supported(session: Session) -> None:
     """Refuse a session whose shape the engine cannot serve.
 
-    Named prefixes and block hashes are no reason: they say what sessions could share, and an engine that shares nothing
-    keeps every context whole. Prompts that stream in come as calls and pauses (``sim.streamed``).
+    Named prefixes and block hashes are no reason: they say what sessions could share, and an engine without
+    ``prefix_sharing`` keeps every context whole. Prompts that stream in come as calls and pauses (``sim.streamed``).
 
     Raises:
         UnsupportedSession: names the session and the field.

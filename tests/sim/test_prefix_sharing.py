@@ -179,7 +179,7 @@ def sharing(draw: st.DrawFn, orders: st.SearchStrategy[Any] = ANY_ORDER) -> Plot
     return replace(plot, sessions=sessions, settings=plot.settings.model_copy(update={"prefix_sharing": True}))
 
 
-@examples(200)
+@examples(80)
 @given(sharing())
 def test_shared_blocks_keep_every_invariant(plot: Plot) -> None:
     world = plot.run()
@@ -189,13 +189,13 @@ def test_shared_blocks_keep_every_invariant(plot: Plot) -> None:
     event(f"hits: {world.totals['prefix_hit_tokens'] > 0}")
 
 
-@examples(100)
+@examples(40)
 @given(sharing(st.sampled_from(PREEMPTIVE) | st.integers(0, 2**32)))
 def test_shared_blocks_keep_every_invariant_under_an_order_that_preempts(plot: Plot) -> None:
     assert_drained(plot, plot.run())
 
 
-@examples(150)
+@examples(70)
 @given(sharing(ANY_ORDER | st.sampled_from(PREEMPTIVE)), st.floats(0, 60))
 def test_leaps_change_no_timestamp_of_contexts_that_share(plot: Plot, horizon: float | None) -> None:
     policy = "cache-lru" if isinstance(plot.policy, int) else plot.policy
