@@ -60,10 +60,10 @@ class Room:
             if contexts.gpu.free == free:
                 return False  # copies beside the batch free their blocks at their end
         if self._counsel.policy.one_lru:
-            self._spare_cached(blocks)
+            self._spare_cached(blocks, by)
         return True
 
-    def _spare_cached(self, blocks: int) -> None:
+    def _spare_cached(self, blocks: int, by: str) -> None:
         """Of ``blocks`` free blocks none is to be a cached one that was used later than a context that can give way."""
         contexts, gpu = self._contexts, self._contexts.gpu
         while gpu.cached and contexts.held and (lacking := blocks - gpu.free + len(gpu.cached)) > 0:
@@ -75,7 +75,7 @@ class Room:
                 return
             losses = contexts.losses
             for live, verdict in self._counsel.room(lacking):
-                self._apply(live, verdict, "room", blocking=True)
+                self._apply(live, verdict, "room", True, Need(lacking, by))
                 break
             if contexts.losses == losses:
                 return
