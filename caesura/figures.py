@@ -43,7 +43,11 @@ FAMILIES = {
     "infercept": "#D55E00",
     "cache-lru": "#000000",
 }
-OTHERS = ("#7A5C00", "#7F7F7F", "#8C4B9E", "#3F7F7F", "#A0522D")
+OTHERS = (
+    "#7A5C00", "#7F7F7F", "#8C4B9E", "#3F7F7F", "#A0522D", "#B2182B", "#4D9221", "#C51B7D", "#01665E", "#6A3D9A",
+    "#B15928", "#1B9E77",
+)  # fmt: skip
+OTHER_LINES = ("-", "-.")
 MARKERS = "osD^vP*XphH<>"
 CAUSES = {
     "waste_preserve_pct": ("kept while paused", "#009E73"),
@@ -80,7 +84,7 @@ def latency(comparison: Comparison) -> Picture:
     axes.axhline(objective, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate(
         f"objective: {objective:g} ms", (0, objective), xycoords=("axes fraction", "data"), xytext=(6, 4),
-        textcoords="offset points", fontsize=9, color="#555555",
+        textcoords="offset points", fontsize=9, color="#555555", bbox={"fc": "white", "ec": "none", "pad": 1.5},
     )  # fmt: skip
     if not any(math.isfinite(end) for end, _ in ends):
         axes.set_ylim(objective / 10, objective * 10)
@@ -173,7 +177,8 @@ def style(system: str, systems: list[str]) -> tuple[str, str]:
     family = _family(system)
     if family is None:
         unknown = [other for other in systems if _family(other) is None]
-        return OTHERS[unknown.index(system) % len(OTHERS)], "-"
+        turn, place = divmod(unknown.index(system), len(OTHERS))
+        return OTHERS[place], OTHER_LINES[turn % len(OTHER_LINES)]
     dash = "-" if family == system else "--" if system.endswith("chunked") else ":"
     return FAMILIES[family], dash
 

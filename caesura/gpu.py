@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from profiler.profile_folder import Findings
 
 WITHOUT_GPU = "; `caesura validate --recorded` replays recorded runs without one"
-_INSTALL = "pip install 'caesura[gpu]'"
+_INSTALL = {
+    "torch": "pip install 'caesura[torch]' for a CPU, 'caesura[gpu]' for a GPU; in a clone, pip install -e '.[torch]'",
+    "flashinfer": "pip install 'caesura[gpu]'",
+}
 
 
 def find_device(name: str, otherwise: str = "") -> torch.device:
@@ -120,4 +123,4 @@ def measure_profile(
 
 def _require_package(name: str) -> None:
     if importlib.util.find_spec(name) is None:
-        raise UserError(f"{name} is not installed, and the real backend needs it: {_INSTALL}")
+        raise UserError(f"{name} is not installed, and the real backend needs it: {_INSTALL[name]}")

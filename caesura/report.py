@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ _EXCEPTIONS = {
 }
 
 
+def _note_replaced(file: Path, config: dict[str, Any]) -> None:
+    """Say so where the folder held the results of another experiment: its runs stay, its tables do not."""
+    if file.is_file() and yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(yaml.safe_dump(config)):
+        print(
+            f"caesura: note: {file.parent} held the results of another experiment; its runs stay, its tables and "
+            "report are replaced (name another folder with --out)",
+            file=sys.stderr,
+        )
+
+
 def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
     """Everything beside the runs; ``comparison.json`` comes last, so that a folder that has it is whole.
 
@@ -50,6 +61,7 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
     comparison = Comparison(out, setup.name, facts, folders)
     images = {name: comparison.figure(name).png() for name in FIGURES}
     page = _page(comparison, config, images)
+    _note_replaced(out / "experiment.yaml", config)
     write_bytes(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False).encode())
     write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
     write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))

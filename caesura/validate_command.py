@@ -166,6 +166,12 @@ def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield say
 
 
+TOKENS_NOTE = (
+    "Tokens part where two choices nearly tie: in 16-bit arithmetic other batches round otherwise. A first difference "
+    "with a margin as large as elsewhere would mean a wrong KV cache; in float64, on a CPU, all tokens are equal."
+)
+
+
 def show(replayed: Sequence[Replayed], out: Path) -> None:
     """How wrong the simulator is, on the terminal, and where the rest of it lies."""
     from caesura.terminal import show_rows
@@ -173,7 +179,8 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
     lines = [*dict.fromkeys(f"{one.bench}; costs: {one.costs}" for one in replayed)]
     makers = (error_rows, other_error_rows, ranking_rows, agreement_rows)
     show_rows(lines, [rows for make in makers if (rows := make(replayed)).rows])
-    show_rows(["", verdict(replayed), f"Report: {out / REPORT}"], [])
+    tokens = [TOKENS_NOTE] if agreement_rows(replayed).rows else []
+    show_rows(["", *tokens, verdict(replayed), f"Report: {out / REPORT}"], [])
 
 
 def refuse_given(how: Mapping[str, object]) -> None:

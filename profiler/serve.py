@@ -25,8 +25,8 @@ from sim.plan import Copy, Direction, Plan
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.recorder import Recorder
-from sim.run import by_arrival
 from sim.settings import EngineSettings
+from sim.streamed import by_arrival
 from traces.session import Session
 
 SPIN_S = 0.002

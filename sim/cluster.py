@@ -26,7 +26,8 @@ from sim.plan import Copy
 from sim.record import Part, RunRecord, merge
 from sim.replica import Replica
 from sim.routed import BlindView, ReplicaState, RoutedSession
-from sim.run import Arrivals, Audience, Site, build, by_arrival
+from sim.run import Arrivals, Audience, Site, build
+from sim.streamed import by_arrival
 from traces.session import Session
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from typing import Any, Literal
+from typing import Any
 
 from simpy.events import Event
 
@@ -22,7 +21,7 @@ from sim.record import RunRecord, merge
 from sim.recorder import Recorder
 from sim.replica import Replica
 from sim.settings import EngineSettings
-from sim.streamed import as_calls
+from sim.streamed import by_arrival
 from traces.session import Session
 
 
@@ -204,25 +203,3 @@ class Audience:
             raise StalledEngine(
                 f"at {env.now:.6f} s nothing will ever happen again, and {inside} sessions wait"
             ) from error
-
-
-def by_arrival(sessions: Iterable[Session], streamed: Literal["whole", "parts"] = "whole") -> Iterator[Session]:
-    """The sessions as an engine serves them, as they reach it; an iterator must give them by arrival.
-
-    A session whose prompt streams in reaches the engine when as much of it is there as the engine waits for.
-    """
-    if isinstance(sessions, Sequence):
-        yield from sorted((as_calls(session, streamed) for session in sessions), key=lambda session: session.arrival)
-        return
-    last = 0.0
-    typed: list[tuple[float, int, Session]] = []  # drawn, but not there yet
-    for number, session in enumerate(sessions):
-        if session.arrival < last:
-            raise ValueError(f"session {session.id} arrives at {session.arrival} s, after one that came at {last} s")
-        last = session.arrival
-        served = as_calls(session, streamed)
-        heappush(typed, (served.arrival, number, served))
-        while typed and typed[0][0] <= last:
-            yield heappop(typed)[-1]
-    while typed:
-        yield heappop(typed)[-1]

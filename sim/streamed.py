@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 from typing import Literal
 
 from traces.session import Call, Pause, Session
@@ -41,6 +43,28 @@ def as_calls(session: Session, streamed: Literal["whole", "parts"]) -> Session:
         prefix=prefix and replace(prefix, tokens=min(prefix.tokens, prompt)),
         block_hashes=session.block_hashes[: prompt // session.hash_block] if session.hash_block else (),
     )
+
+
+def by_arrival(sessions: Iterable[Session], streamed: Literal["whole", "parts"] = "whole") -> Iterator[Session]:
+    """The sessions as an engine serves them, as they reach it; an iterator must give them by arrival.
+
+    A session whose prompt streams in reaches the engine when as much of it is there as the engine waits for.
+    """
+    if isinstance(sessions, Sequence):
+        yield from sorted((as_calls(session, streamed) for session in sessions), key=lambda session: session.arrival)
+        return
+    last = 0.0
+    typed: list[tuple[float, int, Session]] = []  # drawn, but not there yet
+    for number, session in enumerate(sessions):
+        if session.arrival < last:
+            raise ValueError(f"session {session.id} arrives at {session.arrival} s, after one that came at {last} s")
+        last = session.arrival
+        served = as_calls(session, streamed)
+        heappush(typed, (served.arrival, number, served))
+        while typed and typed[0][0] <= last:
+            yield heappop(typed)[-1]
+    while typed:
+        yield heappop(typed)[-1]
 
 
 def _texts(session: Session) -> list[tuple[int, float, int]]:

@@ -63,7 +63,9 @@ def test_a_recording_is_read_back_as_it_was(tmp_path: Path):
 def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):
     folder = save(recorded("vllm"), tmp_path)
     file = tmp_path / f"workload-{workload_hash(SESSIONS)[:12]}.jsonl"
-    file.write_text(file.read_text().replace('"output": 10', '"output": 11', 1))
+    changed = file.read_text().replace('"output":10', '"output":11', 1)
+    assert changed != file.read_text()
+    file.write_text(changed)
     with pytest.raises(ValueError, match="is not the workload that this run served"):
         load(folder)
 

@@ -64,4 +64,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
     said = caesura(*command, "--model", "tiny", "--out", "here")
     assert said.code == 2
-    assert said.err == ("caesura: torch is not installed, and the real backend needs it: pip install 'caesura[gpu]'\n")
+    assert said.err == (
+        "caesura: torch is not installed, and the real backend needs it: pip install 'caesura[torch]' for a CPU, "
+        "'caesura[gpu]' for a GPU; in a clone, pip install -e '.[torch]'\n"
+    )

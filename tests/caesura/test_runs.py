@@ -253,3 +253,16 @@ def test_a_policy_file_that_was_edited_is_loaded_anew(
         recomputed.append(package.load("o").runs["recomputed_tokens"].sum())
     assert recomputed[0] == 0
     assert recomputed[1] > 0
+
+
+def test_another_experiment_in_the_same_folder_is_said_to_replace_the_first(
+    experiment: Callable[[str], Path], caesura: Callable
+) -> None:
+    text = "workload: {trace: infercept-mix, arrivals: {poisson: {rate: 1}}, duration: 3 s}\nsystems: [vllm]\n"
+    file = experiment(text)
+    assert "held the results" not in caesura("run", str(file), "--out", "here").err
+    assert "held the results" not in caesura("run", str(file), "--out", "here").err
+    file.write_text(text.replace("vllm", "preserve"))
+    said = caesura("run", str(file), "--out", "here")
+    assert said.code == 0
+    assert "here held the results of another experiment; its runs stay" in said.err
