@@ -36,6 +36,7 @@ from caesura.workload import (
 )
 from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
+from sim.bound import waste_bound
 from sim.diary import Diary
 from sim.errors import SimulationError
 from sim.profile import Profile
@@ -212,6 +213,7 @@ def perform(run: Run, on_progress: Progress | None = None, in_shards: InShards |
     record, workload = simulate_run(run, on_progress=on_progress, in_shards=in_shards)
     sessions, calls = session_table(record), call_table(record)
     summary = run.label | summarize(record, sessions, calls, cut=workload["cut"], turned_away=workload["rejected"])
+    summary["waste_bound_token_s"] = workload["waste_bound_token_s"]
     provenance = {
         "key": run.key,
         "seed": run.workload.seed,
@@ -255,7 +257,16 @@ def simulate_run(
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
     facts = {"sha256": content_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
-    return record, facts
+    return record, facts | {"waste_bound_token_s": _waste_bound(run, workload.sessions, record)}
+
+
+def _waste_bound(run: Run, sessions: Sequence[Session], record: RunRecord) -> float | None:
+    """What any policy would have wasted at least on the sessions that finished; None for a cluster."""
+    if run.cluster is not None:
+        return None
+    rows = record.sessions
+    finished = {name for name, status in zip(rows["id"], rows["status"], strict=True) if status == "finished"}
+    return waste_bound([one for one in sessions if one.id in finished], run.profile, run.system.engine)
 
 
 def _record(

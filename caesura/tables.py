@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caesura.comparison import Comparison
+from caesura.metrics import USES, WASTES
 from caesura.sustained import ratio_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,27 @@ def latency_rows(comparison: Comparison) -> Rows:
 
 def detail_rows(comparison: Comparison, load: float) -> Rows:
     """One row a system: the measures at one load."""
+    table = comparison.at(load)
     rows = [
-        [str(row["system"]), *(number(scale * float(row[column])) for _, column, scale in DETAIL)]
-        for _, row in comparison.at(load).iterrows()
+        [str(row["system"]), *(number(scale * float(row[column])) for _, column, scale in DETAIL), number(saved)]
+        for (_, row), saved in zip(table.iterrows(), possible_saving(table), strict=True)
     ]
-    return Rows(f"At load {load:g} ({comparison.load_unit})", ["system", *(name for name, _, _ in DETAIL)], rows)
+    headings = ["system", *(name for name, _, _ in DETAIL), "waste saved, % of possible"]
+    return Rows(f"At load {load:g} ({comparison.load_unit})", headings, rows)
+
+
+def possible_saving(table: pd.DataFrame) -> list[float]:
+    """Of the waste that the most wasteful system of a load could have been spared, how much each system is, percent.
+
+    (W_max - W) / (W_max - W_bound), wastes in token-seconds over the whole run, W_bound what no policy can go below
+    (``sim.bound``): 0 for the most wasteful, 100 for one that nobody could improve on. NaN where no bound is known.
+    """
+    if "waste_bound_token_s" not in table:
+        return [math.nan] * len(table)
+    wasted = table[[USES[waste] for waste in WASTES]].astype(float).sum(axis=1)
+    possible = wasted.max() - table["waste_bound_token_s"].astype(float)
+    saved = wasted.max() - wasted
+    return [100 * one / most if most > 0 else math.nan for one, most in zip(saved, possible, strict=True)]
 
 
 def split_rows(comparison: Comparison) -> Rows:

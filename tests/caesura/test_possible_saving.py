@@ -1,0 +1,51 @@
+"""How much of the waste that could have been saved a system saved."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from caesura.config import make_setup
+from caesura.runs import expand, simulate_run
+from caesura.tables import possible_saving
+from caesura.yaml_source import Source
+
+
+def wastes(*preserved: float, bound: float | None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "waste_preserve_token_s": preserved,
+            "waste_recompute_own_token_s": 10.0,
+            "waste_recompute_others_token_s": 5.0,
+            "waste_swap_token_s": 5.0,
+            "waste_bound_token_s": bound,
+        }
+    )
+
+
+def test_the_most_wasteful_saves_nothing_and_the_bound_would_save_all():
+    """420, 120 and 20 token-seconds against a bound of 20: of 400 that could be saved 0, 300 and 400 were."""
+    assert possible_saving(wastes(400.0, 100.0, 0.0, bound=20.0)) == pytest.approx([0.0, 75.0, 100.0])
+
+
+def test_without_a_bound_or_waste_nothing_is_claimed():
+    assert all(math.isnan(one) for one in possible_saving(wastes(400.0, 100.0, bound=None)))
+    assert math.isnan(possible_saving(wastes(0.0, bound=20.0))[0])
+    assert all(math.isnan(one) for one in possible_saving(wastes(1.0, bound=20.0).drop(columns="waste_bound_token_s")))
+
+
+def test_a_run_knows_its_bound_and_a_cluster_none(tmp_path):
+    """The same sessions have the same bound under every policy with the same engine."""
+    replica = {"profile": "published/gpt-j-6b-a100-40g"}
+    workload = {"trace": "infercept-mix", "arrivals": {"poisson": {"rate": 2}}, "duration": "5 s"}
+    alone = {"workload": workload, "replica": replica, "systems": ["infercept", "infercept-oracle"]}
+    bounds = [bound_of(run) for run in expand(make_setup(Source("x", alone), "x", tmp_path))]
+    assert bounds[0] == bounds[1] > 0
+    several = {**alone, "cluster": {"replicas": 2, "router": "round-robin"}}
+    assert [bound_of(run) for run in expand(make_setup(Source("x", several), "x", tmp_path))] == [None, None]
+
+
+def bound_of(run):
+    return simulate_run(run)[1]["waste_bound_token_s"]
