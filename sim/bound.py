@@ -16,11 +16,12 @@ tau = min over m of T_fwd(m) / m, m up to the tokens that an iteration may compu
 the largest batch. Proof of the third line: a chunk that ends at token e is computed in an iteration of at least T_fwd
 seconds, of which the recomputed tokens have their share of the chunk, and holds e tokens all the while.
 
-What is left out can only raise the waste: that memory, host and link are finite and shared, that copies have a latency
-and go by whole blocks, that others wait while a context is computed again, that sessions queue after a pause, and that
-nobody knows T. After a pause that nothing follows no token is needed, nor after one that a cut run did not see the end
-of. To be safe nothing is counted for a leading token that sessions could share, nor for a session with several samples,
-a streaming prompt, or several tools at once. The bound is for one replica.
+What is left out can only raise the waste: that memory, host and link are finite and shared, that copies have a
+latency and go by whole blocks, that others wait while a context is computed again, that sessions queue after a pause,
+and that nobody knows T. After a pause that nothing follows no token is needed, nor after one that a cut run did not
+see the end of. To be safe nothing is counted for a leading token that sessions could share, nor for a session with
+several samples, a streaming prompt, or several tools at once. The bound is for one replica without
+``prefix_sharing``, under which forgotten blocks may come back for nothing.
 """
 
 from __future__ import annotations

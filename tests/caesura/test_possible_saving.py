@@ -36,7 +36,7 @@ def test_without_a_bound_or_waste_nothing_is_claimed():
     assert all(math.isnan(one) for one in possible_saving(wastes(1.0, bound=20.0).drop(columns="waste_bound_token_s")))
 
 
-def test_a_run_knows_its_bound_and_a_cluster_none(tmp_path):
+def test_a_run_knows_its_bound_and_a_cluster_or_a_prefix_cache_none(tmp_path):
     """The same sessions have the same bound under every policy with the same engine."""
     replica = {"profile": "published/gpt-j-6b-a100-40g"}
     workload = {"trace": "infercept-mix", "arrivals": {"poisson": {"rate": 2}}, "duration": "5 s"}
@@ -45,6 +45,9 @@ def test_a_run_knows_its_bound_and_a_cluster_none(tmp_path):
     assert bounds[0] == bounds[1] > 0
     several = {**alone, "cluster": {"replicas": 2, "router": "round-robin"}}
     assert [bound_of(run) for run in expand(make_setup(Source("x", several), "x", tmp_path))] == [None, None]
+    sharing = {"preset": "infercept", "name": "sharing", "engine": {"prefix_sharing": True}}
+    (run,) = expand(make_setup(Source("x", {**alone, "systems": [sharing]}), "x", tmp_path))
+    assert bound_of(run) is None
 
 
 def bound_of(run):
