@@ -261,7 +261,7 @@ def simulate_run(
 
 
 def _waste_bound(run: Run, sessions: Sequence[Session], record: RunRecord) -> float | None:
-    """What any policy would have wasted at least on the sessions that finished; None where ``sim.bound`` proves nothing:
+    """What any policy would have wasted at least on the sessions that finished; None where ``sim.bound`` has no proof:
     for a cluster, and where blocks that nobody holds stay to be found again."""
     if run.cluster is not None or run.system.engine.prefix_sharing:
         return None
