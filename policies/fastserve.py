@@ -71,6 +71,7 @@ class MultiLevelQueue(PreemptiveOrder):
         self.queues = queues
         self.resumed = resumed
         self._quanta: list[float] = []
+        self._ends: list[float] = []  # of the quanta, as rounding lets them be seen
         self._places: dict[str, _Place] = {}
         self._looks: list[tuple[float, int, Queued]] = []  # when one may have waited long enough, each at most once
         self._looked_for: set[str] = set()
@@ -108,10 +109,9 @@ class MultiLevelQueue(PreemptiveOrder):
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """Who has used up its quantum falls; who has waited too long rises."""
         now = view.now
-        for queued in view.running:
-            place = self._places[queued.id]
-            if self._left(queued, place, view) <= 0:
-                place = self._join(queued, place.level + self.falls_by, view)
+        for queued, left in self._running(view):
+            if left <= 0:
+                place = self._join(queued, self._places[queued.id].level + self.falls_by, view)
                 yield queued, (place.level, place.since)
         while self._looks and self._looks[0][0] <= now:
             queued = heappop(self._looks)[2]
@@ -124,11 +124,17 @@ class MultiLevelQueue(PreemptiveOrder):
                 yield queued, (place.level, place.since)
             self._look(queued, due if due > now else now + self.promote_after)
 
-    def _left(self, queued: Queued, place: _Place, view: EngineView) -> float:
-        """Seconds of its quantum that a session may still run."""
-        if place.level == self.queues:
-            return NEVER
-        return self.quantum_of(place.level, view) * (1 - _EARLY) - (queued.served(view.now) - place.served)
+    def _running(self, view: EngineView) -> list[tuple[Queued, float]]:
+        """Who runs, each with the seconds that are left of its quantum."""
+        now, places = view.now, self._places
+        if not self._ends:
+            self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
+        ends = self._ends
+        return [
+            (queued, ends[place.level - 1] - (queued.served(now) - place.served))
+            for queued in view.running
+            for place in (places[queued.id],)
+        ]
 
     def _due(self, queued: Queued, now: float) -> float:
         """When a session will have waited long enough, if it runs until ``now`` at least or waits on."""
@@ -144,8 +150,7 @@ class MultiLevelQueue(PreemptiveOrder):
 
     def review_at(self, view: EngineView) -> float:
         """The next end of a quantum, or of a wait."""
-        lefts = (self._left(queued, self._places[queued.id], view) for queued in view.running)
-        ends = view.now + min(lefts, default=NEVER)
+        ends = view.now + min((left for _, left in self._running(view)), default=NEVER)
         return min(ends, self._looks[0][0]) if self._looks else ends
 
     # ---- estimated next scheduled time

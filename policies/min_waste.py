@@ -56,7 +56,7 @@ class MinWaste(InterceptPolicy):
         at the last review: others' contexts only grow meanwhile, and the recompute waste with them. While nothing
         runs there are no iterations, and nobody asks.
         """
-        if next(_undecided(view), None) is None:
+        if not _undecided(view):
             return NEVER
         if not view.running_sessions or (self.swaps and view.free_host_blocks):
             return EVERY_ITERATION
@@ -75,7 +75,7 @@ class MinWaste(InterceptPolicy):
     def _ranked(self, view: EngineView) -> list[tuple[float, Paused, float, float]]:
         """Contexts with what they waste at least, preserved and discarded (token-seconds), most wasteful first."""
         assert self.estimator is not None
-        undecided = list(_undecided(view))
+        undecided = _undecided(view)
         if not undecided:
             return []
         now, costs, others = view.now, view.costs, view.running_context_tokens
@@ -96,9 +96,9 @@ class MinWaste(InterceptPolicy):
         return ranked
 
 
-def _undecided(view: EngineView) -> Iterator[Paused]:
+def _undecided(view: EngineView) -> list[Paused]:
     """Contexts with tokens of their own on the GPU that wait for an answer and are not being copied."""
-    return (paused for paused in view.paused if not (paused.moving or paused.resumed) and _own_tokens(paused))
+    return [paused for paused in view.paused if not (paused.moving or paused.resumed) and _own_tokens(paused)]
 
 
 def _own_tokens(paused: Paused) -> int:

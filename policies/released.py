@@ -7,7 +7,7 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from policies.contract import (
     EVERY_ITERATION,
@@ -92,15 +92,15 @@ class Released(InterceptPolicy):
         """Contexts that wait for an answer and are not being copied, each with its tokens in whole blocks and what it
         wastes preserved and recomputed, token-seconds."""
         assert self.estimator is not None
+        now, size, recompute, remaining = view.now, view.block_size, discard_wastes(view), self.estimator.remaining
         for paused in view.paused:
             if not (paused.moving or paused.resumed):
-                context = -(-paused.resident_tokens // view.block_size) * view.block_size
-                keep = preserve_waste(self.estimator.remaining(paused, view.now), context)
-                yield paused, context, keep, released_discard_waste(view, context)
+                context = -(-paused.resident_tokens // size) * size
+                yield paused, context, preserve_waste(remaining(paused, now), context), recompute(context)
 
 
-def released_discard_waste(view: EngineView, context: int) -> float:
-    """The release's estimate of what recomputing ``context`` tokens in chunks wastes, token-seconds.
+def discard_wastes(view: EngineView) -> Callable[[int], float]:
+    """The release's estimate of what recomputing a context of so many tokens in chunks wastes now, token-seconds.
 
     With S the saturation point, c = max(S - running query tokens, 1) the chunk, n = max(ceil(context / c) - 1, 0) the
     full chunks, f_S the time of an iteration of S tokens, f_c and f_l the marginal times of a chunk and of the last
@@ -111,9 +111,14 @@ def released_discard_waste(view: EngineView, context: int) -> float:
     costs = view.costs
     saturation = costs.saturation_tokens
     chunk = max(saturation - view.running_query_tokens, 1)
-    full = max(-(-context // chunk) - 1, 0)
-    last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
     others = view.running_context_tokens
-    per_token = (costs.forward_time(saturation) - costs.forward_time(1)) / max(saturation - 1, 1)
-    own = costs.forward_time(saturation) * full * (full + 1) / 2 * chunk
-    return own + per_token * chunk * full * others + per_token * last * (others + last)
+    saturated = costs.forward_time(saturation)
+    per_token = (saturated - costs.forward_time(1)) / max(saturation - 1, 1)
+
+    def waste(context: int) -> float:
+        full = max(-(-context // chunk) - 1, 0)
+        last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
+        own = saturated * full * (full + 1) / 2 * chunk
+        return own + per_token * chunk * full * others + per_token * last * (others + last)
+
+    return waste

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ class Counsel:
 
     def key(self, live: LiveSession) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
-        with guarded(self.order, "order", live.session.id, self.view.now):
+        with Guard(self.order, "order", live.session.id, self.view.now):
             return checked_key(self.order.key(live.view, self.view), live)
 
     def pause(self, live: LiveSession) -> Verdict:
@@ -99,12 +98,11 @@ class Counsel:
 
     def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
-        yield from self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
+        return self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
 
     def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
         """An iteration is planned: the policy's changes of mind."""
-        if self._revises:
-            yield from self._changes("revise", lambda: self.policy.revise(self.view))
+        return self._changes("revise", lambda: self.policy.revise(self.view)) if self._revises else iter(())
 
     def next_review(self) -> float:
         """Time at which the policy wants to be asked again; minus infinity for every iteration."""
@@ -118,21 +116,16 @@ class Counsel:
         self._note(live, verdict, asked, need)
 
     def _changes(self, question: str, ask: Any) -> Iterator[tuple[LiveSession, Verdict]]:
-        with self._guard(question, "-"):
-            answers = iter(ask())
-        while True:
-            with self._guard(question, "-"):
-                answer: Any = next(answers, _NO_MORE)
-                if answer is _NO_MORE:
-                    return
-                paused, verdict = answer
-            with self._guard(question, getattr(paused, "id", "?")):
+        with self._guard(question, "-") as asking:  # what goes wrong where the changes are carried out passes it by
+            for paused, verdict in ask():
+                asking.session = getattr(paused, "id", "?")
                 self._check(paused, verdict, question)
                 assert isinstance(paused, SessionView)
                 live = paused._live
                 if live.state not in (State.PAUSED, State.WAITING):
                     raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
-            yield live, verdict
+                yield live, verdict
+                asking.session = "-"
 
     def _check(self, paused: Paused, verdict: object, question: str) -> None:
         if not isinstance(paused, SessionView):
@@ -167,30 +160,31 @@ class Counsel:
                 }
             )
 
-    def _guard(self, question: str, session: str) -> AbstractContextManager[None]:
-        return _Guard(self.policy, question, session, self.view.now)
+    def _guard(self, question: str, session: str) -> Guard:
+        return Guard(self.policy, question, session, self.view.now)
 
 
-def guarded(policy: object, question: str, session: str, now: float) -> AbstractContextManager[None]:
-    """Whatever goes wrong in ``policy`` becomes a ``PolicyError`` that says where and when."""
-    return _Guard(policy, question, session, now)
+class Guard:
+    """Whatever goes wrong in ``policy`` becomes a ``PolicyError`` that says where and when.
 
+    Entered several times an iteration: a generator would cost as much as what it guards.
+    """
 
-class _Guard(AbstractContextManager[None]):
-    """Entered several times an iteration: a generator would cost as much as what it guards."""
+    __slots__ = ("_now", "_policy", "_question", "session")
 
-    __slots__ = ("_asked",)
+    def __init__(self, policy: object, question: str, session: str, now: float) -> None:
+        self._policy, self._question, self.session, self._now = policy, question, session, now
 
-    def __init__(self, *asked: Any) -> None:
-        self._asked = asked
+    def __enter__(self) -> Guard:
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        policy, question, session, now = self._asked
-        name = f"{type(policy).__module__}:{type(policy).__qualname__}"
+        kind = type(self._policy)
         raise PolicyError(
-            f"policy {name} failed in {question} for session {session} at {now:.6f} s: {type(error).__name__}: {error}"
+            f"policy {kind.__module__}:{kind.__qualname__} failed in {self._question} for session {self.session} "
+            f"at {self._now:.6f} s: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -216,9 +210,6 @@ def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
     if isinstance(answer, tuple):
         return *map(checked_number, answer), live.serial
     return checked_number(answer), live.serial
-
-
-_NO_MORE = object()
 
 
 def _true_end(paused: Paused) -> float:

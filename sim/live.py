@@ -322,7 +322,8 @@ class SessionView:
     @property
     def resident_tokens(self) -> int:
         """Context tokens on the GPU."""
-        return self._live.resident
+        live = self._live
+        return live._resident if live.group is None else live.resident
 
     @property
     def shared_tokens(self) -> int:

@@ -17,6 +17,8 @@ class Direction(Enum):
     IN = "in"
     """From the host to the GPU."""
 
+    __hash__ = object.__hash__  # an Enum's own goes by the name, in Python
+
 
 @dataclass(eq=False, slots=True)
 class Copy:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.counsel import checked_key, checked_number, guarded
+from sim.counsel import Guard, checked_key, checked_number
 from sim.live import READY, LiveSession, SessionView
 
 if TYPE_CHECKING:
@@ -23,23 +23,23 @@ class Turns:
     def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
         order, now = self._order, self._view.now
-        with guarded(order, "rerank", "-", now):
-            answers = list(order.rerank(self._view))
         moved = []
-        for queued, key in answers:
-            with guarded(order, "rerank", getattr(queued, "id", "?"), now):
+        with Guard(order, "rerank", "-", now) as asking:
+            for queued, key in order.rerank(self._view):
+                asking.session = getattr(queued, "id", "?")
                 live = _ready(queued)
                 moved.append((live, checked_key(key, live)))
+                asking.session = "-"
         return moved
 
     def next_review(self) -> float:
         """Time at which the order wants to be asked again; minus infinity for every iteration."""
-        with guarded(self._order, "review_at", "-", self._view.now):
+        with Guard(self._order, "review_at", "-", self._view.now):
             return checked_number(self._order.review_at(self._view))
 
     def admits(self, live: LiveSession) -> bool:
         """Whether the head of the queue may begin if there is room."""
-        with guarded(self._order, "admits", live.session.id, self._view.now):
+        with Guard(self._order, "admits", live.session.id, self._view.now):
             return bool(self._order.admits(live.view, self._view))
 
 
@@ -53,17 +53,17 @@ class Precedence(Turns):
 
     def most_running(self) -> float:
         """How many sessions may run for all that the order minds."""
-        with guarded(self._order, "most_running", "-", self._view.now):
+        with Guard(self._order, "most_running", "-", self._view.now):
             return checked_number(self._order.most_running(self._view), at_least=1)
 
     def iterations(self) -> float:
         """Iterations, the next one included, after which the order wants to be asked again."""
-        with guarded(self._order, "review_after", "-", self._view.now):
+        with Guard(self._order, "review_after", "-", self._view.now):
             return checked_number(self._order.review_after(self._view), at_least=1)
 
     def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
-        with guarded(self._order, "soonest_first", "-", self._view.now):
+        with Guard(self._order, "soonest_first", "-", self._view.now):
             turns = [
                 _ready(queued) for queued in self._order.soonest_first([live.view for live in waiting], self._view)
             ]

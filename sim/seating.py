@@ -169,11 +169,11 @@ class Seating:
 
     def _idle(self) -> list[LiveSession]:
         """Ready sessions that do not run and hold GPU memory that is not being copied."""
-        return [
-            live
-            for live in self._contexts.held
-            if live.copy is None and (live.state is State.WAITING or live.state is State.SWAPPED)
-        ]
+        queues, held = self._queues, self._contexts.held
+        if len(held) < len(queues.waiting) + len(queues.swapped):  # either may be long: many pause, or many wait
+            return [one for one in held if one.copy is None and one.state in (State.WAITING, State.SWAPPED)]
+        ready = [*queues.swapped, *(live for _, live in queues.waiting)]
+        return [one for one in ready if one.copy is None and one in held]
 
     def _idle_after(self, live: LiveSession) -> list[LiveSession]:
         return [one for one in self._idle() if one.key > live.key]

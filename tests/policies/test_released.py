@@ -6,7 +6,7 @@ import pytest
 
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
 from policies.estimators import Elapsed, Oracle
-from policies.released import Released, released_discard_waste
+from policies.released import Released, discard_wastes
 from traces.session import Call, Pause, Session
 
 
@@ -28,20 +28,20 @@ def test_the_waste_of_full_chunks_and_a_last_part(view):
 
     0.0277792 * 4 * 5 / 2 * 250 = 69.448;  0.011575 * 4 * 4000 = 185.2;  0.000463 * (4000 + 10) = 1.85663;  256.50463
     """
-    assert released_discard_waste(view(), 1010) == close(256.50463)
+    assert discard_wastes(view())(1010) == close(256.50463)
 
 
 def test_quirk_a_multiple_of_the_chunk_forgets_its_last_chunk(view):
     """1000 tokens: n = 4 - 1 = 3, last = 1000 mod 250 = 0. 0.0277792 * 6 * 250 = 41.6688; 0.011575 * 3 * 4000 = 138.9;
     180.5688 in all: 76 less than with ten tokens more. One chunk alone, 250 tokens: n = 0, last = 0, for nothing at
     all."""
-    assert released_discard_waste(view(), 1000) == close(180.5688)
-    assert released_discard_waste(view(), 250) == 0
+    assert discard_wastes(view())(1000) == close(180.5688)
+    assert discard_wastes(view())(250) == 0
 
 
 def test_a_context_shorter_than_a_chunk_costs_only_the_margin(view):
     """20 tokens: n = 0, last = 20: 0.000926 * 4020 = 3.72252; no iteration's fixed 10 ms is counted."""
-    assert released_discard_waste(view(), 20) == close(3.72252)
+    assert discard_wastes(view())(20) == close(3.72252)
 
 
 @pytest.mark.parametrize(("context", "waste"), [(1000, 14_060.7252), (2000, 55_900.8356)])
@@ -51,8 +51,8 @@ def test_quirk_a_full_batch_makes_the_waste_grow_with_the_square(view, context, 
     1000: 0.0277792 * 999 * 1000 / 2 = 13,875.7104;   0.0000463 *  999 * 4000 = 185.0148;  14,060.7252
     2000: 0.0277792 * 1999 * 2000 / 2 = 55,530.6208;  0.0000463 * 1999 * 4000 = 370.2148;  55,900.8356
     """
-    assert released_discard_waste(view(running_query_tokens=384), context) == close(waste)
-    assert released_discard_waste(view(running_query_tokens=500), context) == close(waste)
+    assert discard_wastes(view(running_query_tokens=384))(context) == close(waste)
+    assert discard_wastes(view(running_query_tokens=500))(context) == close(waste)
 
 
 # ---- what it does at every iteration
