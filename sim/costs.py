@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 
 from sim.plan import Batch, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
@@ -42,16 +43,29 @@ class CostModel:
             return max(seconds, self._outside_device(batch) + self._launch_s)
         return seconds
 
-    def decode_ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
-        """Times at which iterations of the decoding ``batch`` end, each with every context one token longer, s.
+    def ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
+        """Times at which iterations of ``batch`` end, each with every decoding context one token longer, s.
 
-        Bit for bit the times that ``iteration_time`` gives when it is asked for one iteration after the other.
+        A batch with a chunk has no second one, and it goes on with as many tokens in each iteration. Bit for bit the
+        times that ``iteration_time`` gives when it is asked for one iteration after the other.
         """
+        if batch.prefill_sessions:
+            return self._chunk_ends(replace(batch), begin, iterations)
         base, slope, context = self._without_decode_context(batch), self._decode_read_s, batch.decode_context
         ends, now = [], begin
         for _ in range(iterations):
             now += base + slope * context
             context += batch.decode_sessions
+            ends.append(now)
+        return ends
+
+    def _chunk_ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
+        ends, now, tokens = [], begin, batch.prefill_tokens
+        for _ in range(iterations):
+            now += self.iteration_time(batch)
+            batch.decode_context += batch.decode_sessions
+            batch.prefill_context += tokens
+            batch.prefill_pairs += tokens * tokens
             ends.append(now)
         return ends
 

@@ -48,8 +48,8 @@ class Counsel:
         self.view = view
         self.decisions: list[dict[str, Any]] = []
         self._log = log
-        self._revises = type(policy).revise is not InterceptPolicy.revise
-        self._reviews = self._revises or type(policy).review_at is not InterceptPolicy.review_at
+        self.revises = type(policy).revise is not InterceptPolicy.revise
+        self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
         order.policy = policy
         estimator, predictor = policy.estimator, policy.predictor
         self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
@@ -102,7 +102,7 @@ class Counsel:
 
     def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
         """An iteration is planned: the policy's changes of mind."""
-        return self._changes("revise", lambda: self.policy.revise(self.view)) if self._revises else iter(())
+        return self._changes("revise", lambda: self.policy.revise(self.view)) if self.revises else iter(())
 
     def next_review(self) -> float:
         """Time at which the policy wants to be asked again; minus infinity for every iteration."""

@@ -65,8 +65,9 @@ class DecodeGroup:
 
         It ends before ``most`` iterations when one would need more than ``blocks``, or when a call ends.
         """
-        self._forget_left()
-        most = min(most, self._ends[0][0] - self.tick)
+        if self._members:
+            self._forget_left()
+            most = min(most, self._ends[0][0] - self.tick)
         grown = [0]
         edges, size, tick, total = self._at_edge, self.block_size, self.tick, 0
         for ahead in range(1, most):

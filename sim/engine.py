@@ -29,6 +29,7 @@ from sim.contexts import Contexts
 from sim.costs import CostModel
 from sim.counsel import Counsel
 from sim.errors import StalledEngine
+from sim.leaping import find_alike
 from sim.live import LiveSession, State
 from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
@@ -40,9 +41,6 @@ from sim.settings import EngineSettings
 from sim.shapes import require_supported
 from sim.view import View
 from traces.session import Session
-
-LONGEST_LEAP = 1024
-"""Iterations in one event: what a leap costs grows with them, if slowly."""
 
 
 class Engine:
@@ -234,8 +232,8 @@ class Engine:
         if self.seating is not None:
             self.seating.keep_reserve()
         plan.copies, self.room.copies = self.room.copies, []
-        if self.leap and plan.decoding and self.contexts.losses == losses:
-            self._find_alike(plan)
+        if self.leap and plan.computes and self.contexts.losses == losses:
+            find_alike(self, plan)
         return plan
 
     def _serve_seated(self, plan: Plan, seating: Seating) -> None:
@@ -247,35 +245,6 @@ class Engine:
         if not (self.settings.mixed_batches or plan.chunks):
             self.batching.decode(plan)
         seating.swap_ahead()
-
-    def _find_alike(self, plan: Plan) -> None:
-        """How many iterations, this one included, will do the same if nothing reaches the engine before.
-
-        They end before the first in which a call ends, blocks run out, paused contexts are asked to make room, or the
-        policy wants to be asked. Sessions that could not be admitted now cannot be while contexts only grow; where
-        memory was freed in the course of this plan, the next one may admit somebody, and is not alike.
-        """
-        settings, queues, contexts = self.settings, self.queues, self.contexts
-        if plan.chunks or plan.copies or contexts.flying or queues.prefilling or self.room.unsettled:
-            return
-        if queues.swapped and (settings.recompute_swapped_when_idle or self.room.swap_budget < contexts.block_size):
-            return
-        if self.room.concerns_policy:
-            plan.review_at = self.counsel.next_review()
-        if self.turns is not None and (queues.waiting or queues.swapped):
-            plan.review_at = min(plan.review_at, self.turns.next_review())
-        if plan.review_at <= self.now:
-            return
-        most, untouched = float(LONGEST_LEAP), self.room.untouched_blocks()
-        if self.seating is not None and self.precedence is not None:
-            review = self.precedence.next_review()
-            if review <= self.now or self.seating.unsettled:
-                return
-            plan.review_at = min(plan.review_at, review)
-            most = min(most, self.precedence.iterations())
-            untouched = max(untouched, self.seating.untouched_blocks())
-        plan.growth = queues.decoding.growth(int(most), contexts.gpu.free - untouched)
-        plan.iterations = len(plan.growth)
 
     def _hidden_tokens(self, plan: Plan) -> float:
         """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass.
@@ -312,14 +281,14 @@ class Engine:
         self.now = now
         self.contexts.claimed = 0
         outcome = Outcome()
+        self.contexts.gpu.take(plan.growth[plan.iterations - 1])
         if plan.decoding:
-            self.contexts.gpu.take(plan.growth[plan.iterations - 1])
             self.emitted_tokens += len(self.queues.decoding) * plan.iterations
             outcome.ended.extend(self.queues.decoding.advance(plan.iterations))
         for chunk in plan.chunks:
             live = chunk.live
-            live.resident += chunk.tokens
-            live.missing -= chunk.tokens
+            live.resident += chunk.tokens * plan.iterations
+            live.missing -= chunk.tokens * plan.iterations
             live.recomputed += chunk.recomputed
             self.contexts.computed(live)
             if live.missing == 0:

@@ -231,7 +231,7 @@ class Replica:
             forward = costs.iteration_time(plan.batch)
             self._ends = [now + (stall + (costs.slowed(forward, beside) if beside else forward))]
         else:
-            self._ends = costs.decode_ends(plan.batch, now, plan.iterations)
+            self._ends = costs.ends(plan.batch, now, plan.iterations)
             if plan.review_at < self._ends[-1]:
                 del self._ends[bisect_left(self._ends, plan.review_at) + 1 :]
         self._set_timer(self._ends[-1])

@@ -78,7 +78,7 @@ def test_a_leap_takes_what_its_iterations_take(sessions: int, context: int, host
     cost = HostCost(per_iteration_s=host, per_session_s=host / 100, per_chunk_s=host)
     costs = CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": cost}))
     batch = Batch(decode_sessions=sessions, decode_context=context)
-    ends = costs.decode_ends(replace(batch), 1.0, 5)
+    ends = costs.ends(replace(batch), 1.0, 5)
     now = 1.0
     for end in ends:
         now += costs.iteration_time(batch)

@@ -115,7 +115,7 @@ def test_a_leap_ends_to_the_bit_where_single_iterations_end(
     for done in range(iterations):
         now += costs.iteration_time(batch(sessions, context + done * sessions))
         ends.append(now)
-    assert costs.decode_ends(batch(sessions, context), begin, iterations) == ends
+    assert costs.ends(batch(sessions, context), begin, iterations) == ends
 
 
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 300))

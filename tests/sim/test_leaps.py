@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy
+from policies.orders import FirstCome
 from tests.sim.random_orders import PREEMPTIVE
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
@@ -60,6 +61,48 @@ def test_a_long_answer_is_one_event_however_long_it_is() -> None:
     assert world.totals["events"] == 2
     assert world.totals["iterations"] == 1000
     assert world.session("a")["finished_at"] == pytest.approx(1.10 + 999 * 1.01)
+
+
+def test_the_chunks_of_a_prompt_are_one_event_and_the_one_that_emits_another() -> None:
+    """100 tokens by 20: four chunks alike, 1.20 s each, and the fifth. At 95 tokens the fifth has 15, 1.15 s."""
+    world = both(session("a", 100, 1), token_budget=20, gpu=200)
+    assert (world.totals["events"], world.totals["iterations"]) == (2, 5)
+    assert world.session("a")["finished_at"] == pytest.approx(6.0)
+    assert both(session("a", 95, 1), token_budget=20, gpu=200).session("a")["finished_at"] == pytest.approx(5.95)
+
+
+def test_chunks_beside_a_decoding_session_are_one_event_until_its_call_ends() -> None:
+    """a computes its prompt by 1.05 and emits 4 tokens. b's 100 come by 20 - 1 tokens beside it, in three iterations of
+    1.20 s; then, alone, 20 + 20 and the 3 that are left: two of 1.20 s, one of 1.03 s."""
+    world = both(session("a", 5, 4), session("b", 100, 1, at=0.5), token_budget=20, gpu=200)
+    assert world.session("a")["finished_at"] == pytest.approx(1.05 + 3 * 1.20)
+    assert world.session("b")["finished_at"] == pytest.approx(1.05 + 5 * 1.20 + 1.03)
+    assert (world.totals["events"], world.totals["iterations"]) == (4, 7)
+
+
+def test_an_arrival_cuts_a_leap_over_chunks() -> None:
+    """b comes at 1.5, in a's second chunk of six; b's own is computed after a's, which ends at 7.2."""
+    world = both(session("a", 120, 1), session("b", 5, 1, at=1.5), token_budget=20, gpu=200)
+    assert world.totals["events"] == 4
+    assert world.call("b", 0)["scheduled_at"] == pytest.approx(7.2)
+
+
+def test_a_leap_over_chunks_ends_where_blocks_run_out() -> None:
+    """110 blocks: a, from 5 tokens, and b, by 5 of its 100, have 5 + 6 * 17 = 107 after 17 iterations.
+
+    The next chunk finds no room: b has 85 tokens and waits for a, then is preempted by it.
+    """
+    world = both(session("a", 5, 60), session("b", 100, 1, at=0.5), token_budget=6, gpu=110)
+    assert world.session("b")["preemptions"] == 1
+
+
+@examples(80)
+@given(plots(st.sampled_from(["discard", "preserve", "swap", "cache-lru"])), st.none() | st.floats(0, 60))
+def test_leaps_over_chunks_change_nothing(plot: Plot, horizon: float | None) -> None:
+    """Policies that are asked at pauses only, first come, first served, a small budget: most leaps are over chunks."""
+    rules = plot.settings.model_copy(update={"chunked_prefill": True, "mixed_batches": True})
+    plot = replace(plot, settings=rules, order=FirstCome, horizon=horizon)
+    assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
 
 
 def test_an_arrival_cuts_a_leap_at_the_end_of_the_iteration_in_which_it_comes() -> None:
