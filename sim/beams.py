@@ -72,5 +72,5 @@ def batch_seconds(costs: CostModel, requests: BeamRequests, batch: int, *, share
     prompts = batch if shared_prompt else batch * requests.beams
     decoding = Batch(batch * requests.beams, batch * requests.beams * (requests.prompt + 1))
     steps = requests.response - 1  # the prompt's pass gives the first
-    decoded = costs.decode_ends(decoding, 0.0, steps)[-1] if steps else 0.0
+    decoded = costs.ends(decoding, 0.0, steps)[-1] if steps else 0.0
     return prompts * costs.iteration_time(alone) + decoded
