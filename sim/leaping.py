@@ -58,11 +58,18 @@ def _find_chunks(engine: Engine, plan: Plan) -> None:
     """One session also computes chunk after chunk, each as large as the decoding ones leave it of the token budget.
 
     So nobody is admitted meanwhile. Its last chunk, after which it emits, is not alike; nor are chunks of what had been
-    computed before. Whoever is asked every iteration may mind how far the prefill is, so nobody must be.
+    computed before, or chunks of which others may find blocks. Whoever is asked every iteration may mind how far the
+    prefill is, so nobody must be.
     """
     queues, contexts, chunk = engine.queues, engine.contexts, plan.chunks[0]
     asked = engine.turns or engine.seating or (engine.room.concerns_policy and engine.counsel.revises)
-    if asked or queues.swapped or len(queues.prefilling) > 1 or not engine.settings.mixed_batches:
+    if (
+        contexts.prefixes is not None
+        or asked
+        or queues.swapped
+        or len(queues.prefilling) > 1
+        or not engine.settings.mixed_batches
+    ):
         return
     live, tokens = chunk.live, chunk.tokens
     if chunk.start < live.peak:
