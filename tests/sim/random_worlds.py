@@ -180,8 +180,8 @@ def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
 
 
 def _streams(prompt: int) -> st.SearchStrategy[tuple[PromptPart, ...]]:
-    """Up to five parts that come one after the other, with an inference from most."""
-    part = st.tuples(st.integers(0, prompt), SECONDS, st.just(0) | OUTPUT | OUTPUT)
+    """Up to five parts that come one after the other, of ``prompt`` tokens in all, with an inference from most."""
+    part = st.tuples(st.integers(0, prompt // 5), SECONDS, st.just(0) | OUTPUT | OUTPUT)
     return st.lists(part, min_size=1, max_size=5).map(
         lambda parts: tuple(
             PromptPart(tokens, at, output)
