@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,8 +40,8 @@ class ArrivalProcess(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Poisson:
-    """Independent arrivals, ``rate`` sessions a second on average; the first after one exponential gap."""
+class _Renewal(ABC):
+    """Arrivals with independent gaps: unit gaps divided by ``rate``, sessions a second on average."""
 
     rate: float
 
@@ -49,22 +50,33 @@ class Poisson:
 
     def first(self, count: int, rng: np.random.Generator) -> Times:
         """The first ``count`` arrival times."""
-        return _times(rng.standard_exponential(count), self.rate)
+        return _times(self._unit_gaps(rng)(count), self.rate)
 
     def times(self, duration: float, rng: np.random.Generator) -> Times:
         """Every arrival time below ``duration`` seconds."""
-        return _times_below(duration, rng.standard_exponential, self.rate)
+        return _times_below(duration, self._unit_gaps(rng), self.rate)
+
+    @abstractmethod
+    def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
+        """What draws so many gaps of mean 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gamma:
+class Poisson(_Renewal):
+    """Independent arrivals, ``rate`` sessions a second on average; the first after one exponential gap."""
+
+    def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
+        return rng.standard_exponential
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma(_Renewal):
     """Arrivals with gamma-distributed gaps, ``rate`` sessions a second on average.
 
     ``burstiness`` is the gaps' shape parameter, as in ``vllm bench serve``: 1 is Poisson, smaller is burstier, larger
     more regular. The coefficient of variation of the gaps is ``burstiness ** -0.5``.
     """
 
-    rate: float
     burstiness: float = 1.0
 
     def __post_init__(self) -> None:
@@ -72,41 +84,24 @@ class Gamma:
         if not (math.isfinite(self.burstiness) and self.burstiness >= LEAST_BURSTINESS):
             raise ValueError(f"burstiness is {self.burstiness!r}; it must be finite and >= {LEAST_BURSTINESS}")
 
-    def first(self, count: int, rng: np.random.Generator) -> Times:
-        """The first ``count`` arrival times."""
-        return _times(self._unit_gaps(rng)(count), self.rate)
-
-    def times(self, duration: float, rng: np.random.Generator) -> Times:
-        """Every arrival time below ``duration`` seconds."""
-        return _times_below(duration, self._unit_gaps(rng), self.rate)
-
     def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
         return lambda count: rng.standard_gamma(self.burstiness, count) / self.burstiness
 
 
 @dataclass(frozen=True, slots=True)
-class Weibull:
+class Weibull(_Renewal):
     """Arrivals with Weibull-distributed gaps, ``rate`` sessions a second on average.
 
     ``shape`` 1 is Poisson; below 1 gaps have a heavier tail than those of `Gamma` with the same coefficient of
     variation, which is ``sqrt(Gamma(1 + 2 / shape) / Gamma(1 + 1 / shape)^2 - 1)``.
     """
 
-    rate: float
     shape: float
 
     def __post_init__(self) -> None:
         require_rate(self.rate)
         if not (math.isfinite(self.shape) and self.shape >= LEAST_WEIBULL_SHAPE):
             raise ValueError(f"shape is {self.shape!r}; it must be finite and >= {LEAST_WEIBULL_SHAPE}")
-
-    def first(self, count: int, rng: np.random.Generator) -> Times:
-        """The first ``count`` arrival times."""
-        return _times(self._unit_gaps(rng)(count), self.rate)
-
-    def times(self, duration: float, rng: np.random.Generator) -> Times:
-        """Every arrival time below ``duration`` seconds."""
-        return _times_below(duration, self._unit_gaps(rng), self.rate)
 
     def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
         mean = math.gamma(1 + 1 / self.shape)
