@@ -24,7 +24,7 @@ from sim.record import RunRecord
 from sim.replica import Replica
 from sim.run import Site
 from sim.settings import EngineSettings
-from tests.sim.worlds import GONE, WatchedEngine, profile
+from tests.sim.worlds import GONE, WatchedEngine, profile, row
 from traces.session import Session
 
 
@@ -50,17 +50,11 @@ class ClusterWorld:
 
     def session(self, name: str) -> dict[str, Any]:
         """A session's row."""
-        return _row(self.record.sessions, id=name)
+        return row(self.record.sessions, id=name)
 
     def call(self, name: str, index: int) -> dict[str, Any]:
         """A call's row."""
-        return _row(self.record.calls, session=name, call=index)
-
-
-def _row(columns: dict[str, list[Any]], **wanted: Any) -> dict[str, Any]:
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-    return found
+        return row(self.record.calls, session=name, call=index)
 
 
 DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "token_budget": 64}
@@ -86,15 +80,6 @@ def run(*sessions: Session, router: Router, leap: bool = False, link: Link | Non
     """Sessions served by two replicas that preserve, unless ``more`` says otherwise."""
     horizon, step = more.pop("horizon", None), more.pop("step", 1.0)
     return simulate(sessions, sites(**more), router, link=link, leap=leap, horizon=horizon, step=step)
-
-
-class WatchedInCluster(WatchedEngine):
-    """Knows the sessions that come from elsewhere, too."""
-
-    def copied(self, copy: Copy, now: float) -> LiveSession | None:
-        ended = super().copied(copy, now)
-        self._check()
-        return ended
 
 
 class WatchedReplica(Replica):

@@ -256,11 +256,11 @@ class World:
 
     def session(self, name: str) -> dict[str, Any]:
         """A session's row of the record."""
-        return _rows(self.record.sessions, id=name)[0]
+        return row(self.record.sessions, id=name)
 
     def call(self, name: str, index: int) -> dict[str, Any]:
         """A call's row of the record."""
-        return _rows(self.record.calls, session=name, call=index)[0]
+        return row(self.record.calls, session=name, call=index)
 
     def decided(self) -> list[tuple[str, str, str]]:
         """Logged decisions: session, what was asked, the verdict."""
@@ -272,9 +272,11 @@ class World:
         return self.record.totals
 
 
-def _rows(columns: dict[str, list[Any]], **match: Any) -> list[dict[str, Any]]:
+def row(columns: dict[str, list[Any]], **wanted: Any) -> dict[str, Any]:
+    """The only row of a record's table that has these values."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [row for row in rows if all(row[key] == value for key, value in match.items())]
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
 
 
 _OF_PROFILE = {"fixed", "per_token", "copy", "latency", "slowdown", "gpu", "host", "saturation", "forward"}
