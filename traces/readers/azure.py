@@ -16,14 +16,13 @@ from traces.readers.tables import (
     Requests,
     moment,
     read_rows,
-    requests_from,
     requests_of,
     requests_to_sessions,
+    sessions_to_requests,
     whole,
     write_table,
 )
 from traces.readers.writing import Writing
-from traces.session import Session
 
 COLUMNS = (moment("TIMESTAMP"), whole("ContextTokens", 0), whole("GeneratedTokens", 0))
 WRITTEN_BEGIN = datetime(2023, 11, 16, 18, tzinfo=UTC)
@@ -69,18 +68,13 @@ def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     write_table(writing, [column.name for column in COLUMNS], rows())
 
 
-def write(writing: Writing, sessions: Iterable[Session]) -> None:
-    """The same for sessions of one call each."""
-    write_requests(writing, requests_from(writing, sessions))
-
-
 FORMAT = Format(
     "azure",
     "Azure LLM inference traces 2023 and 2024 (CSV)",
     recognises=lambda head: head.has_columns("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
     read=requests_to_sessions(read_requests),
     lacks=frozenset({"calls"}),
-    write=write,
+    write=sessions_to_requests(write_requests),
     read_requests=read_requests,
     write_requests=write_requests,
 )

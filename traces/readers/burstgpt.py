@@ -21,9 +21,9 @@ from traces.readers.reading import Reading
 from traces.readers.tables import (
     Requests,
     read_rows,
-    requests_from,
     requests_of,
     seconds,
+    sessions_to_requests,
     text,
     whole,
     write_table,
@@ -80,11 +80,6 @@ def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     write_table(writing, WRITTEN, rows())
 
 
-def write(writing: Writing, sessions: Iterable[Session]) -> None:
-    """The same for sessions of one call each."""
-    write_requests(writing, requests_from(writing, sessions))
-
-
 def _requests(reading: Reading) -> Iterator[Requests]:
     begin = None
     for rows in read_rows(reading, REQUEST, UNUSED):
@@ -115,7 +110,7 @@ FORMAT = Format(
     recognises=lambda head: head.has_columns("Timestamp", "Request tokens", "Response tokens"),
     read=read,
     lacks=frozenset({"tools"}),
-    write=write,
+    write=sessions_to_requests(write_requests),
     read_requests=read_requests,
     write_requests=write_requests,
 )

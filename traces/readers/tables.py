@@ -168,12 +168,18 @@ def _is_request(reading: Reading, line: int, requests: Requests, index: int) -> 
     return True
 
 
-def requests_from(writing: Writing, sessions: Iterable[Session]) -> Iterator[Requests]:
-    """Sessions of one call each, as columns.
+def sessions_to_requests(
+    write_requests: Callable[[Writing, Iterable[Requests]], None],
+) -> Callable[[Writing, Iterable[Session]], None]:
+    """A writer of sessions from one of columns; it refuses, with a `TraceError`, those of more than one call."""
 
-    Raises:
-        TraceError: a session that is more than one call.
-    """
+    def write(writing: Writing, sessions: Iterable[Session]) -> None:
+        write_requests(writing, _requests_from(writing, sessions))
+
+    return write
+
+
+def _requests_from(writing: Writing, sessions: Iterable[Session]) -> Iterator[Requests]:
     sessions = iter(sessions)
     while some := list(itertools.islice(sessions, ROWS_AT_ONCE)):
         for session in some:

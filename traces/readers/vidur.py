@@ -13,15 +13,14 @@ from traces.readers.reading import Reading
 from traces.readers.tables import (
     Requests,
     read_rows,
-    requests_from,
     requests_of,
     requests_to_sessions,
     seconds,
+    sessions_to_requests,
     whole,
     write_table,
 )
 from traces.readers.writing import Writing
-from traces.session import Session
 
 COLUMNS = (seconds("arrived_at", default="0"), whole("num_prefill_tokens", 0), whole("num_decode_tokens", 0))
 
@@ -46,18 +45,13 @@ def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     write_table(writing, [column.name for column in COLUMNS], rows())
 
 
-def write(writing: Writing, sessions: Iterable[Session]) -> None:
-    """The same for sessions of one call each."""
-    write_requests(writing, requests_from(writing, sessions))
-
-
 FORMAT = Format(
     "vidur",
     "Vidur request traces (CSV)",
     recognises=lambda head: head.has_columns("num_prefill_tokens", "num_decode_tokens"),
     read=requests_to_sessions(read_requests),
     lacks=frozenset({"calls"}),
-    write=write,
+    write=sessions_to_requests(write_requests),
     read_requests=read_requests,
     write_requests=write_requests,
 )
