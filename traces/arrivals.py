@@ -50,11 +50,17 @@ class _Renewal(ABC):
 
     def first(self, count: int, rng: np.random.Generator) -> Times:
         """The first ``count`` arrival times."""
-        return _times(self._unit_gaps(rng)(count), self.rate)
+        times: Times = np.cumsum(self._unit_gaps(rng)(count)) / self.rate
+        return times
 
     def times(self, duration: float, rng: np.random.Generator) -> Times:
         """Every arrival time below ``duration`` seconds."""
-        return _times_below(duration, self._unit_gaps(rng), self.rate)
+        expected = self.rate * duration
+        if not 0 <= expected <= MOST_ARRIVALS:
+            rate = f"{self.rate!r} sessions/s over {duration!r} s"
+            raise ValueError(f"{rate}: expected arrivals must be 0 to {MOST_ARRIVALS}")
+        times: Times = sums_past(expected, self._unit_gaps(rng)) / self.rate
+        return times[times < duration]
 
     @abstractmethod
     def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
@@ -192,22 +198,14 @@ def replay_workload(sessions: Iterable[Session], duration: float = math.inf) -> 
     return sorted((s for s in sessions if s.arrival < duration), key=lambda session: session.arrival)
 
 
-def _times(unit_gaps: Times, rate: float) -> Times:
-    times: Times = np.cumsum(unit_gaps) / rate
-    return times
-
-
-def _times_below(duration: float, draw_unit_gaps: Callable[[int], Times], rate: float) -> Times:
-    """Draw gaps until they reach past ``duration``. How many are drawn at once does not change them."""
-    expected = rate * duration
-    if not 0 <= expected <= MOST_ARRIVALS:
-        raise ValueError(f"{rate!r} sessions/s over {duration!r} s: expected arrivals must be 0 to {MOST_ARRIVALS}")
+def sums_past(expected: float, draw_unit_gaps: Callable[[int], Times]) -> Times:
+    """Sums of unit gaps, past ``expected``. How many are drawn at once does not change them."""
     gaps = draw_unit_gaps(int(1.1 * expected) + 16)
-    times = _times(gaps, rate)
-    while times[-1] < duration:
+    sums: Times = np.cumsum(gaps)
+    while sums[-1] <= expected:
         gaps = np.concatenate([gaps, draw_unit_gaps(len(gaps))])
-        times = _times(gaps, rate)
-    return times[times < duration]
+        sums = np.cumsum(gaps)
+    return sums
 
 
 def require_rate(rate: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.arrivals import MOST_ARRIVALS, Times, require_rate
+from traces.arrivals import MOST_ARRIVALS, Times, require_rate, sums_past
 
 _HALVINGS = 60
 _MOST_PHASES = 10_000_000
@@ -134,14 +134,10 @@ class Bursts:
 
 
 def _sums_up_to(expected: float, rng: np.random.Generator) -> Times:
-    """Sums of unit exponential gaps, past ``expected``. How many are drawn at once does not change them."""
+    """Sums of unit exponential gaps, past ``expected``."""
     if not 0 <= expected <= MOST_ARRIVALS:
         raise ValueError(f"{expected:g} arrivals are expected; they must be 0 to {MOST_ARRIVALS}")
-    gaps = rng.standard_exponential(int(1.1 * expected) + 16)
-    while gaps.sum() <= expected:
-        gaps = np.concatenate([gaps, rng.standard_exponential(len(gaps))])
-    sums: Times = np.cumsum(gaps)
-    return sums
+    return sums_past(expected, rng.standard_exponential)
 
 
 def _require_seconds(name: str, value: float) -> None:
