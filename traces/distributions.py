@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 
+MOST_TOKENS = 10**9
+
 
 class Distribution(Protocol):
     """Where values come from."""
@@ -191,6 +193,13 @@ class WithZeros:
     def cdf(self, values: Values) -> Values:
         at = np.asarray(values)
         return np.where(at < 0, 0.0, self.share + (1 - self.share) * self.rest.cdf(at))
+
+
+def whole_numbers(values: Values, least: int, name: str, most: int = MOST_TOKENS) -> npt.NDArray[np.int64]:
+    """Nearest whole numbers, at least ``least``; raises `ValueError`, which names the quantity, above ``most``."""
+    if len(values) and not values.max() <= most:
+        raise ValueError(f"{name} of {values.max():g} was drawn; the distribution needs a max (at most {most:,})")
+    return np.maximum(np.rint(values).astype(np.int64), least)
 
 
 def is_discrete(name: str) -> bool:

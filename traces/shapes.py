@@ -16,13 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from traces.distributions import Distribution, Values
+from traces.distributions import Distribution, Values, whole_numbers
 from traces.generate import AUGMENTATIONS, generate_session
 from traces.session import Call, Pause, Session
 from traces.typed import Typing
 
 ALIKE = ("output", "pause", "returned")
-MOST_TOKENS = 10**9
 MOST_CALLS = 10**7
 
 
@@ -102,20 +101,20 @@ class SessionShape:
         """``count`` sessions with arrival 0 and ids ``<kind>-<index>``.
 
         Raises:
-            ValueError: a session longer than `MOST_TOKENS` or `MOST_CALLS`, or several calls where no pause is given.
+            ValueError: a length above `MOST_TOKENS`, over `MOST_CALLS` calls, or several calls but no pauses.
         """
         streams = {
             name: np.random.default_rng(seed) for name, seed in zip(_STREAMS, seeds.spawn(len(_STREAMS)), strict=True)
         }
-        calls = _whole(self.calls.values(streams["calls"].random(count)), 1, "calls", MOST_CALLS)
+        calls = whole_numbers(self.calls.values(streams["calls"].random(count)), 1, "calls", MOST_CALLS)
         if calls.sum() > MOST_CALLS:
             raise ValueError(f"{kind}: {calls.sum():,} calls in {count} sessions; draw fewer sessions, or shorter ones")
         if not self.pauses and calls.max(initial=1) > 1:
             raise ValueError(
                 f"{kind}: a session has {calls.max()} calls, but no pauses are given to stand between them"
             )
-        prompts = _whole(self.prompt.values(streams["prompt"].random(count)), 1, "prompt")
-        outputs = _whole(self.output.values(self._alike("output", calls, streams)), 1, "output")
+        prompts = whole_numbers(self.prompt.values(streams["prompt"].random(count)), 1, "prompt")
+        outputs = whole_numbers(self.output.values(self._alike("output", calls, streams)), 1, "output")
         sorts = self._sorts(calls, streams["sorts"])
         seconds, returned = self._pauses(sorts, calls, streams)
         ends = streams["ends"].random(count) < self.ends_with_pause
@@ -174,7 +173,7 @@ class SessionShape:
         for sort, pause in enumerate(self.pauses):
             here = which == sort
             seconds[here] = np.maximum(pause.seconds.values(lasting[here]), 0.0)
-            returned[here] = _whole(pause.returned.values(appended[here]), 0, "returned")
+            returned[here] = whole_numbers(pause.returned.values(appended[here]), 0, "returned")
         return seconds, returned
 
     @staticmethod
@@ -277,13 +276,6 @@ _STREAMS = (
     *(name + suffix for name in ALIKE for suffix in ("", " of sessions")),
     "typing",
 )
-
-
-def _whole(values: Values, least: int, name: str, most: int = MOST_TOKENS) -> np.ndarray:
-    """Nearest whole numbers, at least ``least``."""
-    if len(values) and not values.max() <= most:
-        raise ValueError(f"{name} of {values.max():g} was drawn; the distribution needs a max (at most {most:,})")
-    return np.maximum(np.rint(values).astype(np.int64), least)
 
 
 def _chain(outputs: Sequence[int], pauses: Sequence[Pause], ends_with_pause: bool) -> tuple[Call, ...]:

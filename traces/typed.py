@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from traces.distributions import Distribution
+from traces.distributions import Distribution, whole_numbers
 from traces.session import PromptPart, Session
 
 MOST_SEGMENTS = 10**6
@@ -37,18 +37,22 @@ class Typing:
     answer: Distribution | None = None
 
     def typed(self, sessions: Sequence[Session], rng: np.random.Generator) -> list[Session]:
-        """The sessions with typed prompts behind the prompts that they have, which are there from the start."""
+        """The sessions with typed prompts behind the prompts that they have, which are there from the start.
+
+        Raises:
+            ValueError: more than `MOST_SEGMENTS`, or a length above `MOST_TOKENS`.
+        """
         streams = rng.spawn(5)
-        counts = _whole(self.segments, streams[0].random(len(sessions)), 1)
+        counts = whole_numbers(self.segments.values(streams[0].random(len(sessions))), 1, "stream.segments")
         total = int(counts.sum())
         if total > MOST_SEGMENTS:
             raise ValueError(f"stream.segments: {total:,} in {len(sessions)} sessions; draw fewer, or shorter ones")
-        tokens = _whole(self.tokens, streams[1].random(total), 1)
-        inferences = _whole(self.inference, streams[2].random(total), 0)
-        along = _whole(self.sent_along, streams[3].random(len(sessions)), 0)
+        tokens = whole_numbers(self.tokens.values(streams[1].random(total)), 1, "stream.tokens")
+        inferences = whole_numbers(self.inference.values(streams[2].random(total)), 0, "stream.inference")
+        along = whole_numbers(self.sent_along.values(streams[3].random(len(sessions))), 0, "stream.sent_along")
         answers = np.zeros(len(sessions), dtype=np.int64)
         if self.answer is not None:
-            answers = _whole(self.answer, streams[4].random(len(sessions)), 1)
+            answers = whole_numbers(self.answer.values(streams[4].random(len(sessions))), 1, "stream.answer")
         edges = [0, *np.cumsum(counts).tolist()]
         return [
             self._with_stream(session, tokens[a:b].tolist(), inferences[a : b - 1].tolist(), int(more), int(answer))
@@ -61,7 +65,3 @@ class Typing:
         ends = (np.cumsum(tokens) * self.seconds_per_token).tolist()
         parts = tuple(map(PromptPart, [*tokens[:-1], tokens[-1] + along], ends, [*inferences, answer]))
         return replace(session, prompt=session.prompt + sum(tokens) + along, stream=parts)
-
-
-def _whole(distribution: Distribution, uniform: np.ndarray, least: int) -> np.ndarray:
-    return np.maximum(np.rint(distribution.values(uniform)).astype(np.int64), least)

@@ -41,3 +41,10 @@ def test_a_million_segments_at_most_are_drawn() -> None:
     endless = replace(TYPING, segments=Constant(10**6))
     with pytest.raises(ValueError, match=r"stream\.segments: 2,000,000 in 2 sessions"):
         endless.typed([Session("a", 0.0, 1, (Call(1),))] * 2, np.random.default_rng(0))
+
+
+def test_a_segment_that_is_too_long_is_refused() -> None:
+    """10^30 tokens would be no whole number of 64 bits."""
+    endless = replace(TYPING, tokens=Constant(1e30))
+    with pytest.raises(ValueError, match=r"stream\.tokens of 1e\+30 was drawn; the distribution needs a max"):
+        endless.typed([Session("a", 0.0, 1, (Call(1),))], np.random.default_rng(0))
