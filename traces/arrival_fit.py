@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from traces.arrivals import LEAST_BURSTINESS, LEAST_WEIBULL_SHAPE
-from traces.distributions import Distribution, Scipy, Values
+from traces.distributions import Cumulative, Scipy, Values
 from traces.fitting import ks_distance, rounded
 from traces.portrait import tick
 
@@ -42,7 +42,7 @@ class ArrivalCandidate:
     aic: float
     ks: float
     gap_cv: float
-    gaps: Distribution
+    gaps: Cumulative
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,10 @@ class FittedArrivals:
 
 @dataclass(frozen=True)
 class Hyperexponential:
-    """Exponential gaps of one of two rates: ``share`` of them of the first."""
+    """Exponential gaps of one of two rates: ``share`` of them of the first. `traces.modulated.Bursts` draws them."""
 
     share: float
     rates: tuple[float, float]
-
-    def values(self, uniform: Values) -> Values:
-        raise NotImplementedError("gaps are drawn by traces.modulated.Bursts")
 
     def cdf(self, values: Values) -> Values:
         fast, slow = (1 - np.exp(-rate * np.maximum(values, 0.0)) for rate in self.rates)
@@ -166,18 +163,17 @@ def _two_phases(unit: Values) -> tuple[float, float, float]:
 
 
 def _candidate(
-    name: str, parameters: dict[str, float], unit: Values, gaps: Distribution, free: int, cv: float
+    name: str, parameters: dict[str, float], unit: Values, gaps: Scipy | Hyperexponential, free: int, cv: float
 ) -> ArrivalCandidate:
     with np.errstate(all="ignore"):
         likelihood = float(np.log(np.maximum(_density(gaps, unit), 1e-300)).sum())
     return ArrivalCandidate(name, parameters, 2 * free - 2 * likelihood, ks_distance(unit, gaps, whole=False), cv, gaps)
 
 
-def _density(gaps: Distribution, unit: Values) -> Values:
+def _density(gaps: Scipy | Hyperexponential, unit: Values) -> Values:
     if isinstance(gaps, Hyperexponential):
         fast, slow = (rate * np.exp(-rate * unit) for rate in gaps.rates)
         return gaps.share * fast + (1 - gaps.share) * slow
-    assert isinstance(gaps, Scipy)
     from scipy import stats
 
     density: Values = getattr(stats, gaps.name).pdf(unit, **gaps.parameters)

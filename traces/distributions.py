@@ -21,14 +21,18 @@ Values = npt.NDArray[np.float64]
 MOST_TOKENS = 10**9
 
 
-class Distribution(Protocol):
+class Cumulative(Protocol):
+    """What values can be compared with."""
+
+    def cdf(self, values: Values) -> Values:
+        """The probability of a value at or below each of these."""
+
+
+class Distribution(Cumulative, Protocol):
     """Where values come from."""
 
     def values(self, uniform: Values) -> Values:
         """The values at these cumulative probabilities (0 <= u < 1)."""
-
-    def cdf(self, values: Values) -> Values:
-        """The probability of a value at or below each of these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, Values, WithZeros
+from traces.distributions import Constant, Cumulative, Distribution, Empirical, Quantiles, Scipy, Values, WithZeros
 
 CANDIDATES = ("expon", "gamma", "lognorm", "weibull_min", "fisk", "lomax")
 MOST_FITTED = 20_000
@@ -99,7 +99,7 @@ def fit_distribution(
     return _as_curve(values, whole, points, tried) if points >= 5 and _is_far_off(fitted, values) else fitted
 
 
-def ks_distance(values: Values, distribution: Distribution, whole: bool) -> float:
+def ks_distance(values: Values, distribution: Cumulative, whole: bool) -> float:
     """Greatest distance between the empirical cumulative probabilities of ``values`` and those of ``distribution``.
 
     Counts are compared at each count, with the probability of being rounded to it or below.
