@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from caesura.fidelity_tables import (
     value_rows,
     verdict,
 )
+from caesura.pages import embedded, render
 from caesura.replays import Replayed, rankings
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import versions
@@ -94,10 +94,8 @@ def _plain(data: Any) -> Any:
 
 
 def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("fidelity.html.j2").render(
+    return render(
+        "fidelity.html.j2",
         benches=list(dict.fromkeys(one.bench for one in replayed)),
         costs=list(dict.fromkeys(one.costs for one in replayed)),
         verdict=verdict(replayed),
@@ -110,5 +108,5 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
         aim=AIM_PCT,
         aim_points=AIM_POINTS,
         versions=versions(),
-        images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
+        images={name: embedded(image) for name, image in images.items()},
     )

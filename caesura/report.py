@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from caesura.comparison import MARK, Comparison, load
 from caesura.config import Setup, resolved
 from caesura.figures import FIGURES
+from caesura.pages import embedded, render
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import Run, versions
 from caesura.systems import differences
@@ -26,7 +26,6 @@ from caesura.tables import (
     split_rows,
     streamed_rows,
 )
-from caesura.units import format_seconds
 from sim.profile import Profile
 
 _EXCEPTIONS = {
@@ -113,12 +112,9 @@ def _replica_facts(setup: Setup) -> list[dict[str, Any]]:
 
 
 def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
-    environment.filters["seconds"] = format_seconds
     counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         comparison=comparison,
         facts=comparison.facts,
         config=config,
@@ -134,5 +130,5 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         moves=move_rows(comparison, comparison.knee),
         differences=difference_rows(comparison),
         oracles=comparison.oracles(),
-        images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
+        images={name: embedded(image) for name, image in images.items()},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from caesura.errors import UserError
 from caesura.experiment import RUNS
+from caesura.pages import embedded, render
 from caesura.run_folder import is_complete, read_json, read_summary, write_bytes, write_file, write_json
 from caesura.runs import versions
 from caesura.sweeps import Plan, failure
@@ -119,7 +119,7 @@ def write_sweep(plan: Plan, out: Path) -> Sweep:
     images = {}
     if len(table) and sweep.dimensions:
         image = sweep.figure().png()
-        images["sweep"] = base64.b64encode(image).decode("ascii")
+        images["sweep"] = embedded(image)
         write_bytes(out / "figures" / "sweep.png", image)
     write_bytes(out / "report.html", _page(sweep, images).encode())
     write_file(out / MARK, lambda draft: write_json(draft, sweep.facts))
@@ -203,13 +203,11 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _page(sweep: Sweep, images: Mapping[str, str]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
     measures = measure_rows(sweep) if len(sweep.table) else []
     cut = any(len(rows.rows) > SHOWN_ROWS for rows in measures)
     shown = [Rows(rows.title, rows.headings, rows.rows[:SHOWN_ROWS]) for rows in measures]
-    return environment.get_template("sweep.html.j2").render(
+    return render(
+        "sweep.html.j2",
         sweep=sweep,
         facts=sweep.facts,
         measures=shown,

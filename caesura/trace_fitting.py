@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from caesura.errors import UserError
 from caesura.generator_schema import GeneratorFile
+from caesura.pages import embedded, render
 from caesura.run_folder import write_bytes
 from caesura.tables import Rows, number
 from caesura.trace_files import PIPE, TraceInput, say, working
@@ -208,24 +208,18 @@ def _text(given: TraceInput, fitted: FittedTrace, recorded: Portrait) -> str:
 
 
 def _page(fit: Fit) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from caesura.trace_figures import fitted_arrivals, fitted_kind
 
-    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
     arrivals = fit.fitted.arrivals
     kinds = [ALL, *(fit.recorded.kinds if len(fit.recorded.kinds) > 1 else ())]
     pictures = {kind: fitted_kind(fit.fitted.quantities, kind) for kind in fit.recorded.kinds}
-    return environment.get_template("fit.html.j2").render(
+    return render(
+        "fit.html.j2",
         fit=fit,
         remarks=remarks(fit),
         fits=fit_rows(fit),
         arrivals=arrival_rows(fit),
-        gaps=None if arrivals is None else _encoded(fitted_arrivals(arrivals).png(110)),
+        gaps=None if arrivals is None else embedded(fitted_arrivals(arrivals).png(110)),
         checks=[check_rows(fit, kind) for kind in kinds],
-        kinds={kind or "sessions": _encoded(picture.png(110)) for kind, picture in pictures.items()},
+        kinds={kind or "sessions": embedded(picture.png(110)) for kind, picture in pictures.items()},
     )
-
-
-def _encoded(image: bytes) -> str:
-    return base64.b64encode(image).decode("ascii")
