@@ -128,3 +128,8 @@ class Arrivals(Strict):
             return self.drawn.rate
         assert self.replay is not None
         return self.replay.speed
+
+    @property
+    def load_unit(self) -> str:
+        """What a load counts."""
+        return "times the recorded speed" if self.replay is not None else "sessions/s"

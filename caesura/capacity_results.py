@@ -217,7 +217,7 @@ def write_capacities(
         "tolerance": question.tolerance,
         "bracket": [question.low, question.high],
         "duration": workload.duration,
-        "load_unit": "times the recorded speed" if workload.arrivals.replay else "sessions/s",
+        "load_unit": workload.arrivals.load_unit,
         "profile": {"name": setup.profile_reference, "origin": setup.profile.origin, "source": setup.profile.source},
         "interval": "95 %, Student's t over seeds; of a ratio, over the logarithms of paired ratios",
         "versions": versions(),

@@ -73,10 +73,9 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
 
 def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
     experiment = setup.experiment
-    replayed = experiment.workload.arrivals.replay is not None
     return {
         "name": setup.name,
-        "load_unit": "times the recorded speed" if replayed else "sessions/s",
+        "load_unit": experiment.workload.arrivals.load_unit,
         "duration": experiment.workload.duration,
         "objective": experiment.objective.model_dump(),
         "profile": _profile_facts(setup.profile_reference, setup.profile),

@@ -194,7 +194,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "systems": list(plan.systems),
         "seeds": plan.first.experiment.seeds,
         "loads": len({row.run.workload.load for row in plan.rows}),
-        "load_unit": "times the recorded speed" if plan.first.experiment.workload.arrivals.replay else "sessions/s",
+        "load_unit": plan.first.experiment.workload.arrivals.load_unit,
         "profile": {"name": plan.first.profile_reference, "origin": profile.origin, "source": profile.source},
         "versions": versions(),
         "rows": len(plan.rows),
