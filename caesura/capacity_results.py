@@ -20,6 +20,7 @@ import pandas as pd
 
 from caesura.capacity_search import Key, Question
 from caesura.config import Setup
+from caesura.plain_data import plain
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import versions
 from caesura.sustained import Sustained
@@ -229,7 +230,7 @@ def write_capacities(
     seeds = [
         {"system": system, "seed": seed, "load": one.load, "bound": one.bound} for (system, seed), one in found.items()
     ]
-    table = [{key: _plain(value) for key, value in row.items()} for row in capacities.table.to_dict("records")]
+    table = plain(capacities.table.to_dict("records"))
     write_file(out / MARK, lambda draft: write_json(draft, {**facts, "capacities": table, "by_seed": seeds}))
     return capacities
 
@@ -254,7 +255,3 @@ def _ratio_bound(one: Sustained, first: Sustained) -> str:
     above = one.bound == "at least" or first.bound == "below"
     below = one.bound == "below" or first.bound == "at least"
     return "unknown" if above and below else "at least" if above else "below" if below else "exact"
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from caesura.config import make_setup
 from caesura.errors import UserError, listed
 from caesura.metrics import WASTES
+from caesura.plain_data import plain
 from caesura.run_folder import is_complete, read_provenance, read_summary, read_table
 from caesura.runs import Run, expand, simulate_run
 from caesura.yaml_source import read_yaml
@@ -86,7 +87,7 @@ class Explanation:
             {name: value for name, value in asdict(entry).items() if name != "details"} | dict(entry.details)
             for entry in self.entries
         ]
-        data = {
+        data: dict[str, Any] = {
             "run": str(self.folder),
             **self.label,
             "session": dict(self.session),
@@ -95,8 +96,7 @@ class Explanation:
             "run_waste_token_s": dict(self.run_waste),
             "notes": list(self.notes),
         }
-        plain: dict[str, Any] = _plain(data)
-        return plain
+        return dict(plain(data))
 
     def figure(self) -> Any:
         """Where the tokens of the context were over time, with the policy's verdicts: a matplotlib figure."""
@@ -243,11 +243,3 @@ def _row(session: pd.Series[Any]) -> dict[str, Any]:
 
 def _same(one: Any, other: Any) -> bool:
     return bool(one == other) or (one != one and other != other)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

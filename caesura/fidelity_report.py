@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from caesura.fidelity_tables import (
     verdict,
 )
 from caesura.pages import embedded, render
+from caesura.plain_data import plain
 from caesura.replays import Replayed, rankings
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import versions
@@ -54,7 +54,7 @@ def write_validation(replayed: Sequence[Replayed], out: Path) -> None:
     for name, image in images.items():
         write_bytes(out / "figures" / f"{name}.png", image)
     write_bytes(out / REPORT, page.encode())
-    write_file(out / MARK, lambda draft: write_json(draft, _facts(replayed)))
+    write_file(out / MARK, lambda draft: write_json(draft, plain(_facts(replayed))))
 
 
 def _write_csv(file: Path, replayed: Sequence[Replayed]) -> None:
@@ -62,7 +62,7 @@ def _write_csv(file: Path, replayed: Sequence[Replayed]) -> None:
 
 
 def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
-    """All figures as plain data: what is not a number is None."""
+    """All figures."""
     runs = [
         {
             **asdict(one.fidelity),
@@ -74,23 +74,13 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
         }
         for one in replayed
     ]
-    facts = {
+    return {
         "aim": {"pct": AIM_PCT, "waste_points": AIM_POINTS, "clear_gap": CLEAR_GAP},
         "verdict": verdict(replayed),
         "runs": runs,
         "rankings": [{"bench": bench, **asdict(found)} for bench, found in rankings(replayed)],
         "versions": versions(),
     }
-    plain: dict[str, Any] = _plain(facts)
-    return plain
-
-
-def _plain(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_plain(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
