@@ -195,7 +195,19 @@ def pick(folder: Path, wanted: str) -> dict[str, Any]:
     Raises:
         UserError: there is none.
     """
+    return _picked(read_table(folder, "sessions"), folder, wanted)
+
+
+def candidates(folder: Path) -> pd.DataFrame:
+    """Sessions worth asking about: a row for each of ``PICKS`` that says something, by what one asks for."""
+    import pandas as pd
+
     sessions = read_table(folder, "sessions")
+    rows = [{"pick": name, **_picked(sessions, folder, name)} for name in PICKS]
+    return pd.DataFrame([row for row in rows if row[PICKS[row["pick"]]] > 0])
+
+
+def _picked(sessions: pd.DataFrame, folder: Path, wanted: str) -> dict[str, Any]:
     if wanted in PICKS:
         measured = sessions[PICKS[wanted]].dropna()
         if measured.empty:
@@ -208,14 +220,6 @@ def pick(folder: Path, wanted: str) -> dict[str, Any]:
         nearest = near or [*map(str, sessions["id"].head(3))]
         raise UserError(f"there is no session {wanted!r} in {folder}; there is, for example, {listed(nearest, ' or ')}")
     return _row(found.iloc[0])
-
-
-def candidates(folder: Path) -> pd.DataFrame:
-    """Sessions worth asking about: a row for each of ``PICKS`` that says something, by what one asks for."""
-    import pandas as pd
-
-    rows = [{"pick": name, **pick(folder, name)} for name in PICKS]
-    return pd.DataFrame([row for row in rows if row[PICKS[row["pick"]]] > 0])
 
 
 def _as_it_was(folder: Path) -> tuple[Run, str]:
