@@ -105,7 +105,8 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
     tables = [_by_id(real), _by_id(simulated)]
     both = tables[0].index[np.isfinite(tables[0]["e2el"]) & np.isfinite(tables[1].loc[tables[0].index, "e2el"])]
     figures = [_figures(table.loc[both], record) for table, record in zip(tables, (real, simulated), strict=True)]
-    shares = [{w: window_shares(record)[f"{w}_pct"] for w in WASTES} for record in (real, simulated)]
+    windows = [window_shares(record) for record in (real, simulated)]
+    shares = [{waste: window[f"{waste}_pct"] for waste in WASTES} for window in windows]
     latency = [table.loc[both, "normalized_latency"].to_numpy() for table in tables]
     return Fidelity(
         system=run.name,
