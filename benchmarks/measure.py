@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from benchmarks.cases import Case, case
+from benchmarks.peak import peak_bytes
 from caesura.profiles import read_profile
 from caesura.systems import load_preset
 from policies.registry import make_order, make_policy
@@ -82,16 +80,6 @@ def yardstick_s() -> float:
     for index in range(1_000_000):
         counts[index % 1009] = counts.get(index % 1013, 0.0) + index * 0.5
     return time.process_time() - begin
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had resident."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the process that started this one had
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main() -> None:

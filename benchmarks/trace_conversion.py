@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import traces
+from benchmarks.peak import peak_bytes
 
 TURNS = 4
 Rows = Callable[[int], Iterator[str]]
@@ -96,7 +97,7 @@ def _peaks(options: argparse.Namespace, folder: Path) -> Table:
 def _print_peak(path: Path) -> None:
     calls = _read(path)
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"calls": calls, "peak": usage.ru_maxrss * 1024, "seconds": usage.ru_utime + usage.ru_stime}))
+    print(json.dumps({"calls": calls, "peak": peak_bytes(), "seconds": usage.ru_utime + usage.ru_stime}))
 
 
 def _write(path: Path, rows: Rows, calls: int) -> None:
