@@ -38,9 +38,9 @@ class MinWaste(InterceptPolicy):
         self._wastes_for: tuple[Costs, int, int] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
-        ranked = self._ranked(view)
+        ranked = self._ranked(_undecided(view), view)
         budget = view.swap_budget if ranked and self.swaps else 0.0
-        for _, paused, keep, recompute in ranked:
+        for _, paused, _, keep, recompute in ranked:
             because = {"preserve": keep, "recompute": recompute}
             if budget >= view.block_size and view.free_host_blocks:
                 stays = max(0, paused.resident_tokens - budget)
@@ -56,26 +56,29 @@ class MinWaste(InterceptPolicy):
         at the last review: others' contexts only grow meanwhile, and the recompute waste with them. While nothing
         runs there are no iterations, and nobody asks.
         """
-        if not _undecided(view):
+        undecided = _undecided(view)
+        if not undecided:
             return NEVER
         if not view.running_sessions or (self.swaps and view.free_host_blocks):
             return EVERY_ITERATION
         assert self.estimator is not None
         return min(
-            preserve_exceeds_at(self.estimator, paused, _own_tokens(paused), recompute, view.now)
-            for _, paused, _, recompute in self._ranked(view)
+            preserve_exceeds_at(self.estimator, paused, tokens, recompute, view.now)
+            for _, paused, tokens, _, recompute in self._ranked(undecided, view)
         )
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         """The same order: the context whose stay wastes most leaves first."""
-        for _, paused, keep, recompute in self._ranked(view):
+        for _, paused, _, keep, recompute in self._ranked(_undecided(view), view):
             because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
             yield paused, Swap(because=because) if self.swaps else Discard(because=because)
 
-    def _ranked(self, view: EngineView) -> list[tuple[float, Paused, float, float]]:
-        """Contexts with what they waste at least, preserved and discarded (token-seconds), most wasteful first."""
+    def _ranked(
+        self, undecided: list[tuple[Paused, int]], view: EngineView
+    ) -> list[tuple[float, Paused, int, float, float]]:
+        """What each context wastes at least (token-seconds), the context, its own tokens, and what they waste preserved
+        and discarded; most wasteful first."""
         assert self.estimator is not None
-        undecided = _undecided(view)
         if not undecided:
             return []
         now, costs, others = view.now, view.costs, view.running_context_tokens
@@ -84,23 +87,24 @@ class MinWaste(InterceptPolicy):
             self._wastes_for, self._wastes = (costs, others, chunk), {}
         wastes, remaining = self._wastes, self.estimator.remaining
         ranked = []
-        for paused in undecided:
-            tokens = _own_tokens(paused)
+        for paused, tokens in undecided:
             keep = preserve_waste(remaining(paused, now), tokens)
             lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
             recompute = wastes.get(lost)
             if recompute is None:
                 recompute = wastes[lost] = chunked_discard_waste(costs, lost, others, chunk)
-            ranked.append((keep if keep <= recompute else recompute, paused, keep, recompute))
+            ranked.append((keep if keep <= recompute else recompute, paused, tokens, keep, recompute))
         ranked.sort(key=itemgetter(0), reverse=True)
         return ranked
 
 
-def _undecided(view: EngineView) -> list[Paused]:
-    """Contexts with tokens of their own on the GPU that wait for an answer and are not being copied."""
-    return [paused for paused in view.paused if not (paused.moving or paused.resumed) and _own_tokens(paused)]
+def _undecided(view: EngineView) -> list[tuple[Paused, int]]:
+    """Contexts that wait for an answer and are not being copied, each with the tokens on the GPU that it alone holds.
 
-
-def _own_tokens(paused: Paused) -> int:
-    """Tokens on the GPU that only this context holds: the others cost nothing to keep, and free nothing."""
-    return paused.resident_tokens - paused.shared_tokens
+    The others cost nothing to keep, and free nothing: who has none of its own is left out.
+    """
+    return [
+        (paused, own)
+        for paused in view.paused
+        if not (paused.moving or paused.resumed) and (own := paused.resident_tokens - paused.shared_tokens)
+    ]
