@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from policies.cache_lru import last_blocks
 from policies.contract import NEVER, Change, EngineView, InterceptPolicy, Key, Paused, Preserve, Queued, QueueOrder
 from policies.estimators import tool_of
-from policies.samples import Samples
-
-ALL_TOOLS = ""
+from policies.samples import PerTool
 
 
 class Continuum(InterceptPolicy):
@@ -40,8 +38,7 @@ class Continuum(InterceptPolicy):
         if not 1 <= enough <= window:
             raise ValueError("enough is at least 1 and at most the window")
         self.enough = enough
-        self._window = window
-        self._durations: dict[str, Samples] = {}
+        self._durations = PerTool(window)
         self._delays: deque[float] = deque(maxlen=window)
         self._served = ServedAndLeft()
         self._pinned_until: dict[str, float] = {}
@@ -56,12 +53,10 @@ class Continuum(InterceptPolicy):
 
     def time_to_live(self, tool: str, delay: float, reload: float) -> float:
         """tau*, s, for a pause of ``tool``, given T and PrefillReload, s."""
-        everything = self._durations.get(ALL_TOOLS)
-        if everything is None or len(everything) < self.enough:
+        samples = self._durations.of(tool, self.enough)
+        if samples is None:
             benefit = delay + reload
             return math.log(benefit) if benefit > 1.0 else 0.0
-        own = self._durations.get(tool)
-        samples = own if own is not None and len(own) >= self.enough else everything
         benefit = delay * self._served.eta + reload
         best, worth = 0.0, samples.share_within(0.0) * benefit
         for place, tau in enumerate(samples.ordered, start=1):
@@ -86,8 +81,7 @@ class Continuum(InterceptPolicy):
         return min((end for end in ends if end > view.now), default=NEVER)
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        for name in (tool_of(paused), ALL_TOOLS):
-            self._durations.setdefault(name, Samples(self._window)).add(duration)
+        self._durations.add(tool_of(paused), duration)
         if self.pinned(paused, view.now):
             self._pinned_until[paused.id] = math.inf
         if paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens:

@@ -7,13 +7,10 @@ expected to behave as all tools together have.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 
 from policies.contract import DurationEstimator, Paused
 from policies.estimators import tool_of
-from policies.samples import Samples
-
-ALL_TOOLS = ""
+from policies.samples import ALL_TOOLS, PerTool
 
 
 class ToolQuantile(DurationEstimator):
@@ -31,13 +28,13 @@ class ToolQuantile(DurationEstimator):
         _require_default(default)
         self.share = share
         self.default = default
-        self._seen = _PerTool(window)
+        self._seen = PerTool(window)
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
-        self._seen.add(paused, duration)
+        self._seen.add(tool_of(paused), duration)
 
     def remaining(self, paused: Paused, now: float) -> float:
-        samples = self._seen.of(paused, enough=1)
+        samples = self._seen.of(tool_of(paused), enough=1)
         whole = self.default if samples is None else samples.quantile(self.share)
         return max(0.0, whole - (now - paused.paused_at))
 
@@ -89,37 +86,16 @@ class Empirical(DurationEstimator):
         if not 1 <= enough <= window:
             raise ValueError("enough is at least 1 and at most the window")
         self.enough = enough
-        self._seen = _PerTool(window)
+        self._seen = PerTool(window)
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
-        self._seen.add(paused, duration)
+        self._seen.add(tool_of(paused), duration)
 
     def remaining(self, paused: Paused, now: float) -> float:
         elapsed = now - paused.paused_at
-        samples = self._seen.of(paused, self.enough)
+        samples = self._seen.of(tool_of(paused), self.enough)
         longer = samples.mean_beyond(elapsed) if samples is not None else None
         return elapsed if longer is None else longer - elapsed
-
-
-class _PerTool:
-    """Samples of each tool, and of all together."""
-
-    def __init__(self, window: int) -> None:
-        if window < 1:
-            raise ValueError("window is at least 1")
-        self._samples: dict[str, Samples] = defaultdict(lambda: Samples(window))
-
-    def add(self, paused: Paused, duration: float) -> None:
-        for name in (tool_of(paused), ALL_TOOLS):
-            self._samples[name].add(duration)
-
-    def of(self, paused: Paused, enough: int) -> Samples | None:
-        """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
-        for name in (tool_of(paused), ALL_TOOLS):
-            samples = self._samples.get(name)
-            if samples is not None and len(samples) >= enough:
-                return samples
-        return None
 
 
 def _require_default(default: float) -> None:

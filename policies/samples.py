@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
-from collections import deque
+from collections import defaultdict, deque
 from itertools import accumulate
+
+ALL_TOOLS = ""
 
 
 class Samples:
@@ -47,3 +49,29 @@ class Samples:
         below = bisect_right(self.ordered, seconds)
         beyond = len(self.ordered) - below
         return (self._sums[-1] - self._sums[below]) / beyond if beyond else None
+
+
+class PerTool:
+    """Samples of each tool, and of all together, by the names that ``tool_of`` gives.
+
+    Args:
+        window: samples kept of each.
+    """
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError("window is at least 1")
+        self._samples: dict[str, Samples] = defaultdict(lambda: Samples(window))
+
+    def add(self, tool: str, seconds: float) -> None:
+        """One more was seen."""
+        for name in (tool, ALL_TOOLS):
+            self._samples[name].add(seconds)
+
+    def of(self, tool: str, enough: int) -> Samples | None:
+        """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
+        for name in (tool, ALL_TOOLS):
+            samples = self._samples.get(name)
+            if samples is not None and len(samples) >= enough:
+                return samples
+        return None
