@@ -147,7 +147,7 @@ class Batching:
             leaving = live.copy is not None and live.copy.direction is Direction.OUT
             if (live.resident or live.copy is not None) and not leaving:
                 arriving = live.copy.blocks if live.copy is not None else 0
-                promised += contexts.blocks(live.context) - contexts.blocks(live.resident) - arriving
+                promised += contexts.lacking(live) - arriving
         return promised
 
     def _preempt(self, live: LiveSession, now: float) -> None:
@@ -174,7 +174,7 @@ class Batching:
         for live in sorted(queues.swapped, key=by_key):
             if live.copy is not None:
                 continue
-            need = self._contexts.blocks(live.context) - self._contexts.blocks(live.resident)
+            need = self._contexts.lacking(live)
             if queues.running + arriving >= queues.most_running or not self._room.make(need, False, live.session.id):
                 return
             copy = self._room.begin_in(live)

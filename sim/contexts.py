@@ -65,6 +65,10 @@ class Contexts:
         """GPU blocks that ``tokens`` more resident tokens would take."""
         return self.blocks(live.resident + tokens) - self.blocks(live.resident)
 
+    def lacking(self, live: LiveSession) -> int:
+        """GPU blocks that a context still takes until all of it is resident."""
+        return self.blocks(live.context) - self.blocks(live.resident)
+
     @property
     def idle_blocks(self) -> int:
         """GPU blocks that only contexts hold which compute nothing, those being copied out left out."""

@@ -138,7 +138,7 @@ class Seating:
     def _bring_back(self, live: LiveSession, now: float) -> bool:
         """Copy a context in as far as the budget goes. True if it is all there, and its session waits to run."""
         contexts = self._contexts
-        need = contexts.blocks(live.context) - contexts.blocks(live.resident) + self._room.watermark_blocks
+        need = contexts.lacking(live) + self._room.watermark_blocks
         if not self._make_room(need, live, now):
             return False
         copy = self._room.begin_in(live)
@@ -210,7 +210,7 @@ class Seating:
         promised = sum(contexts.growth(one, one.missing) for one in self._queues.prefilling if one.key < key)
         for one in self._arriving():
             if one.key < key and one.copy is not None:
-                promised += contexts.blocks(one.context) - contexts.blocks(one.resident) - one.copy.blocks
+                promised += contexts.lacking(one) - one.copy.blocks
         return promised
 
     def _leaves(self, live: LiveSession, now: float) -> bool:
@@ -256,12 +256,12 @@ class Seating:
         room.settle_budget()
         promised = sum(contexts.growth(live, live.missing) for live in self._queues.prefilling)
         if head is not None and head.copy is None:
-            promised += contexts.blocks(head.context) - contexts.blocks(head.resident)
+            promised += contexts.lacking(head)
         spare = contexts.gpu.free - promised - room.watermark_blocks
         if spare <= 0 or not room.has_budget:
             return
         away = [live for live in self._queues.swapped if live.copy is None and live is not head]
-        needs = {live: contexts.blocks(live.context) - contexts.blocks(live.resident) for live in away}
+        needs = {live: contexts.lacking(live) for live in away}
         if min(needs.values(), default=math.inf) > spare:
             return
         for live in self._precedence.soonest_first(sorted(away, key=by_key)):
