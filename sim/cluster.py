@@ -19,8 +19,8 @@ from functools import partial
 
 from policies.routing import ReplicaView, Routed, Router
 from sim.clock import Clock
+from sim.counsel import Guard
 from sim.diary import Diary
-from sim.errors import PolicyError
 from sim.live import LiveSession
 from sim.plan import Copy
 from sim.record import Part, RunRecord, merge
@@ -196,17 +196,11 @@ class Cluster:
         Raises:
             PolicyError: the router raised, or answered with no index of a replica.
         """
-        try:
+        with Guard(self._router, question.__name__, session.id, now, "router"):
             answer = question(session, self._views)
             if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < self._count:
                 raise ValueError(f"expected the index of a replica, 0 to {self._count - 1}, got {answer!r}")
-        except Exception as error:
-            router = f"{type(self._router).__module__}:{type(self._router).__qualname__}"
-            raise PolicyError(
-                f"router {router} failed in {question.__name__} for session {session.id} at {now:.6f} s: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        return answer
+            return answer
 
     # ---- the network
 

@@ -165,15 +165,15 @@ class Counsel:
 
 
 class Guard:
-    """Whatever goes wrong in ``policy`` becomes a ``PolicyError`` that says where and when.
+    """Whatever goes wrong in ``policy``, or another ``rule``, becomes a ``PolicyError`` that says where and when.
 
     Entered several times an iteration: a generator would cost as much as what it guards.
     """
 
-    __slots__ = ("_now", "_policy", "_question", "session")
+    __slots__ = ("_now", "_policy", "_question", "_rule", "session")
 
-    def __init__(self, policy: object, question: str, session: str, now: float) -> None:
-        self._policy, self._question, self.session, self._now = policy, question, session, now
+    def __init__(self, policy: object, question: str, session: str, now: float, rule: str = "policy") -> None:
+        self._policy, self._question, self.session, self._now, self._rule = policy, question, session, now, rule
 
     def __enter__(self) -> Guard:
         return self
@@ -183,7 +183,7 @@ class Guard:
             return
         kind = type(self._policy)
         raise PolicyError(
-            f"policy {kind.__module__}:{kind.__qualname__} failed in {self._question} for session {self.session} "
+            f"{self._rule} {kind.__module__}:{kind.__qualname__} failed in {self._question} for session {self.session} "
             f"at {self._now:.6f} s: {type(error).__name__}: {error}"
         ) from error
 
