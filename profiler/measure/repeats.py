@@ -21,10 +21,10 @@ class Repeats:
         tolerance: stop when the median is known to this share of itself, with 95 % confidence.
     """
 
-    warm_up: int = 2
-    least: int = 5
-    most: int = 12
-    tolerance: float = 0.004
+    warm_up: int
+    least: int
+    most: int
+    tolerance: float
 
     def collect(self, run: Callable[[], T], seconds_of: Callable[[T], float], allowance_s: float) -> list[T]:
         """Call ``run`` until the median of ``seconds_of`` is stable, ``most`` is reached or ``allowance_s`` is spent,
