@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from operator import itemgetter
 
 from policies.contract import (
     EVERY_ITERATION,
@@ -62,11 +63,12 @@ class Caesura(InterceptPolicy):
     # ---- who leaves
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
-        for price, paused in self._cheapest_first(view):
+        losses = Losses(view)
+        for price, paused in self._cheapest_first(losses, view):
             held = -(-paused.resident_tokens // view.block_size)
             keep = max(0, held - blocks) * view.block_size
             blocks = max(1, blocks - held)
-            yield paused, self._leave(paused, keep, price, view)
+            yield paused, _leave(paused, keep, price, losses, view)
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         """Restore the headroom as far as the swap budget goes."""
@@ -76,7 +78,7 @@ class Caesura(InterceptPolicy):
             return
         assert self.estimator is not None
         budget, candidates = view.swap_budget, 0
-        for price, paused in self._cheapest_first(view):
+        for price, paused in self._cheapest_first(Losses(view), view):
             held = paused.resident_tokens
             if paused.resumed or self.estimator.remaining(paused, view.now) <= 2 * view.costs.swap_time(held):
                 continue
@@ -95,30 +97,22 @@ class Caesura(InterceptPolicy):
 
     def price(self, paused: Paused, view: EngineView) -> float:
         """What a token of a context is worth for each second that it stays, s/(token s); endless for who is back."""
-        tokens = paused.resident_tokens
+        return self._price(paused, Losses(view), view.now)
+
+    def _price(self, paused: Paused, losses: Losses, now: float) -> float:
         if paused.resumed:
             return math.inf
         assert self.estimator is not None
-        remaining = self.estimator.remaining(paused, view.now)
-        loss = min(self.swapped_s(paused, tokens, view), discarded_s(tokens, view))
-        return loss / (tokens * remaining) if remaining > 0 else math.inf
+        tokens, remaining = paused.resident_tokens, self.estimator.remaining(paused, now)
+        if remaining <= 0:
+            return math.inf
+        return min(losses.swapped_s(paused, tokens), losses.discarded_s(tokens)) / (tokens * remaining)
 
-    def swapped_s(self, paused: Paused, tokens: int, view: EngineView) -> float:
-        """Seconds that sessions wait if the last ``tokens`` of a context are on the host at its return."""
-        first = 0.0 if paused.offloaded_tokens else view.costs.forward_time(max(1, view.running_query_tokens))
-        return view.costs.swap_time(tokens) + first
-
-    def _leave(self, paused: Paused, keep: int, price: float, view: EngineView) -> Swap | Discard:
-        gone = paused.resident_tokens - keep
-        swapped, discarded = self.swapped_s(paused, gone, view), discarded_s(gone, view)
-        because = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
-        if discarded < swapped or not view.free_host_blocks:
-            return Discard(keep=keep, because=because)
-        return Swap(keep=keep, because=because)
-
-    def _cheapest_first(self, view: EngineView) -> list[tuple[float, Paused]]:
-        priced = [(self.price(paused, view), paused) for paused in view.paused if not paused.moving]
-        return sorted(priced, key=lambda entry: entry[0])
+    def _cheapest_first(self, losses: Losses, view: EngineView) -> list[tuple[float, Paused]]:
+        now = view.now
+        priced = [(self._price(paused, losses, now), paused) for paused in view.paused if not paused.moving]
+        priced.sort(key=itemgetter(0))
+        return priced
 
     # ---- what is learnt
 
@@ -177,8 +171,33 @@ class DueFirst(QueueOrder):
         return queued.arrival + self.latency * self.policy.tokens_expected(queued)
 
 
-def discarded_s(tokens: int, view: EngineView) -> float:
-    """Seconds that sessions wait if ``tokens`` of a context must be recomputed: its own, and all in the batch."""
-    queries = view.running_query_tokens
-    longer = view.costs.forward_time(queries + tokens) - (view.costs.forward_time(queries) if queries else 0.0)
-    return longer * max(1, view.running_sessions)
+class Losses:
+    """What tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it.
+
+    What is the same for all contexts that are asked about at once is computed once.
+    """
+
+    def __init__(self, view: EngineView) -> None:
+        costs, queries = view.costs, view.running_query_tokens
+        self._costs = costs
+        self._queries = queries
+        self._batch_s = costs.forward_time(queries) if queries else 0.0
+        self._wait_s = costs.forward_time(max(1, queries))
+        self._sharing = max(1, view.running_sessions)
+
+    def swapped_s(self, paused: Paused, tokens: int) -> float:
+        """The last ``tokens`` tokens are on the host: a copy, and an iteration more if nothing was there before."""
+        return self._costs.swap_time(tokens) + (0.0 if paused.offloaded_tokens else self._wait_s)
+
+    def discarded_s(self, tokens: int) -> float:
+        """``tokens`` tokens must be recomputed: the wait is its own, and of all in the batch."""
+        return (self._costs.forward_time(self._queries + tokens) - self._batch_s) * self._sharing
+
+
+def _leave(paused: Paused, keep: int, price: float, losses: Losses, view: EngineView) -> Swap | Discard:
+    gone = paused.resident_tokens - keep
+    swapped, discarded = losses.swapped_s(paused, gone), losses.discarded_s(gone)
+    because = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
+    if discarded < swapped or not view.free_host_blocks:
+        return Discard(keep=keep, because=because)
+    return Swap(keep=keep, because=because)

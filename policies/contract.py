@@ -300,6 +300,13 @@ class QueueOrder:
         """Sort key of a session that becomes ready at ``queued.ready_at``: at its arrival and after each pause."""
         raise NotImplementedError
 
+    def on_preempt(self, preempted: Queued, view: EngineView) -> None:
+        """A session that ran must wait again, since ``preempted.waits_since``; its key stands. A preemptive order is
+        not told. For orders that watch who waits."""
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        """A session has left for good. For orders that remember."""
+
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """An iteration is about to be planned: who of ``view.waiting`` stands elsewhere from now on? Default: nobody.
 

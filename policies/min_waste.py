@@ -17,7 +17,15 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.waste import chunked_discard_waste, preserve_exceeds_at, preserve_waste
+from policies.waste import chunked_discard_parts, preserve_exceeds_at
+
+Undecided = tuple[Paused, int, int]
+"""A context, its tokens on the GPU that it alone holds, and those that must be computed if it goes."""
+Ranked = tuple[float, Paused, int, float, float]
+"""What a context wastes at least (token-seconds), the context, its own tokens, and what they waste preserved and
+discarded."""
+_REMEMBERED = 1 << 16
+"""Terms of recompute wastes kept: the same contexts are ranked every iteration."""
 
 
 class MinWaste(InterceptPolicy):
@@ -34,8 +42,10 @@ class MinWaste(InterceptPolicy):
     def __init__(self, estimator: DurationEstimator, swaps: bool = True) -> None:
         self.estimator = estimator
         self.swaps = swaps
-        self._wastes: dict[int, float] = {}  # by context, the same for every question of one plan
-        self._wastes_for: tuple[Costs, int, int] | None = None
+        self._terms: dict[tuple[int, int], tuple[float, float]] = {}  # of eq. 4, by context and chunk
+        self._terms_of: Costs | None = None
+        self._ranking: list[Ranked] = []  # the same for every question of one plan
+        self._ranking_of: tuple[float, int, int, list[Undecided]] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         ranked = self._ranked(_undecided(view), view)
@@ -73,38 +83,45 @@ class MinWaste(InterceptPolicy):
             because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
             yield paused, Swap(because=because) if self.swaps else Discard(because=because)
 
-    def _ranked(
-        self, undecided: list[tuple[Paused, int]], view: EngineView
-    ) -> list[tuple[float, Paused, int, float, float]]:
-        """What each context wastes at least (token-seconds), the context, its own tokens, and what they waste preserved
-        and discarded; most wasteful first."""
-        assert self.estimator is not None
+    def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
+        self._ranking_of = None  # the estimator may have learnt from it
+
+    def _ranked(self, undecided: list[Undecided], view: EngineView) -> list[Ranked]:
+        """The most wasteful context first."""
         if not undecided:
             return []
-        now, costs, others = view.now, view.costs, view.running_context_tokens
-        chunk = max(costs.saturation_tokens - view.running_query_tokens, 1)
-        if self._wastes_for != (costs, others, chunk):
-            self._wastes_for, self._wastes = (costs, others, chunk), {}
-        wastes, remaining = self._wastes, self.estimator.remaining
-        ranked = []
-        for paused, tokens in undecided:
-            keep = preserve_waste(remaining(paused, now), tokens)
-            lost = tokens + paused.offloaded_tokens  # what is on the host is of no use without what comes before it
-            recompute = wastes.get(lost)
-            if recompute is None:
-                recompute = wastes[lost] = chunked_discard_waste(costs, lost, others, chunk)
+        others = view.running_context_tokens
+        chunk = max(view.costs.saturation_tokens - view.running_query_tokens, 1)
+        asked = view.now, others, chunk, undecided
+        if asked != self._ranking_of:
+            self._ranking_of, self._ranking = asked, self._rank(undecided, view, others, chunk)
+        return self._ranking
+
+    def _rank(self, undecided: list[Undecided], view: EngineView, others: int, chunk: int) -> list[Ranked]:
+        assert self.estimator is not None
+        if self._terms_of is not view.costs or len(self._terms) > _REMEMBERED:
+            self._terms_of, self._terms = view.costs, {}
+        now, terms, remaining = view.now, self._terms, self.estimator.remaining
+        ranked: list[Ranked] = []
+        for paused, tokens, lost in undecided:
+            keep = remaining(paused, now) * tokens
+            split = terms.get((lost, chunk))
+            if split is None:
+                split = terms[lost, chunk] = chunked_discard_parts(view.costs, lost, chunk)
+            recompute = split[0] + split[1] * others
             ranked.append((keep if keep <= recompute else recompute, paused, tokens, keep, recompute))
         ranked.sort(key=itemgetter(0), reverse=True)
         return ranked
 
 
-def _undecided(view: EngineView) -> list[tuple[Paused, int]]:
-    """Contexts that wait for an answer and are not being copied, each with the tokens on the GPU that it alone holds.
+def _undecided(view: EngineView) -> list[Undecided]:
+    """Contexts that wait for an answer and are not being copied.
 
-    The others cost nothing to keep, and free nothing: who has none of its own is left out.
+    What is on the host is of no use without what comes before it. Tokens that others hold too cost nothing to keep, and
+    free nothing: who has none of its own is left out.
     """
     return [
-        (paused, own)
+        (paused, own, own + paused.offloaded_tokens)
         for paused in view.paused
         if not (paused.moving or paused.resumed) and (own := paused.resident_tokens - paused.shared_tokens)
     ]

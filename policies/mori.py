@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-from policies.contract import Change, EngineView, InterceptPolicy, Paused, Swap
+from policies.contract import Change, EngineView, InterceptPolicy, Paused, Queued, Swap
 
 
 class Mori(InterceptPolicy):
@@ -66,6 +66,9 @@ class Mori(InterceptPolicy):
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         cycles = self._cycles.setdefault(paused.id, deque(maxlen=self.cycles))
         cycles.append((paused.paused_at - paused.ready_at, duration))
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        self._cycles.pop(finished.id, None)
 
     def _idlest_first(self, view: EngineView) -> list[tuple[float, Paused]]:
         ranked = [(self.idleness(paused, view.now), paused) for paused in view.paused if not paused.moving]

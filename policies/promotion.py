@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 from policies.contract import NEVER, EngineView, Key, Queued, QueueOrder
 
@@ -12,25 +13,51 @@ class PromotingOrder(QueueOrder):
 
     def __init__(self) -> None:
         self._promoted: set[str] = set()
+        self._waits: list[tuple[float, int, float, Queued]] = []  # heap: due, a number, since when; some are over
+        self._waits_begun = 0
 
     def rank(self, queued: Queued, view: EngineView) -> tuple[float, ...]:
         """Where a session stands among those that need not be promoted."""
         raise NotImplementedError
 
     def due(self, queued: Queued) -> float:
-        """When a waiting session is promoted if it still waits, s."""
+        """When a session that has begun to wait is promoted if it still waits, s."""
         raise NotImplementedError
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         self._promoted.discard(queued.id)
+        self._begin_wait(queued)
         return (1.0, *self.rank(queued, view))
 
+    def on_preempt(self, preempted: Queued, view: EngineView) -> None:
+        if preempted.id not in self._promoted:
+            self._begin_wait(preempted)
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        self._promoted.discard(finished.id)
+
     def rerank(self, view: EngineView) -> Iterator[tuple[Queued, Key]]:
-        for queued in view.waiting:
-            if queued.id not in self._promoted and view.now >= self.due(queued):
-                self._promoted.add(queued.id)
-                yield queued, (0.0, queued.waits_since)
+        while self._next_due() <= view.now:
+            queued = heappop(self._waits)[3]
+            self._promoted.add(queued.id)
+            yield queued, (0.0, queued.waits_since)
 
     def review_at(self, view: EngineView) -> float:
-        waiting = (queued for queued in view.waiting if queued.id not in self._promoted)
-        return min((self.due(queued) for queued in waiting), default=NEVER)
+        return self._next_due()
+
+    def _begin_wait(self, queued: Queued) -> None:
+        due = self.due(queued)
+        if due < NEVER:
+            self._waits_begun += 1
+            heappush(self._waits, (due, self._waits_begun, queued.waits_since, queued))
+
+    def _next_due(self) -> float:
+        """When the first of those who wait is due, s. Waits that are over are forgotten."""
+        waits = self._waits
+        while waits:
+            due, _, since, queued = waits[0]
+            waits_on = queued.waits_since == since and queued.ready and not queued.running
+            if waits_on and queued.id not in self._promoted:
+                return due
+            heappop(waits)
+        return NEVER

@@ -7,12 +7,13 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from policies.contract import (
     EVERY_ITERATION,
     NEVER,
     Change,
+    Costs,
     Discard,
     DurationEstimator,
     EngineView,
@@ -20,9 +21,13 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.waste import preserve_exceeds_at, preserve_waste
+from policies.waste import preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]
+Considered = tuple[Paused, int, float, float]
+"""A context, its tokens in whole blocks, and what it wastes preserved and recomputed, token-seconds."""
+_REMEMBERED = 1 << 16
+"""Terms of recompute wastes kept: the same contexts are considered every iteration."""
 
 
 class Released(InterceptPolicy):
@@ -40,6 +45,7 @@ class Released(InterceptPolicy):
         self.fixed = fixed
         self._budget_at = math.nan
         self._budget_blocks = 0
+        self._wastes: DiscardWastes | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         """Discard every candidate but those with the largest recompute waste."""
@@ -88,18 +94,22 @@ class Released(InterceptPolicy):
         """Paused contexts that waste less recomputed than kept: (recompute waste, preserve waste, context)."""
         return [(recompute, keep, paused) for paused, _, keep, recompute in self._considered(view) if recompute < keep]
 
-    def _considered(self, view: EngineView) -> Iterator[tuple[Paused, int, float, float]]:
-        """Contexts that wait for an answer and are not being copied, each with its tokens in whole blocks and what it
-        wastes preserved and recomputed, token-seconds."""
+    def _considered(self, view: EngineView) -> list[Considered]:
+        """Contexts that wait for an answer and are not being copied."""
         assert self.estimator is not None
-        now, size, recompute, remaining = view.now, view.block_size, discard_wastes(view), self.estimator.remaining
+        if self._wastes is None or self._wastes.costs is not view.costs:
+            self._wastes = DiscardWastes(view.costs)
+        now, size, remaining = view.now, view.block_size, self.estimator.remaining
+        recompute = self._wastes.beside(view.running_query_tokens, view.running_context_tokens)
+        considered = []
         for paused in view.paused:
             if not (paused.moving or paused.resumed):
                 context = -(-paused.resident_tokens // size) * size
-                yield paused, context, preserve_waste(remaining(paused, now), context), recompute(context)
+                considered.append((paused, context, remaining(paused, now) * context, recompute(context)))
+        return considered
 
 
-def discard_wastes(view: EngineView) -> Callable[[int], float]:
+class DiscardWastes:
     """The release's estimate of what recomputing a context of so many tokens in chunks wastes now, token-seconds.
 
     With S the saturation point, c = max(S - running query tokens, 1) the chunk, n = max(ceil(context / c) - 1, 0) the
@@ -108,17 +118,31 @@ def discard_wastes(view: EngineView) -> Callable[[int], float]:
 
         f_S * n * (n + 1) / 2 * c  +  f_c * n * R  +  f_l * (R + last)
     """
-    costs = view.costs
-    saturation = costs.saturation_tokens
-    chunk = max(saturation - view.running_query_tokens, 1)
-    others = view.running_context_tokens
-    saturated = costs.forward_time(saturation)
-    per_token = (saturated - costs.forward_time(1)) / max(saturation - 1, 1)
 
-    def waste(context: int) -> float:
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        saturation = costs.saturation_tokens
+        self._saturated = costs.forward_time(saturation)
+        self._per_token = (self._saturated - costs.forward_time(1)) / max(saturation - 1, 1)
+        self._terms: dict[tuple[int, int], tuple[float, float, float, int]] = {}  # by context and chunk
+
+    def beside(self, queries: int, others: int) -> Callable[[int], float]:
+        """The estimate while running sessions have ``queries`` query tokens and ``others`` context tokens."""
+        chunk = max(self.costs.saturation_tokens - queries, 1)
+        if len(self._terms) > _REMEMBERED:
+            self._terms.clear()
+        known, split = self._terms, self._split
+
+        def waste(context: int) -> float:
+            own, full, part, last = known.get((context, chunk)) or split(context, chunk)
+            return own + full * others + part * (others + last)
+
+        return waste
+
+    def _split(self, context: int, chunk: int) -> tuple[float, float, float, int]:
+        """The first term; what the second one and the third one are multiplied with; and ``last``."""
         full = max(-(-context // chunk) - 1, 0)
         last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
-        own = saturated * full * (full + 1) / 2 * chunk
-        return own + per_token * chunk * full * others + per_token * last * (others + last)
-
-    return waste
+        own = self._saturated * full * (full + 1) / 2 * chunk
+        terms = self._terms[context, chunk] = own, self._per_token * chunk * full, self._per_token * last, last
+        return terms

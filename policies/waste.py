@@ -42,8 +42,18 @@ def chunked_discard_waste(costs: Costs, context: int, others: int, chunk: int) -
     Returns:
         T_fwd(C) * C / 2 + n * T_fwd(C / n) * C_other, token-seconds.
     """
+    own, beside = chunked_discard_parts(costs, context, chunk)
+    return own + beside * others
+
+
+def chunked_discard_parts(costs: Costs, context: int, chunk: int) -> tuple[float, float]:
+    """The two terms of equation 4 apart, the second one for each token of C_other: only C_other changes all the time.
+
+    Returns:
+        T_fwd(C) * C / 2, token-seconds, and n * T_fwd(C / n), seconds.
+    """
     if context == 0:
-        return 0.0
+        return 0.0, 0.0
     chunks = -(-context // max(chunk, 1))
     # T_fwd takes whole tokens: C / n is rounded up.
-    return costs.forward_time(context) * context / 2 + chunks * costs.forward_time(-(-context // chunks)) * others
+    return costs.forward_time(context) * context / 2, chunks * costs.forward_time(-(-context // chunks))

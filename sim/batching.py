@@ -161,6 +161,8 @@ class Batching:
         else:
             self._contexts.keep_only(live, 0)
             self._queues.wait(live)
+        if self._turns is not None:
+            self._turns.preempted(live)
 
     def swap_in(self, plan: Plan) -> None:
         """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""

@@ -28,10 +28,12 @@ class CostModel:
         self._forward_times: dict[tuple[int, int], float] = {}
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
+        self._swap_latency_s = swap.latency_s
         self._per_token = {
             Direction.OUT: size / swap.out_bytes_per_s,
             Direction.IN: size / swap.in_bytes_per_s,
         }
+        self._slowest_per_token = max(self._per_token.values())
         self._slowdown = {Direction.OUT: swap.slowdown_out, Direction.IN: swap.slowdown_in}
 
     def iteration_time(self, batch: Batch) -> float:
@@ -114,16 +116,15 @@ class CostModel:
 
     def copy_time(self, tokens: int, direction: Direction) -> float:
         """Seconds to copy the KV of ``tokens`` tokens one way; 0 for none."""
-        return self.profile.swap.latency_s + self._per_token[direction] * tokens if tokens else 0.0
+        return self._swap_latency_s + self._per_token[direction] * tokens if tokens else 0.0
 
     def swap_time(self, tokens: int) -> float:
         """T_swap: seconds to copy the KV of ``tokens`` tokens one way, by the slower direction."""
-        return max(self.copy_time(tokens, Direction.OUT), self.copy_time(tokens, Direction.IN))
+        return self._swap_latency_s + self._slowest_per_token * tokens if tokens else 0.0
 
     def tokens_within(self, seconds: float) -> int:
         """N with T_swap(N) = ``seconds``: tokens whose one-way copy a forward pass of that length hides."""
-        per_token = max(self._per_token.values())
-        return max(0, int((seconds - self.profile.swap.latency_s) / per_token * (1 + 1e-12)))
+        return max(0, int((seconds - self._swap_latency_s) / self._slowest_per_token * (1 + 1e-12)))
 
     def forward_time(self, query_tokens: int, context_tokens: int = 0) -> float:
         """T_fwd: seconds to compute ``query_tokens`` tokens of one context after ``context_tokens`` resident ones."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim.view import View
 
 
+_VERDICTS, _NUMBERS = (Preserve, Swap, Discard), (int, float)  # a union would be made anew by every check
 DECODING = "(decoding)"
 RESERVE = "(reserve)"
 
@@ -50,6 +51,7 @@ class Counsel:
         self._log = log
         self.revises = type(policy).revise is not InterceptPolicy.revise
         self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
+        self._order_remembers = type(order).on_finish is not QueueOrder.on_finish
         order.policy = policy
         estimator, predictor = policy.estimator, policy.predictor
         self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
@@ -95,6 +97,9 @@ class Counsel:
             if self.policy.predictor is not None and live.call.pause is None:
                 self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
             self.policy.on_finish(live.view, self.view)
+        if self._order_remembers:
+            with Guard(self.order, "on_finish", live.session.id, self.view.now):
+                self.order.on_finish(live.view, self.view)
 
     def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
@@ -134,7 +139,7 @@ class Counsel:
             if question != "revise":
                 raise TypeError("Prefetch is an answer of revise only")
             return
-        if not isinstance(verdict, Preserve | Swap | Discard):
+        if not isinstance(verdict, _VERDICTS):
             raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
         if not isinstance(verdict, Preserve) and not (
             isinstance(verdict.keep, int) and 0 <= verdict.keep <= paused.context_tokens
@@ -194,7 +199,7 @@ def checked_number(answer: object, at_least: float = -math.inf) -> float:
     Raises:
         ValueError: it is none, or less than it may be.
     """
-    if not isinstance(answer, int | float) or answer != answer:
+    if not isinstance(answer, _NUMBERS) or answer != answer:
         raise ValueError(f"expected a number, got {answer!r}")
     if answer < at_least:
         raise ValueError(f"expected at least {at_least:g}, got {answer!r}")

@@ -30,7 +30,7 @@ from sim.costs import CostModel
 from sim.counsel import Counsel
 from sim.errors import StalledEngine
 from sim.leaping import find_alike
-from sim.live import LiveSession, State
+from sim.live import RUNNING, LiveSession, State
 from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
 from sim.precedence import Precedence, turns_of
@@ -349,6 +349,7 @@ class Engine:
         if len(ready) < 2 or not holding:
             raise StalledEngine(f"at {self.now:.6f} s {len(ready)} sessions wait, nothing runs, nothing can change it")
         last = max(holding, key=by_key)
+        ran = last.state in RUNNING
         if last.state is State.WAITING:
             self.queues.withdraw(last)
         elif last.state is State.SWAPPED:
@@ -359,3 +360,5 @@ class Engine:
             last.waits_since = self.now
         self.contexts.keep_only(last, 0)
         self.queues.wait(last)
+        if ran and self.turns is not None:
+            self.turns.preempted(last)

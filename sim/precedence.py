@@ -32,6 +32,11 @@ class Turns:
                 asking.session = "-"
         return moved
 
+    def preempted(self, live: LiveSession) -> None:
+        """A session that ran must wait again."""
+        with Guard(self._order, "on_preempt", live.session.id, self._view.now):
+            self._order.on_preempt(live.view, self._view)
+
     def next_review(self) -> float:
         """Time at which the order wants to be asked again; minus infinity for every iteration."""
         with Guard(self._order, "review_at", "-", self._view.now):
@@ -86,5 +91,6 @@ def turns_of(order: QueueOrder, view: View) -> Turns | None:
     """Who asks an order that preempts nobody for more than keys; None if it has nothing more to say."""
     if isinstance(order, PreemptiveOrder):
         return None
-    says_more = type(order).rerank is not QueueOrder.rerank or type(order).admits is not QueueOrder.admits
+    more = ("rerank", "admits", "on_preempt")
+    says_more = any(getattr(type(order), name) is not getattr(QueueOrder, name) for name in more)
     return Turns(order, view) if says_more else None

@@ -14,6 +14,8 @@ from sim.prefixes import Tally
 from sim.queues import Queues
 from sim.settings import EngineSettings
 
+_LEAVING = (Swap, Discard)  # a union would be made anew by every check
+
 
 class Room:
     """GPU memory under pressure.
@@ -87,7 +89,7 @@ class Room:
         changes: list[tuple[LiveSession, Verdict]] = []
         if lacking > 0:
             for live, verdict in self._counsel.room(lacking):
-                if live.copy is None and isinstance(verdict, Swap | Discard):
+                if live.copy is None and isinstance(verdict, _LEAVING):
                     found += tally.add(live, verdict.keep, leaves_common=isinstance(verdict, Swap))
                     changes.append((live, verdict))
                 if found >= lacking:
@@ -245,7 +247,7 @@ class Room:
 
     def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
-        if live.copy is not None or not isinstance(verdict, Swap | Discard):
+        if live.copy is not None or not isinstance(verdict, _LEAVING):
             return
         if isinstance(verdict, Swap):
             if self._begin_out(live, verdict.keep, blocking):

@@ -84,6 +84,8 @@ class FakeQueued:
     had_service: float = 0.0
     had_to_wait: float = 0.0
     resumed: bool = False
+    ready: bool = True
+    running: bool = False
 
     @property
     def missing_tokens(self) -> int:

@@ -30,10 +30,33 @@ def test_who_has_waited_beta_times_as_long_as_it_was_served_is_promoted(queued, 
     """Served 0.4 s, waited 1 s before and since 10: beta = 10 is reached at 10 + 4 - 1 = 13."""
     order = LeastAttained(beta=10.0)
     long, new = queued(id="a", waits_since=10.0, had_service=0.4, had_to_wait=1.0), queued(id="b", waits_since=9.0)
-    assert order.review_at(view(waiting=[long, new])) == 13.0
-    assert list(order.rerank(view(now=12.9, waiting=[long, new]))) == []
-    assert list(order.rerank(view(now=13.0, waiting=[long, new]))) == [(long, (0.0, 10.0))]
-    assert order.review_at(view(now=13.0, waiting=[long, new])) == math.inf
+    for session in (long, new):
+        order.key(session, view(now=session.waits_since))
+    assert order.review_at(view()) == 13.0
+    assert list(order.rerank(view(now=12.9))) == []
+    assert list(order.rerank(view(now=13.0))) == [(long, (0.0, 10.0))]
+    assert order.review_at(view(now=13.0)) == math.inf
+
+
+def test_who_was_preempted_waits_anew_and_who_runs_is_not_promoted(queued, view):
+    """Due at 10 * 0.4 = 4 it runs. Preempted at 5, served 1 s and having waited 2 s, it is due at 5 + 10 - 2."""
+    order = LeastAttained(beta=10.0)
+    session = queued(had_service=0.4)
+    order.key(session, view())
+    session.running, session.waits_since = True, math.nan
+    assert list(order.rerank(view(now=4.0))) == []
+    session.running, session.waits_since, session.had_service, session.had_to_wait = False, 5.0, 1.0, 2.0
+    order.on_preempt(session, view(now=5.0))
+    assert order.review_at(view(now=5.0)) == 13.0
+    assert list(order.rerank(view(now=13.0))) == [(session, (0.0, 5.0))]
+
+
+def test_an_order_forgets_who_was_promoted_and_has_left(queued, view):
+    order, session = LeastAttained(beta=1.0), queued(had_service=1.0)
+    order.key(session, view())
+    assert list(order.rerank(view(now=1.0))) == [(session, (0.0, 0.0))]
+    order.on_finish(session, view(now=2.0))
+    assert not order._promoted
 
 
 A = Session("a", 0.0, 10, (Call(1, Pause(0.5)), Call(1)))

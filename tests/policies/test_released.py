@@ -6,7 +6,7 @@ import pytest
 
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
 from policies.estimators import Elapsed, Oracle
-from policies.released import Released, discard_wastes
+from policies.released import DiscardWastes, Released
 from traces.session import Call, Pause, Session
 
 
@@ -21,6 +21,10 @@ def close(value: float) -> object:
 # ---- its estimate of what a recompute wastes: f_S n (n + 1) / 2 c + f_c n R + f_last (R + last)
 # S = 384, f_S = 0.010 + 0.0000463 * 384 = 0.0277792 s; 134 running query tokens leave c = 250, f_c = 0.0000463 * 250
 # = 0.011575 s; R = 4000
+
+
+def discard_wastes(view):
+    return DiscardWastes(view.costs).beside(view.running_query_tokens, view.running_context_tokens)
 
 
 def test_the_waste_of_full_chunks_and_a_last_part(view):
