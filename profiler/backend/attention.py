@@ -1,7 +1,7 @@
 """Attention over the paged cache: planned once an iteration, run once a layer.
 
-``run`` first stores the new keys and values, then lets every query attend to its context up to itself. The flat tokens
-are those of ``TokenBatch``: decoding sessions first, then chunks.
+``run`` lets every query attend to its context up to itself; the keys and values are in the cache by then. The flat
+tokens are those of ``TokenBatch``: decoding sessions first, then chunks.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from typing import Protocol
 
 import torch
 
-from profiler.backend.batch import Sequences, TokenBatch
+from profiler.backend.batch import Sequences
 from profiler.backend.kv_cache import KVCache
 
 
 class Attention(Protocol):
-    """One way to compute attention."""
+    """One way to compute attention.
+
+    Attributes:
+        cache: what it reads.
+    """
+
+    cache: KVCache
 
     def padded(self, decodes: int) -> int:
         """How many decoding sessions to pad ``decodes`` of them to."""
@@ -26,9 +32,8 @@ class Attention(Protocol):
         """Learn the next iteration's shape on the host."""
         ...
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
-        """From ``q`` ``[T, heads, head_dim]``, ``kv`` ``[T, 2, kv_heads, head_dim]`` to ``out``
-        ``[T, heads * head_dim]``."""
+    def run(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+        """From ``q`` ``[T, heads, head_dim]`` to ``out`` ``[T, heads * head_dim]``."""
         ...
 
 
@@ -46,8 +51,7 @@ class TorchPagedAttention:
     def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
         self._decode, self._chunks = decode, chunks
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
-        self.cache.write(layer, kv, tokens.blocks, tokens.offsets)
+    def run(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
         out, start = out.view(q.shape), 0
         for sequences in (self._decode, self._chunks):
             if sequences is not None:

@@ -1,4 +1,4 @@
-"""The index tensors of one iteration: built in one page-locked host buffer, sent with one copy.
+"""The index tensors of one iteration: built in one page-locked host buffer, sent by one kernel.
 
 The tokens of an iteration are flat: first one a decoding session (padded to a number that has a CUDA graph), then the
 chunks, one after another. A *row* is a session's line in the token store and in the block tables.
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from profiler.backend.block_tables import BlockTables, Ints
+from profiler.backend.mapped import MappedCopy
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class BatchBuffers:
         cuda = device.type == "cuda"
         self.host = torch.zeros(capacity, dtype=torch.int32, pin_memory=cuda)
         self.device = torch.zeros(capacity, dtype=torch.int32, device=device) if cuda else self.host
+        self._copy = MappedCopy(self.host, self.device) if cuda else None
         self._numbers: Ints = self.host.numpy()
         self._flat = self._numbers[: self._flat_end].reshape(4, max_decodes)
         self._flat_on_device = self.device[: self._flat_end].view(4, max_decodes)
@@ -207,8 +209,8 @@ class BatchBuffers:
 
     def send(self) -> None:
         """Copy what has been filled in to the device."""
-        if self.device is not self.host:
-            self.device[: self._used].copy_(self.host[: self._used], non_blocking=True)
+        if self._copy is not None:
+            self._copy(self._used)
 
     def tokens(self, padded: int, chunks: ChunkPart | None) -> TokenBatch:
         """The flat tokens as they have been sent."""

@@ -127,7 +127,7 @@ class Executor:
         self.on_launch: Callable[[], None] | None = None
         self._sent: GpuMoment | None = None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._pieces = PiecewiseForward(model, pass_sizes(self.attention.padded(max_decodes) + max_chunk_tokens))
+        self._pieces = PiecewiseForward(model, cache, pass_sizes(self.attention.padded(max_decodes) + max_chunk_tokens))
 
     # ---- sessions
 

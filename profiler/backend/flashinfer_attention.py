@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from profiler.backend.batch import BatchBuffers, Sequences, TokenBatch
+from profiler.backend.batch import BatchBuffers, Sequences
 from profiler.backend.decode_schedule import DecodeSchedule, tile_of
 from profiler.backend.kv_cache import KVCache
 
@@ -77,8 +77,6 @@ class FlashInferAttention:
         self.sizes = padded_sizes(max_decodes)
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
-        most = self.sizes[-1] + buffers.max_tokens
-        self._numbers = torch.arange(most + 1, dtype=torch.int32, device=cache.device)
         self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
@@ -143,12 +141,8 @@ class FlashInferAttention:
             backend="fa2",
         )
 
-    def run(self, layer: int, q: torch.Tensor, kv: torch.Tensor, tokens: TokenBatch, out: torch.Tensor) -> None:
-        views, numbers = self.cache.views[layer], self._numbers[: len(q) + 1]
-        every = numbers[:-1]  # each token is a sequence of one block, written at its offset
-        self._lib.append_paged_kv_cache(
-            kv[:, 0], kv[:, 1], every, tokens.offsets, views, tokens.blocks, numbers, every, "NHD"
-        )
+    def run(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+        views = self.cache.views[layer]
         n, out = self._decodes, out.view(q.shape)
         if n:
             self._decode_plans[n].wrapper.run(q[:n], views, out=out[:n])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from profiler.backend.attention import Attention
 from profiler.backend.batch import TokenBatch
 from profiler.backend.model_config import ModelConfig
-from profiler.backend.ops import Ops
+from profiler.backend.ops import Ops, Places
 from profiler.backend.weights import Weights
 
 
@@ -61,11 +61,12 @@ class Llama:
             Logits ``[S, vocab]`` of the sampled tokens, float32 or wider.
         """
         work, angles = self.working(len(ids)), self.ops.angles(tokens.positions)
-        queries, kv = self.heads(work)
-        self.begin(ids, angles, work)
+        places = Places(attention.cache, tokens.blocks, tokens.offsets)
+        queries = self.queries(work)
+        self.begin(ids, angles, places, work)
         for index in range(self.config.layers):
-            attention.run(index, queries, kv, tokens, work.attended)
-            self.go_on(index, angles, work)
+            attention.run(index, queries, work.attended)
+            self.go_on(index, angles, places, work)
         return self.logits(work, tokens.sampled)
 
     def working(self, tokens: int) -> Working:
@@ -74,21 +75,19 @@ class Llama:
         widths = (config.hidden, config.hidden, config.query_size + 2 * config.kv_size, config.query_size)
         return Working(*(like.new_empty((tokens, width)) for width in widths))
 
-    def heads(self, work: Working) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries ``[T, heads, head_dim]``, and keys and values ``[T, 2, kv_heads, head_dim]``: views of ``work``."""
+    def queries(self, work: Working) -> torch.Tensor:
+        """``[T, heads, head_dim]``, a view of ``work``."""
         config = self.config
-        queries, kv = work.qkv[:, : config.query_size], work.qkv[:, config.query_size :]
-        n, size = len(work.qkv), config.head_dim
-        return queries.view(n, config.heads, size), kv.view(n, 2, config.kv_heads, size)
+        return work.qkv[:, : config.query_size].view(len(work.qkv), config.heads, config.head_dim)
 
-    def begin(self, ids: torch.Tensor, angles: Any, work: Working) -> None:
+    def begin(self, ids: torch.Tensor, angles: Any, places: Places, work: Working) -> None:
         """Up to the first attention."""
         first = self.weights.layers[0]
         torch.index_select(self.weights.embedding, 0, ids, out=work.residual)
         torch.mm(self.ops.rms_norm(work.residual, first.attention_norm), first.qkv.t(), out=work.qkv)
-        self.ops.rotate(work.qkv, angles)
+        self.ops.rotate_and_store(0, work.qkv, angles, places)
 
-    def go_on(self, index: int, angles: Any, work: Working) -> None:
+    def go_on(self, index: int, angles: Any, places: Places, work: Working) -> None:
         """From the attention of layer ``index`` to the next one, or to the end of the last layer."""
         ops, layer = self.ops, self.weights.layers[index]
         x = ops.add_rms_norm(torch.mm(work.attended, layer.output.t()), work.residual, layer.mlp_norm)
@@ -97,7 +96,7 @@ class Llama:
             following = self.weights.layers[index + 1]
             x = ops.add_rms_norm(work.hidden, work.residual, following.attention_norm)
             torch.mm(x, following.qkv.t(), out=work.qkv)
-            ops.rotate(work.qkv, angles)
+            ops.rotate_and_store(index + 1, work.qkv, angles, places)
 
     def logits(self, work: Working, sampled: torch.Tensor | None) -> torch.Tensor:
         """Logits ``[S, vocab]`` of ``sampled``, or of all."""

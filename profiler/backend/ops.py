@@ -5,12 +5,28 @@ Both sets have the same methods. Arguments marked "in place" are overwritten.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
+from profiler.backend.kv_cache import KVCache
 from profiler.backend.model_config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the keys and values of T tokens go.
+
+    Attributes:
+        cache: the pools.
+        blocks, offsets: int32 ``[T]``: which block, and where in it.
+    """
+
+    cache: KVCache
+    blocks: torch.Tensor
+    offsets: torch.Tensor
 
 
 class Ops(Protocol):
@@ -29,11 +45,12 @@ class Ops(Protocol):
         ...
 
     def angles(self, positions: torch.Tensor) -> Any:
-        """What ``rotate`` needs to know of the positions, int64 ``[T]``; made once per forward pass."""
+        """What ``rotate_and_store`` needs to know of the positions, int64 ``[T]``; made once per forward pass."""
         ...
 
-    def rotate(self, qkv: torch.Tensor, angles: Any) -> None:
-        """Rotary embedding of the queries and keys in ``[T, (heads + 2 * kv_heads) * head_dim]``, in place."""
+    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: Any, places: Places) -> None:
+        """Rotary embedding of the queries, in place, and keys in ``[T, (heads + 2 * kv_heads) * head_dim]``; the keys
+        and values of ``layer`` go to their places. What becomes of the keys in ``qkv`` is left open."""
         ...
 
 
@@ -60,22 +77,29 @@ class TorchOps:
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
 
-    def rotate(self, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def rotate_and_store(
+        self, layer: int, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], places: Places
+    ) -> None:
         config = self.config
         cosine, sine = angles
         heads = config.heads + config.kv_heads
         turned = qkv[:, : heads * config.head_dim].view(qkv.shape[0], heads, config.head_dim)
         swapped = turned.roll(config.head_dim // 2, dims=-1)
         turned.mul_(cosine).addcmul_(swapped, sine)
+        kv = qkv[:, config.query_size :].view(len(qkv), 2, config.kv_heads, config.head_dim)
+        places.cache.write(layer, kv, places.blocks, places.offsets)
 
 
 class FlashInferOps:
-    """CUDA, 16-bit dtypes: one kernel a step."""
+    """CUDA, 16-bit dtypes: one kernel a step, FlashInfer's where it has one."""
 
     def __init__(self, config: ModelConfig, device: torch.device, max_positions: int) -> None:
         import flashinfer
 
+        from profiler.backend.rotate_store import rotate_and_store
+
         self.config = config
+        self._rotate_and_store = rotate_and_store
         self._lib = flashinfer
         self._table = torch.cat(_rotary_table(config, max_positions), dim=-1).to(device, torch.float32)
 
@@ -94,11 +118,8 @@ class FlashInferOps:
     def angles(self, positions: torch.Tensor) -> torch.Tensor:
         return positions
 
-    def rotate(self, qkv: torch.Tensor, angles: torch.Tensor) -> None:
-        config = self.config
-        queries = qkv[:, : config.query_size]
-        keys = qkv[:, config.query_size : config.query_size + config.kv_size]
-        self._lib.apply_rope_with_cos_sin_cache_inplace(angles, queries, keys, config.head_dim, self._table)
+    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: torch.Tensor, places: Places) -> None:
+        self._rotate_and_store(qkv, angles, self._table, places.cache, layer, places.blocks, places.offsets)
 
 
 def _rotary_table(config: ModelConfig, max_positions: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,9 @@ import torch
 
 from profiler.backend.attention import Attention
 from profiler.backend.batch import TokenBatch
+from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
+from profiler.backend.ops import Places
 
 STEP = 16
 MOST_TOKENS = 512
@@ -42,16 +44,19 @@ class PiecewiseForward:
 
     Args:
         model: the decoder.
+        cache: where keys and values go; those of padding to its scratch block.
         sizes: numbers of tokens, ascending.
     """
 
-    def __init__(self, model: Llama, sizes: tuple[int, ...]) -> None:
-        self._model, self.sizes = model, sizes
+    def __init__(self, model: Llama, cache: KVCache, sizes: tuple[int, ...]) -> None:
+        self._model, self._cache, self.sizes = model, cache, sizes
         self._work = model.working(sizes[-1])
         for part in (self._work.qkv, self._work.attended):
             part.zero_()  # padding is computed too, and must stay finite
         self._ids = torch.zeros(sizes[-1], dtype=torch.int64, device=model.device)
         self._positions = torch.zeros_like(self._ids)
+        self._offsets = torch.zeros(sizes[-1], dtype=torch.int32, device=model.device)
+        self._blocks = torch.full_like(self._offsets, cache.scratch_block)
         self._pieces: dict[int, _Pieces] = {}
 
     def capture(self, memory: tuple[int, int] | None = None) -> None:
@@ -71,27 +76,32 @@ class PiecewiseForward:
     def forward(self, ids: torch.Tensor, tokens: TokenBatch, attention: Attention) -> torch.Tensor:
         """As ``Llama.forward``."""
         n = len(ids)
-        pieces = self._pieces[self.sizes[bisect_left(self.sizes, n)]]
+        size = self.sizes[bisect_left(self.sizes, n)]
+        pieces = self._pieces[size]
         self._ids[:n].copy_(ids)
         self._positions[:n].copy_(tokens.positions)
+        self._blocks[:n].copy_(tokens.blocks)
+        self._blocks[n:size].fill_(self._cache.scratch_block)
+        self._offsets[:n].copy_(tokens.offsets)
         work = self._work.first(n)
-        queries, kv = self._model.heads(work)
+        queries = self._model.queries(work)
         pieces.begin()
         for index, go_on in enumerate(pieces.between):
-            attention.run(index, queries, kv, tokens, work.attended)
+            attention.run(index, queries, work.attended)
             go_on()
         return self._model.logits(work, tokens.sampled)
 
     def _captured(self, size: int, memory: tuple[int, int] | None) -> _Pieces:
         model, work, ids = self._model, self._work.first(size), self._ids[:size]
         positions = self._positions[:size]
+        places = Places(self._cache, self._blocks[:size], self._offsets[:size])
         layers = range(model.config.layers)
 
         def begin() -> None:
-            model.begin(ids, model.ops.angles(positions), work)
+            model.begin(ids, model.ops.angles(positions), places, work)
 
         def between(index: int) -> Callable[[], None]:
-            return lambda: model.go_on(index, model.ops.angles(positions), work)
+            return lambda: model.go_on(index, model.ops.angles(positions), places, work)
 
         steps = [begin, *(between(index) for index in layers)]
         if model.device.type == "cuda":

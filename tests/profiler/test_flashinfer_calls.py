@@ -146,37 +146,21 @@ def fused_add_rmsnorm(x: Any, residual: Any, weight: Any, eps: float) -> None:
     x.copy_(rmsnorm(residual, weight, eps))
 
 
-def apply_rope(positions: Any, query: Any, key: Any, head_size: int, cos_sin_cache: Any, is_neox: bool = True) -> None:
-    assert positions.is_contiguous()
-    assert is_neox
-    cosine, sine = cos_sin_cache[positions][:, None].chunk(2, dim=-1)
-    for part in (query, key):
-        first, second = part.view(len(part), -1, head_size).chunk(2, dim=-1)
-        turned = first * cosine - second * sine, second * cosine + first * sine
-        first.copy_(turned[0])
-        second.copy_(turned[1])
+def rotate_and_store(qkv: Any, positions: Any, table: Any, cache: Any, layer: int, blocks: Any, offsets: Any) -> None:
+    """As the kernel does: queries turned in place, turned keys only in the cache."""
+    assert (positions.dtype, blocks.dtype, offsets.dtype) == (torch.int64, torch.int32, torch.int32)
+    assert all(t.is_contiguous() for t in (positions, blocks, offsets))
+    heads = qkv.view(len(qkv), -1, CONFIG.head_dim)
+    queries, keys, values = heads.split((CONFIG.heads, CONFIG.kv_heads, CONFIG.kv_heads), dim=1)
+    cosine, sine = table[positions][:, None].chunk(2, dim=-1)
 
+    def turned(part: Any) -> Any:
+        first, second = part.chunk(2, dim=-1)
+        return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
-def append_paged_kv_cache(
-    append_key: Any,
-    append_value: Any,
-    batch_indices: Any,
-    positions: Any,
-    paged_kv_cache: Any,
-    kv_indices: Any,
-    kv_indptr: Any,
-    kv_last_page_len: Any,
-    kv_layout: str,
-) -> None:
-    """Token i belongs to sequence ``batch_indices[i]`` and goes to its place ``positions[i]``."""
-    numbers = (batch_indices, positions, kv_indices, kv_indptr, kv_last_page_len)
-    assert {t.dtype for t in numbers} == {torch.int32}
-    assert all(t.is_contiguous() for t in numbers)
-    assert kv_layout == "NHD"
-    size = paged_kv_cache[0].shape[1]
-    block = kv_indices[(kv_indptr[batch_indices] + positions // size).long()].long()
-    for pool, new in zip(paged_kv_cache, (append_key, append_value), strict=True):
-        pool[block, positions.long() % size] = new
+    for pool, new in zip(cache.views[layer], (turned(keys), values), strict=True):
+        pool[blocks.long(), offsets.long()] = new
+    queries.copy_(turned(queries))
 
 
 @pytest.fixture
@@ -184,13 +168,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = SimpleNamespace(
         BatchPrefillWithPagedKVCacheWrapper=StandInPrefill,
         BatchDecodeWithPagedKVCacheWrapper=StandInDecode,
-        append_paged_kv_cache=append_paged_kv_cache,
         rmsnorm=rmsnorm,
         fused_add_rmsnorm=fused_add_rmsnorm,
         silu_and_mul=lambda x: torch.nn.functional.silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1],
-        apply_rope_with_cos_sin_cache_inplace=apply_rope,
     )
     monkeypatch.setitem(sys.modules, "flashinfer", module)
+    kernel: Any = SimpleNamespace(rotate_and_store=rotate_and_store)
+    monkeypatch.setitem(sys.modules, "profiler.backend.rotate_store", kernel)
     monkeypatch.setattr("profiler.backend.decode_schedule.SHORTEST_PIECE", 8)
 
 
