@@ -59,27 +59,27 @@ def rotate_and_store(
         KV_HEADS=config.kv_heads,
         HALF=config.head_dim // 2,
         GROUP=group,
-        num_warps=2,
+        num_warps=4,
     )
 
 
 @triton.jit(do_not_specialize=["positions", "blocks", "offsets"])  # type: ignore[untyped-decorator]
-def _kernel(
-    qkv: Any,
-    positions: Any,
-    table: Any,
-    keys: Any,
-    values: Any,
-    blocks: Any,
-    offsets: Any,
-    token_stride: Any,
-    block_stride: Any,
-    offset_stride: Any,
+def _kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations, and knows no other than its own
+    qkv,
+    positions,
+    table,
+    keys,
+    values,
+    blocks,
+    offsets,
+    token_stride,
+    block_stride,
+    offset_stride,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     HALF: tl.constexpr,
     GROUP: tl.constexpr,
-) -> None:
+):
     """``GROUP`` heads of one token, all of them queries, keys or values."""
     token, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * GROUP
     heads, half = first + tl.arange(0, GROUP)[:, None], tl.arange(0, HALF)[None, :]
