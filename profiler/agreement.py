@@ -18,6 +18,7 @@ import torch
 from profiler.backend.backend import make_backend
 from profiler.backend.executor import ChunkWork, Executor
 from profiler.backend.model import Llama
+from profiler.prompts import common_beginning
 from sim.live import LiveSession, State
 from traces.session import Session
 
@@ -102,7 +103,7 @@ class Alone:
 
     def _serve(self, session: Session) -> Uninterrupted:
         executor, key = self._backend.executor, session.id
-        executor.open(key, session.prompt)
+        executor.open(key, session.prompt, begins_with=common_beginning(session))
         context, computed = session.prompt, 0
         generated: list[int] = []
         for index, call in enumerate(session.calls):

@@ -17,11 +17,13 @@ from profiler.backend.backend import Backend
 from profiler.backend.block_tables import Move
 from profiler.backend.executor import ChunkWork, Iteration
 from profiler.backend.swap import Job
+from profiler.prompts import common_beginning
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
+from sim.prefixes import Key
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.recorder import Recorder
@@ -42,6 +44,7 @@ class BlockFollower:
         self._moves: dict[Copy, Move] = {}
         self._copies: dict[Move, Copy] = {}
         self.blocking: list[Job] = []
+        self._tables.forget_all()  # what an engine before this one could find
 
     def kept(self, live: LiveSession) -> None:
         """Free what the context no longer holds."""
@@ -62,6 +65,18 @@ class BlockFollower:
         move = self._moves.pop(copy)
         del self._copies[move]
         self._tables.finish(move)
+
+    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """Let the context begin with the ids of blocks that are there."""
+        self._tables.find(live.session.id, keys)
+
+    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """Note where the blocks of ``keys`` are."""
+        self._tables.name(live.session.id, live.shared, keys)
+
+    def unpublished(self, keys: Sequence[Key]) -> None:
+        """Forget where they were."""
+        self._tables.forget(keys)
 
     def ended(self) -> list[Copy]:
         """Copies beside the batch that have ended since the last call."""
@@ -113,14 +128,14 @@ class Server:
             raise ValueError(
                 f"blocks of {settings.block_size} tokens in the engine, {tables.block_size} in the backend"
             )
-        if settings.prefix_sharing:
-            raise ValueError("the backend keeps every context's blocks to itself: it cannot serve with prefix_sharing")
         self._backend = backend
         costs = CostModel(profile)
         gpu, host = tables.gpu_blocks, tables.host_blocks
         self.engine = Engine(settings, costs, policy, order, gpu, host, log_decisions)
         self._follower = BlockFollower(backend)
         self.engine.contexts.witness = self._follower
+        if self.engine.contexts.prefixes is not None:
+            self.engine.contexts.prefixes.tell(self._follower)
         ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
         self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
         self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
@@ -176,7 +191,7 @@ class Server:
                 self._leave(live, at)
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
-            self._backend.executor.open(session.id, session.prompt)
+            self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
             live = self.engine.submit(session, session.arrival)
             self._recorder.arrived(live)
             if live.state is State.REJECTED:

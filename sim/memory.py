@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 
 def blocks_for(tokens: int, block_size: int) -> int:
@@ -23,6 +24,7 @@ class BlockPool:
         capacity: all blocks.
         free: blocks that nobody uses, cached ones included.
         cached: free blocks that can be found, by key, each with when it was last used and a number of its own.
+        on_evict: called with the key of a cached block whose memory is about to be taken.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -34,6 +36,7 @@ class BlockPool:
         self._references: dict[Hashable, int] = {}
         self._by_use: list[tuple[int, int, Hashable]] = []  # heap of the cached blocks; some have gone
         self._numbers = 0
+        self.on_evict: Callable[[Any], None] | None = None
 
     @property
     def used(self) -> int:
@@ -128,4 +131,7 @@ class BlockPool:
     def _evict(self) -> None:
         while not self._is_cached(self._by_use[0]):
             heappop(self._by_use)
-        del self.cached[heappop(self._by_use)[2]]
+        key = heappop(self._by_use)[2]
+        del self.cached[key]
+        if self.on_evict is not None:
+            self.on_evict(key)

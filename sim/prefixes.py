@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from sim.live import LiveSession
@@ -34,6 +35,20 @@ Key = tuple[_Piece, int]
 """What a block holds: the piece that its last token lies in, and which block of the context it is."""
 
 
+class BlockWitness(Protocol):
+    """Is told what becomes of shared blocks while it happens, so that real ones can follow."""
+
+    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """After its own blocks a context now holds those of ``keys``."""
+
+    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """The last of a context's shared blocks are found by ``keys`` from now on. Where one could be found before, the
+        context holds that one and has given back its own."""
+
+    def unpublished(self, keys: Sequence[Key]) -> None:
+        """Nobody finds these blocks any more: one context has them to itself, or their memory is taken."""
+
+
 class Prefixes:
     """The shared blocks of a GPU pool.
 
@@ -47,6 +62,12 @@ class Prefixes:
         self._pool = pool
         self._computing: dict[Key, int] = {}  # holders that are not idle
         self._pieces: WeakValueDictionary[tuple[_Piece | None, Hashable], _Piece] = WeakValueDictionary()
+        self._witness: BlockWitness | None = None
+
+    def tell(self, witness: BlockWitness) -> None:
+        """Let ``witness`` know from now on what becomes of shared blocks."""
+        self._witness = witness
+        self._pool.on_evict = lambda key: witness.unpublished((key,))
 
     # ---- what a context could share
 
@@ -102,12 +123,16 @@ class Prefixes:
         live.prefix_hits += max(0, resident - max(live.resident, live.peak))
         live.missing -= resident - live.resident
         live.resident = resident
+        if self._witness is not None:
+            self._witness.found(live, new)
 
     def publish(self, live: LiveSession) -> int:
         """Others may find from now on what a context has on the GPU. Returns the private blocks that became shared."""
         new = self.keys(live)[live.shared : live.resident // self.block_size]
         self._pool.publish(new)
         self._held(live, new)
+        if self._witness is not None:
+            self._witness.published(live, new)
         return len(new)
 
     def release(self, live: LiveSession, keep: int, last_used: int) -> int:
@@ -125,6 +150,8 @@ class Prefixes:
         if own:
             self._let_go(live, own)
             self._pool.withdraw(own)
+            if self._witness is not None:
+                self._witness.unpublished(own)
         return len(own)
 
     def common(self, live: LiveSession) -> int:

@@ -2,11 +2,14 @@
 
 A context is a row: its leading blocks on the GPU, then blocks on the host. Blocks leave the GPU from the tail and come
 back from the head of the host part, so the order of a context's tokens never changes.
+
+Leading blocks may stand in several rows, counted by reference. One that has a name can be found by it, and keeps its
+tokens after its last holder has let go until the name is forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +69,15 @@ class BlockTables:
         self._free_host = FreeRuns(host_blocks)
         self._free_rows = list(range(rows - 1, -1, -1))
         self._flying: dict[Move, None] = {}
+        self._named: dict[Hashable, int] = {}
+        self._has_name = np.zeros(gpu_blocks, dtype=np.bool_)
+        self._cached = 0
 
     @property
     def gpu_used(self) -> int:
-        """GPU blocks in use, those that a copy reads or fills among them; a shared block counts once."""
-        return self.gpu_blocks - len(self._free_gpu)
+        """GPU blocks in use, those that a copy reads or fills among them; a shared block counts once, and one that is
+        only remembered by its name does not count."""
+        return self.gpu_blocks - len(self._free_gpu) - self._cached
 
     @property
     def host_used(self) -> int:
@@ -147,6 +154,43 @@ class BlockTables:
         self.gpu_count[row] = blocks
         self._references[ids] += 1
 
+    def name(self, key: Hashable, end: int, names: Sequence[Hashable]) -> None:
+        """Name the last blocks before the ``end``-th of a context, full ones, which are never written again. Where a
+        name has a block already the context takes it, for it holds the same, and gives its own back."""
+        row = self.rows[key]
+        for place, name in enumerate(names, end - len(names)):
+            own = int(self.gpu[row, place])
+            known = self._named.setdefault(name, own)
+            if known == own:
+                self._has_name[own] = True
+            else:
+                self.gpu[row, place] = self._hold(known)
+                self._release_gpu(np.array([own], dtype=np.int32))
+
+    def find(self, key: Hashable, names: Sequence[Hashable]) -> None:
+        """Let a context without host blocks go on with the blocks of these names.
+
+        Raises:
+            CountsDisagree: a name has no block.
+        """
+        unknown = [name for name in names if name not in self._named]
+        if unknown:
+            raise CountsDisagree(f"{key!r} should find {len(names)} blocks; {len(unknown)} of them have no ids")
+        self._append(self.rows[key], [self._hold(self._named[name]) for name in names])
+
+    def forget(self, names: Iterable[Hashable]) -> None:
+        """Nobody finds the blocks of these names any more; those that nobody holds are free."""
+        for name in names:
+            block = self._named.pop(name)
+            self._has_name[block] = False
+            if self._references[block] == 0:
+                self._cached -= 1
+                self._free_gpu.give([block])
+
+    def forget_all(self) -> None:
+        """Nobody finds any block by a name any more."""
+        self.forget(list(self._named))
+
     def begin_out(self, key: Hashable, blocks: int) -> Move:
         """Begin to move the last ``blocks`` GPU blocks of a context to the host: takes the host blocks.
 
@@ -214,6 +258,14 @@ class BlockTables:
         self.gpu[row, held : held + len(ids)] = ids
         self.gpu_count[row] = held + len(ids)
 
+    def _hold(self, block: int) -> int:
+        self._cached -= int(self._references[block] == 0)
+        self._references[block] += 1
+        return block
+
     def _release_gpu(self, ids: Ints) -> None:
         self._references[ids] -= 1
-        self._free_gpu.give([int(block) for block in ids if self._references[block] == 0])
+        let_go = ids[self._references[ids] == 0]
+        free = let_go[~self._has_name[let_go]]
+        self._cached += len(let_go) - len(free)
+        self._free_gpu.give(free.tolist())

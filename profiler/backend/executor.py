@@ -20,7 +20,7 @@ from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.moments import GpuMoment, Moment, moment_on
 from profiler.backend.pieces import PiecewiseForward, pass_sizes
-from profiler.backend.tokens import Sampling, TokenStore, seed_of
+from profiler.backend.tokens import Sampling, Stretch, TokenStore, seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,10 @@ class Executor:
 
     # ---- sessions
 
-    def open(self, key: Hashable, prompt_tokens: int, seed: int | None = None) -> None:
-        """A session arrives; its prompt follows from ``seed``, by default from its key.
+    def open(
+        self, key: Hashable, prompt_tokens: int, seed: int | None = None, begins_with: Sequence[Stretch] = ()
+    ) -> None:
+        """A session arrives; its prompt follows from ``seed``, by default from its key, after what it ``begins_with``.
 
         Raises:
             OutOfBlocks: there are as many sessions as rows.
@@ -140,6 +142,8 @@ class Executor:
         row = self.tables.open(key)
         self.context[row] = prompt_tokens
         self.store.fill(row, seed_of(key) if seed is None else seed)
+        if begins_with:
+            self.store.begin_with(row, begins_with)
 
     def open_sample(self, key: Hashable, source: Hashable, prompt_tokens: int) -> int:
         """A further continuation of the prompt of ``source``, whose first ``prompt_tokens`` tokens are resident.

@@ -8,7 +8,7 @@ that follow from the session and the position alone: any run of a session sees t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,15 @@ def pseudo_tokens(seed: int, start: int, tokens: int, vocab: int, device: torch.
     """The ids, int64 ``[tokens]``, that a prompt or an answer puts at positions from ``start`` on."""
     positions = torch.arange(start, start + tokens, dtype=torch.int64, device=device)
     return scramble(positions ^ scramble(torch.tensor(seed)).item()) % vocab
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Tokens of a prompt that follow from ``seed`` and their positions, and so are the same in every context where they
+    stand at the same place."""
+
+    seed: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,16 @@ class TokenStore:
         width = self.ids.shape[1]
         self._seeds[row] = seed
         self.ids[row, start:] = pseudo_tokens(seed, start, width - start, self.vocab, self.device)
+
+    def begin_with(self, row: int, stretches: Sequence[Stretch]) -> None:
+        """Put the ids of ``stretches``, one after another, at the first positions of a row."""
+        tokens = sum(stretch.tokens for stretch in stretches)
+        seeds, lengths = (
+            torch.tensor(numbers, device=self.device)
+            for numbers in ([stretch.seed for stretch in stretches], [stretch.tokens for stretch in stretches])
+        )
+        mixed = torch.repeat_interleave(scramble(seeds), lengths, output_size=tokens)
+        self.ids[row, :tokens] = scramble(torch.arange(tokens, device=self.device) ^ mixed) % self.vocab
 
     def follow(self, row: int, lender: int, prompt_tokens: int, seed: int) -> None:
         """Put the first ids of another row where they stand there, and draw by ``seed`` from then on."""

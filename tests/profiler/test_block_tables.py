@@ -89,6 +89,37 @@ def test_shared_blocks_count_once_and_go_with_their_last_holder() -> None:
     tables.check(0, 0)
 
 
+def test_a_named_block_is_found_kept_once_and_stays_until_its_name_is_forgotten() -> None:
+    """a's two full blocks of 4 get names; b computed the first one too and takes a's. Both leave: nothing is in use,
+    yet c finds the two where they were. x is forgotten while c holds it, and is free when c leaves; y afterwards."""
+    tables = BlockTables(gpu_blocks=4, host_blocks=0, block_size=4, rows=3, max_context=64)
+    for key in "ab":
+        tables.open(key)
+        tables.grow(ints(tables.rows[key]), ints(8 if key == "a" else 4))
+    tables.name("a", 2, ["x", "y"])
+    tables.check(gpu_used=3, host_used=0)
+    tables.name("b", 1, ["x"])
+    tables.check(gpu_used=2, host_used=0)
+    held = tables.gpu_ids("a")
+    assert tables.gpu_ids("b") == held[:1]
+    tables.close("a")
+    tables.close("b")
+    tables.check(0, 0)
+    tables.open("c")
+    tables.find("c", ["x", "y"])
+    assert tables.gpu_ids("c") == held
+    with pytest.raises(CountsDisagree, match="'c' should find 2 blocks; 1 of them have no ids"):
+        tables.find("c", ["y", "z"])
+    tables.forget(["x"])
+    tables.check(gpu_used=2, host_used=0)
+    tables.close("c")
+    tables.open("d")
+    with pytest.raises(OutOfBlocks, match="4 blocks asked for, 3 free"):
+        tables.grow(ints(tables.rows["d"]), ints(16))
+    tables.forget_all()
+    tables.grow(ints(tables.rows["d"]), ints(16))
+
+
 def test_counts_that_disagree_are_named() -> None:
     tables = BlockTables(gpu_blocks=3, host_blocks=1, block_size=4, rows=1, max_context=64)
     tables.open("a")

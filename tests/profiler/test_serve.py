@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import event, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from caesura.systems import load_preset, preset_names  # noqa: E402
@@ -23,7 +24,7 @@ from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
 from sim.record import RunRecord  # noqa: E402
 from sim.streamed import as_calls  # noqa: E402
 from tests.sim.random_orders import LatestPreempts, LeastServed, TurnsOfFourTokens  # noqa: E402
-from traces.session import Call, Pause, PromptPart, Session  # noqa: E402
+from traces.session import Call, Pause, PromptPart, Session, SharedPrefix  # noqa: E402
 
 BLOCK = 4
 MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
@@ -181,3 +182,44 @@ def test_a_run_that_was_cut_leaves_the_backend_empty_for_the_next():
         server.abandon()
         backend.tables.check(0, 0)
         assert not backend.tables.rows
+
+
+@st.composite
+def workloads_that_share(draw: st.DrawFn) -> list[Session]:
+    """As above; the prompts begin with one of two named prefixes, or with hashed blocks of 6 tokens, few different."""
+    sessions = []
+    for session in draw(workloads()):
+        hashes = draw(st.lists(st.integers(0, 1), max_size=-(-session.prompt // 6)))
+        if hashes and draw(st.booleans()):
+            sessions.append(replace(session, block_hashes=tuple(hashes), hash_block=6))
+        else:
+            named = SharedPrefix(draw(st.sampled_from(["system", "tools"])), draw(st.integers(0, session.prompt)))
+            sessions.append(replace(session, prefix=named))
+    return sessions
+
+
+@pytest.mark.parametrize("system", preset_names())
+@settings(max_examples=3, deadline=None)
+@given(workload=workloads_that_share(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
+def test_sessions_that_share_blocks_emit_the_tokens_that_each_emits_alone(system, workload, spare, host_blocks):
+    longest = max(-(-session.max_context // BLOCK) for session in workload)
+    record, tokens = serve(workload, system, longest + spare, host_blocks, prefix_sharing=True)
+    assert record.sessions["status"] == ["finished"] * len(workload)
+    event(f"hits: {record.totals['prefix_hit_tokens'] > 0}")
+    for session in workload:
+        _, alone = serve([session], "preserve", 64, 0)
+        assert tokens[session.id] == alone[session.id]
+
+
+def test_prompts_that_begin_alike_are_computed_and_kept_once_in_real_blocks():
+    """Four sessions share 40 tokens, 10 blocks of 4; each comes to 55 tokens, 4 more blocks. The first one pauses with
+    all of its blocks; the others find the 10, and 26 = 10 + 4 * 4 blocks hold all four, where 56 would be needed."""
+    prefix = SharedPrefix("system", 40)
+    calls = (Call(5, Pause(0.2, returned=1)), Call(1))
+    workload = [Session(f"s{n}", 0.05 * n, 48, calls, prefix=prefix) for n in range(4)]
+    record, tokens = serve(workload, "preserve", 26, 0, prefix_sharing=True)
+    assert record.sessions["prefix_hit_tokens"] == [0, 40, 40, 40]
+    assert len({tuple(ids[:40]) for ids in tokens.values()}) == 1
+    assert len({tuple(ids[40:48]) for ids in tokens.values()}) == 4
+    resumed = [n for at, n in zip(record.calls["call"], record.calls["resident_tokens"], strict=True) if at == 1]
+    assert resumed == [52] * 4
