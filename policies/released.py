@@ -21,6 +21,7 @@ from policies.contract import (
     Paused,
     Swap,
 )
+from policies.unanswered import unanswered
 from policies.waste import preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]
@@ -102,10 +103,9 @@ class Released(InterceptPolicy):
         now, size, remaining = view.now, view.block_size, self.estimator.remaining
         recompute = self._wastes.beside(view.running_query_tokens, view.running_context_tokens)
         considered = []
-        for paused in view.paused:
-            if not (paused.moving or paused.resumed):
-                context = -(-paused.resident_tokens // size) * size
-                considered.append((paused, context, remaining(paused, now) * context, recompute(context)))
+        for paused in unanswered(view):
+            context = -(-paused.resident_tokens // size) * size
+            considered.append((paused, context, remaining(paused, now) * context, recompute(context)))
         return considered
 
 

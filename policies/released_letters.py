@@ -18,6 +18,7 @@ from policies.contract import (
 )
 from policies.heuristic import Heuristic
 from policies.released import Released
+from policies.unanswered import unanswered
 
 
 class ReleasedHeuristic(Released):
@@ -75,10 +76,9 @@ class GreedySwap(InterceptPolicy):
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a budget, as long as somebody is on the GPU who will still be away."""
-        return EVERY_ITERATION if any(not (one.moving or one.resumed) for one in view.paused) else NEVER
+        return EVERY_ITERATION if unanswered(view) else NEVER
 
     def _away(self, view: EngineView) -> list[tuple[float, Paused]]:
         assert self.estimator is not None
-        undecided = [paused for paused in view.paused if not (paused.moving or paused.resumed)]
-        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in undecided]
+        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in unanswered(view)]
         return sorted(((s, paused) for s, paused in rest if s >= self.least), key=lambda pair: -pair[0])

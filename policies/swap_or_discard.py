@@ -15,6 +15,7 @@ from policies.contract import (
     Paused,
     Swap,
 )
+from policies.unanswered import unanswered
 
 
 class SwapOrDiscard(InterceptPolicy):
@@ -50,5 +51,4 @@ class SwapOrDiscard(InterceptPolicy):
 
     def _leaving(self, view: EngineView) -> list[Paused]:
         assert self.estimator is not None
-        waiting = [paused for paused in view.paused if not (paused.moving or paused.resumed)]
-        return [one for one in waiting if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]
+        return [one for one in unanswered(view) if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]

@@ -19,6 +19,7 @@ from policies.contract import (
     QueueOrder,
     Verdict,
 )
+from policies.unanswered import unanswered
 
 
 class ThunderAgent(InterceptPolicy):
@@ -49,7 +50,7 @@ class ThunderAgent(InterceptPolicy):
         if view.now >= self.next_tick:
             self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
             self._spare = view.gpu_blocks * view.block_size - view.running_context_tokens
-            self._spare -= sum(_counted(paused, view.now) for paused in _acting(view))
+            self._spare -= sum(_counted(paused, view.now) for paused in unanswered(view))
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         if paused.id in self._to_set_aside:
@@ -60,7 +61,7 @@ class ThunderAgent(InterceptPolicy):
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         self.look(view)
-        for paused in sorted(_acting(view), key=lambda one: one.resident_tokens):
+        for paused in sorted(unanswered(view), key=lambda one: one.resident_tokens):
             if self._spare >= 0:
                 return
             because = {"overflow_tokens": -self._spare}
@@ -84,7 +85,7 @@ class ThunderAgent(InterceptPolicy):
         self.look(view)
         if queued.id in self._active:
             return True
-        alone = view.running_sessions == 0 and not _acting(view)
+        alone = view.running_sessions == 0 and not unanswered(view)
         if queued.context_tokens > self._spare and not alone:
             return False
         self._spare -= queued.context_tokens
@@ -121,7 +122,3 @@ def decay(seconds: float) -> float:
 
 def _counted(paused: Paused, now: float) -> float:
     return paused.resident_tokens * decay(now - paused.paused_at)
-
-
-def _acting(view: EngineView) -> list[Paused]:
-    return [paused for paused in view.paused if not (paused.resumed or paused.moving)]

@@ -154,8 +154,7 @@ class Batching:
         """A running session gives way: its context is swapped out or forgotten, and it queues again."""
         self._queues.stop(live)
         live.preemptions += 1
-        live.end_service(now)
-        live.waits_since = now
+        live.interrupt(now)
         if self._settings.preemption == "swap" and self._room.swap_out_waiting(live):
             self._queues.wait_for_copy(live)
         else:
@@ -201,6 +200,6 @@ class Batching:
         """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
         live = min(self._queues.swapped, key=by_key)
         if live.copy is None:
-            del self._queues.swapped[live]
+            self._queues.withdraw(live)
             self._contexts.keep_only(live, live.resident)
             self._queues.enqueue(live)

@@ -350,14 +350,11 @@ class Engine:
             raise StalledEngine(f"at {self.now:.6f} s {len(ready)} sessions wait, nothing runs, nothing can change it")
         last = max(holding, key=by_key)
         ran = last.state in RUNNING
-        if last.state is State.WAITING:
-            self.queues.withdraw(last)
-        elif last.state is State.SWAPPED:
-            del self.queues.swapped[last]
-        else:
+        if ran:
             self.queues.stop(last)
-            last.end_service(self.now)
-            last.waits_since = self.now
+            last.interrupt(self.now)
+        else:
+            self.queues.withdraw(last)
         self.contexts.keep_only(last, 0)
         self.queues.wait(last)
         if ran and self.turns is not None:

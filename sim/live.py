@@ -202,6 +202,11 @@ class LiveSession:
         self.served_s = self.served(now)
         self.runs_since = math.nan
 
+    def interrupt(self, now: float) -> None:
+        """Its service ends before its call does: it waits again."""
+        self.end_service(now)
+        self.waits_since = now
+
     def served(self, now: float) -> float:
         """Seconds for which it has run, in all its calls."""
         return self.served_s if math.isnan(self.runs_since) else self.served_s + (now - self.runs_since)

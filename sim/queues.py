@@ -69,7 +69,7 @@ class Queues:
     def arrived(self, live: LiveSession) -> None:
         """A copy has ended; if it was the last that its session waited for, the session runs."""
         if live.state is State.SWAPPED and live.offloaded == 0:
-            del self.swapped[live]
+            self.withdraw(live)
             self.enqueue(live, at_once=True)
 
     def wait(self, live: LiveSession) -> None:
@@ -107,9 +107,12 @@ class Queues:
         self._contexts.set_idle(live, True)
 
     def withdraw(self, live: LiveSession) -> None:
-        """Take a session out of the queue; it is in no place."""
-        self.waiting.remove((live.key, live))
-        self.waiting.sort()  # a sorted list is a heap
+        """Take a ready session that does not run out of its place; it is in none."""
+        if live.state is State.SWAPPED:
+            del self.swapped[live]
+        else:
+            self.waiting.remove((live.key, live))
+            self.waiting.sort()  # a sorted list is a heap
 
     def move(self, reranked: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
         """Ready sessions that do not run stand elsewhere from now on."""

@@ -160,8 +160,7 @@ class Seating:
         """A running session must wait; its context stays."""
         self._queues.stop(live)
         if math.isnan(live.waits_since):
-            live.end_service(now)
-            live.waits_since = now
+            live.interrupt(now)
             live.preemptions += 1
         self._queues.wait(live)
 
@@ -229,12 +228,10 @@ class Seating:
         """An idle context is copied out while the batch waits, or is forgotten."""
         if self._swaps and self._room.swap_out_waiting(live):
             return
+        self._contexts.keep_only(live, 0)
         if live.state is State.SWAPPED:
-            del self._queues.swapped[live]
-            self._contexts.keep_only(live, 0)
+            self._queues.withdraw(live)
             self._queues.wait(live)
-        else:
-            self._contexts.keep_only(live, 0)
 
     def take_from_idle(self, after: LiveSession) -> bool:
         """A running session lacks blocks: one idle context after it in the order leaves at once. False for none."""

@@ -100,6 +100,5 @@ FORMAT = Format(
     recognises=_recognised,
     read=read,
     lacks=frozenset({"outputs", "tools"}),
-    counts_text=True,
     write=write,
 )

@@ -61,7 +61,6 @@ class Format:
         recognises: whether a trace that begins like this is one.
         read: the sessions of a trace.
         lacks: what the format cannot say, so that its sessions hold 0 there: an arrival or a pause of 0 s.
-        counts_text: whether lengths are counted from text, with the tokenizer that the person names.
         write: writes sessions; None when the format can only be read.
         read_requests: the same as ``read`` column by column, for formats of single calls; it may give None for a trace
             that has longer sessions.
@@ -73,7 +72,6 @@ class Format:
     recognises: Callable[[Head], bool]
     read: Callable[[Reading], Iterator[Session]]
     lacks: frozenset[Part] = frozenset()
-    counts_text: bool = False
     write: Callable[[Writing, Iterable[Session]], None] | None = None
     read_requests: Callable[[Reading], Iterator[Requests] | None] | None = None
     write_requests: Callable[[Writing, Iterable[Requests]], None] | None = None

@@ -168,5 +168,4 @@ FORMAT = Format(
     "OpenAI-style chat logs: messages, or requests with their usage",
     recognises=_recognised,
     read=read,
-    counts_text=True,
 )

@@ -46,5 +46,4 @@ FORMAT = Format(
     recognises=lambda head: head.has("conversations"),
     read=read,
     lacks=frozenset({"arrivals", "pauses"}),
-    counts_text=True,
 )
