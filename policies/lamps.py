@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 
 from policies.contract import (
+    NEVER,
     CallPredictor,
     Discard,
     EngineView,
     InterceptPolicy,
+    Key,
     NextCall,
     Paused,
+    PreemptiveOrder,
     Preserve,
     Queued,
     Swap,
@@ -58,6 +63,10 @@ class Lamps(InterceptPolicy):
         self._decided[queued.id] = call, handling, {one.value: waste for one, waste in wastes.items()}
         return call, handling
 
+    def decided(self, queued: Queued) -> tuple[NextCall, Handling]:
+        """What was decided when the call entered the queue."""
+        return self._decided[queued.id][:2]
+
     def on_start(self, started: Queued, view: EngineView) -> None:
         """Beside another order nobody has asked when the call entered the queue."""
         if started.id not in self._decided:
@@ -76,8 +85,9 @@ class Lamps(InterceptPolicy):
 class SmallestMemory(PromotingOrder):
     """The smallest predicted area under the memory-over-time curve first, the pause under its handling included.
 
-    Goes with the policy ``lamps`` only. Running sessions are not interrupted. Who has waited for ``starving_after``
-    seconds goes first; the paper counts 100 rounds of scheduling, 2.8 s of full iterations with GPT-J's costs.
+    Goes with the policy ``lamps`` only. Running sessions are not interrupted, as in the released code. Who has waited
+    for ``starving_after`` seconds goes first; the paper counts 100 rounds of scheduling, 2.8 s of full iterations with
+    GPT-J's costs.
 
     Args:
         starving_after: seconds; infinite lets sessions starve.
@@ -89,13 +99,39 @@ class SmallestMemory(PromotingOrder):
         super().__init__()
         self.starving_after = starving_after
 
-    def rank(self, queued: Queued, view: EngineView) -> tuple[float, ...]:
+    @property
+    def _lamps(self) -> Lamps:
         if not isinstance(self.policy, Lamps):
-            raise ValueError("the order 'smallest-memory' goes with the policy 'lamps', whose predictions it ranks by")
-        return (memory_over_time(queued, *self.policy.decide(queued, view), view),)
+            raise ValueError("this order goes with the policy 'lamps', whose predictions it ranks by")
+        return self.policy
+
+    def rank(self, queued: Queued, view: EngineView) -> tuple[float, ...]:
+        return (memory_over_time(queued, *self._lamps.decide(queued, view), view),)
 
     def due(self, queued: Queued) -> float:
         return queued.waits_since + self.starving_after
+
+
+class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
+    """The same order for running calls too, by the area that is left of theirs: smaller ones stop larger ones.
+
+    The released code ranks only those who wait; this one shows what ranking everybody in every iteration would do.
+    """
+
+    def rerank(self, view: EngineView) -> Iterator[tuple[Queued, Key]]:
+        yield from super().rerank(view)
+        for running in view.running:
+            if not self.promoted(running):
+                call, handling = self._lamps.decided(running)
+                rest = replace(call, output=self._left(running))
+                yield running, (1.0, memory_over_time(running, rest, handling, view))
+
+    def review_after(self, view: EngineView) -> float:
+        """Areas shrink until a call has emitted what was predicted; from then on they grow with the context."""
+        return max(1.0, min((self._left(running) for running in view.running), default=NEVER))
+
+    def _left(self, running: Queued) -> float:
+        return max(1.0, self._lamps.decided(running)[0].output - running.emitted_tokens)
 
 
 def memory_over_time(queued: Queued, call: NextCall, handling: Handling, view: EngineView) -> float:
@@ -110,7 +146,8 @@ def memory_over_time(queued: Queued, call: NextCall, handling: Handling, view: E
     """
     costs, running = view.costs, view.running_query_tokens
     chunk = max(costs.saturation_tokens - running, 1)
-    context, missing, output = queued.context_tokens, queued.missing_tokens, call.output
+    context, output = queued.context_tokens, call.output
+    missing = queued.missing_tokens - min(1, queued.emitted_tokens)  # the token emitted last comes with the next one
     at_pause = round(context + output)
     build = costs.forward_time(chunk) * chunk
     area = build * _triangle(missing / chunk)

@@ -24,6 +24,10 @@ class PromotingOrder(QueueOrder):
         """When a session that has begun to wait is promoted if it still waits, s."""
         raise NotImplementedError
 
+    def promoted(self, queued: Queued) -> bool:
+        """Whether the session goes before all that are not, in its present call."""
+        return queued.id in self._promoted
+
     def key(self, queued: Queued, view: EngineView) -> Key:
         self._promoted.discard(queued.id)
         self._begin_wait(queued)

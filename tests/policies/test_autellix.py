@@ -6,17 +6,17 @@ import math
 
 import pytest
 
-from policies.autellix import LeastAttained
+from policies.autellix import AttainedService, LeastAttained, queue_of
 from policies.fixed import DiscardAlways
 from traces.session import Call, Pause, Session
 
 
 @pytest.mark.parametrize(
-    ("served", "level"), [(0.0, 0), (0.49, 0), (0.5, 1), (0.99, 1), (1.0, 2), (2.0, 3), (31.9, 6), (1e6, 7)]
+    ("served", "queue"), [(0.0, 1), (0.49, 1), (0.5, 2), (0.99, 2), (1.0, 3), (2.0, 4), (31.9, 7), (1e6, 8)]
 )
-def test_each_queue_takes_twice_as_much_service_as_the_one_before(served, level):
+def test_each_queue_takes_twice_as_much_service_as_the_one_before(served, queue):
     """Queues end at 0.5, 1, 2, 4, 8, 16 and 32 s; the eighth is the last."""
-    assert LeastAttained().level(served) == level
+    assert queue_of(served, quantum=0.5, queues=8) == queue
 
 
 def test_within_a_queue_the_first_to_be_ready_goes_first(queued, view):
@@ -75,6 +75,39 @@ def test_a_newcomer_overtakes_unless_the_other_has_waited_too_long(replay, beta,
     assert world.finished == pytest.approx({"a": a, "b": 2.6, "c": c}, rel=1e-9)
 
 
-def test_impossible_parameters_are_refused():
+def test_a_quantum_is_as_long_as_its_queue_is_wide(view):
+    """Queues end at 0.5, 1, 2 and 4 s."""
+    assert [AttainedService().quantum_of(queue, view()) for queue in (1, 2, 3, 4)] == [0.5, 0.5, 1.0, 2.0]
+
+
+LONG = Session("long", 0.0, 10, (Call(6),))
+SHORT = Session("short", 1.2, 10, (Call(2),))
+
+
+def test_a_newcomer_stops_a_call_whose_quantum_is_over(replay):
+    """One at a time: 10 tokens of prompt take 1.1 s, each further token 1.01 s.
+
+    LONG emits at 1.1 and 2.11, when it has run for more than the 2 s of queue 1 and falls to queue 2. SHORT, there
+    since 1.2 and in queue 1, has it stop: 1.1 + 1.01 s, to 4.22. LONG goes on without a prefill: 4 tokens, to 8.26.
+    """
+    world = replay([LONG, SHORT], DiscardAlways(), order=AttainedService(quantum=2.0), max_running=1)
+    assert world.finished == pytest.approx({"long": 8.26, "short": 4.22}, rel=1e-9)
+
+
+@pytest.mark.parametrize(("beta", "late"), [(math.inf, 5.32), (0.5, 7.34)])
+def test_who_has_waited_beta_times_as_long_as_it_was_served_rises_to_the_first_queue(replay, beta, late):
+    """As above, and LATE comes at 3.5: queue 1, before LONG in queue 2. So it runs from 4.22 to 5.32, and LONG's last
+    four tokens take until 9.36.
+
+    With beta = 0.5 LONG, served 2.11 s by 2.11, rises at 2.11 + 1.055, taken up at 3.21: it stands in queue 1 before
+    LATE, emits at 5.23 and 6.24, and has again run for more than 2 s. LATE: 6.24 to 7.34. LONG's last two tokens: 9.36.
+    """
+    order = AttainedService(quantum=2.0, beta=beta)
+    world = replay([LONG, SHORT, Session("late", 3.5, 10, (Call(1),))], DiscardAlways(), order=order, max_running=1)
+    assert world.finished == pytest.approx({"long": 9.36, "short": 4.22, "late": late}, rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [AttainedService, LeastAttained])
+def test_impossible_parameters_are_refused(order):
     with pytest.raises(ValueError, match="quantum is in seconds"):
-        LeastAttained(quantum=0.0)
+        order(quantum=0.0)

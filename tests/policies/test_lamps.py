@@ -6,7 +6,7 @@ import pytest
 
 from policies.contract import Discard, NextCall, Preserve, Swap
 from policies.fixed import PreserveAlways
-from policies.lamps import Handling, Lamps, SmallestMemory, memory_over_time
+from policies.lamps import Handling, Lamps, SmallestMemory, SmallestRemainingMemory, memory_over_time
 from policies.predictors import CallOracle, KindMean
 from traces.session import Call, Pause, Session
 
@@ -103,6 +103,21 @@ def test_a_short_request_overtakes_one_with_a_long_pause_until_it_starves(replay
     order = SmallestMemory(starving_after=starving)
     world = replay([X, LONG, SHORT], Lamps(CallOracle()), order=order, max_running=1)
     assert world.calls("long", "finished_at")[0] == pytest.approx(long)
+
+
+A, B = Session("a", 0.0, 50, (Call(5),)), Session("b", 0.5, 10, (Call(1),))
+
+
+@pytest.mark.parametrize(
+    ("order", "finished"),
+    [(SmallestMemory, {"a": 5.54, "b": 6.64}), (SmallestRemainingMemory, {"a": 6.64, "b": 2.6})],
+)
+def test_only_the_preempting_order_stops_a_call_whose_remaining_area_is_larger(replay, order, finished):
+    """One at a time. At 1.5 a has 51 tokens, 4 of 5 to come: 1.02 * (51 * 4 + 10) = 218.28. b's prefill and its token:
+    1.99 * 99 + 1.02 * (10 + 1) = 208.23. So b has a stop, from 1.5 to 2.6, and a's last four tokens take until 6.64.
+    """
+    world = replay([A, B], Lamps(CallOracle()), order=order(starving_after=100.0), max_running=1)
+    assert world.finished == pytest.approx(finished, rel=1e-9)
 
 
 def test_the_handling_is_what_happens(replay):

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from policies.autellix import AttainedService
 from policies.contract import EVERY_ITERATION, NEVER, EngineView, Key, PreemptiveOrder, Queued, QueueOrder
 from policies.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
 from policies.orders import FirstCome
@@ -127,5 +128,6 @@ PREEMPTIVE: list[Callable[[], QueueOrder]] = [
     ShortestRemaining,
     partial(MultiLevelQueue, promote_after=2.0),
     partial(MultiLevelQueue, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
+    partial(AttainedService, quantum=0.3, beta=0.7),
 ]
 ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome, *PREEMPTIVE]

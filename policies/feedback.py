@@ -1,0 +1,151 @@
+"""Multi-level feedback queues: who has run for its quantum falls, who has waited too long rises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from policies.contract import NEVER, EngineView, Key, PreemptiveOrder, Queued
+
+_EARLY = 1e-6
+"""Share of a quantum by which the order is asked before it ends, so that rounding hides no end."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a session is: its queue, 1 being the first, since when, and how long it had run by then."""
+
+    level: int
+    since: float
+    served: float
+
+
+class FeedbackQueues(PreemptiveOrder):
+    """Sessions stand in queues, of which lower ones go first; within one by the time at which they joined it.
+
+        join   the queue ``joins`` says
+        fall   from p to p + falls_by, when a session has run for the quantum of p since it joined p
+        rise   to 1, when it is ``due``
+
+    Contexts leave the GPU and come back by their estimated next scheduled time (arXiv 2305.05920):
+
+        ENST(i) = min( time until i is due, T_execute(i) )
+        T_execute(i) = 1/B · sum of q_k over the queues k from j's to the one before i's, for all j in queues before i's
+
+    with B the most sessions that may run at once.
+
+    Args:
+        queues: how many there are; in the last one a quantum never ends.
+        falls_by: queues that a session falls at the end of its quantum.
+    """
+
+    def __init__(self, queues: int, falls_by: int) -> None:
+        self.queues = queues
+        self.falls_by = falls_by
+        self._ends: list[float] = []  # of the quanta, as rounding lets them be seen
+        self._places: dict[str, _Place] = {}
+        self._looks: list[tuple[float, int, Queued]] = []  # when one may be due, each at most once
+        self._looked_for: set[str] = set()
+        self._looks_made = 0
+
+    def joins(self, queued: Queued, view: EngineView) -> int:
+        """The queue in which a session begins when it becomes ready, from 1."""
+        raise NotImplementedError
+
+    def quantum_of(self, level: int, view: EngineView) -> float:
+        """q_level, s."""
+        raise NotImplementedError
+
+    def due(self, queued: Queued, now: float) -> float:
+        """When a session will have waited long enough, if it runs until ``now`` at least or waits on, s."""
+        raise NotImplementedError
+
+    # ---- joining, falling, rising
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        """A session joins: at its arrival, and after each pause."""
+        return self.join(queued, self.joins(queued, view), view)
+
+    def join(self, queued: Queued, level: int, view: EngineView) -> Key:
+        """A ready session stands at the tail of a queue from now on."""
+        self._places[queued.id] = _Place(min(level, self.queues), view.now, queued.served(view.now))
+        return self.stay(queued, view)
+
+    def stay(self, queued: Queued, view: EngineView) -> Key:
+        """It stands where it stood; unless that is the first queue, somebody looks when it is due."""
+        place = self._places[queued.id]
+        if place.level > 1:
+            self._look(queued, self.due(queued, view.now))
+        return place.level, place.since
+
+    def has_place(self, queued: Queued) -> bool:
+        """Whether the session has joined a queue before."""
+        return queued.id in self._places
+
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        """Who has used up its quantum falls; who has waited too long rises."""
+        now = view.now
+        for queued, left in self._running(view):
+            if left <= 0:
+                yield queued, self.join(queued, self._places[queued.id].level + self.falls_by, view)
+        while self._looks and self._looks[0][0] <= now:
+            queued = heappop(self._looks)[2]
+            self._looked_for.discard(queued.id)
+            if not queued.ready or self._places[queued.id].level == 1:
+                continue
+            due = self.due(queued, now)
+            if due <= now:
+                yield queued, self.join(queued, 1, view)
+            else:
+                self._look(queued, due)
+
+    def _running(self, view: EngineView) -> list[tuple[Queued, float]]:
+        """Who runs, each with the seconds that are left of its quantum."""
+        now, places = view.now, self._places
+        if not self._ends:
+            self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
+        ends = self._ends
+        return [
+            (queued, ends[place.level - 1] - (queued.served(now) - place.served))
+            for queued in view.running
+            for place in (places[queued.id],)
+        ]
+
+    def _look(self, queued: Queued, at: float) -> None:
+        """Look at a ready session then; nobody is waited for twice."""
+        if queued.id not in self._looked_for and at < NEVER:
+            self._looked_for.add(queued.id)
+            self._looks_made += 1
+            heappush(self._looks, (at, self._looks_made, queued))
+
+    def review_at(self, view: EngineView) -> float:
+        """The next end of a quantum, or of a wait."""
+        ends = view.now + min((left for _, left in self._running(view)), default=NEVER)
+        return min(ends, self._looks[0][0]) if self._looks else ends
+
+    # ---- estimated next scheduled time
+
+    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+        """By ENST; ties stay in the order of the queues."""
+        execute = self.execution_times(view)
+        now = view.now
+
+        def next_turn(queued: Queued) -> float:
+            return min(max(0.0, self.due(queued, now) - now), execute[self._places[queued.id].level])
+
+        return sorted(waiting, key=next_turn)
+
+    def execution_times(self, view: EngineView) -> dict[int, float]:
+        """T_execute of the sessions of each queue that has any, s."""
+        counts: dict[int, int] = {}
+        for queued in (*view.running, *view.waiting):
+            level = self._places[queued.id].level
+            counts[level] = counts.get(level, 0) + 1
+        batch = view.most_running
+        times, before, seconds, last = {}, 0, 0.0, 1
+        for level in sorted(counts):
+            seconds += before * sum(self.quantum_of(k, view) for k in range(last, level))
+            times[level] = seconds / batch
+            before, last = before + counts[level], level
+        return times
