@@ -301,8 +301,8 @@ class QueueOrder:
         raise NotImplementedError
 
     def on_preempt(self, preempted: Queued, view: EngineView) -> None:
-        """A session that ran must wait again, since ``preempted.waits_since``; its key stands. A preemptive order is
-        not told. For orders that watch who waits."""
+        """A session that ran must wait again, since ``preempted.waits_since``; its key stands. For orders that watch
+        who waits."""
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         """A session has left for good. For orders that remember."""

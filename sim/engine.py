@@ -85,9 +85,8 @@ class Engine:
             self.precedence = Precedence(order, self.counsel.view)
             self.seating = Seating(settings, self.token_budget, self.precedence, self.contexts, self.queues, self.room)
         self.turns = turns_of(order, self.counsel.view)
-        self.batching = Batching(
-            settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, self.turns
-        )
+        asks = self.turns or self.precedence
+        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, asks)
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -357,5 +356,6 @@ class Engine:
             self.queues.withdraw(last)
         self.contexts.keep_only(last, 0)
         self.queues.wait(last)
-        if ran and self.turns is not None:
-            self.turns.preempted(last)
+        order = self.turns or self.precedence
+        if ran and order is not None:
+            order.preempted(last)

@@ -162,6 +162,7 @@ class Seating:
         if math.isnan(live.waits_since):
             live.interrupt(now)
             live.preemptions += 1
+            self._precedence.preempted(live)
         self._queues.wait(live)
 
     # ---- memory

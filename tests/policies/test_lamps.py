@@ -120,6 +120,17 @@ def test_only_the_preempting_order_stops_a_call_whose_remaining_area_is_larger(r
     assert world.finished == pytest.approx(finished, rel=1e-9)
 
 
+def test_a_call_that_was_stopped_starves_like_one_that_never_ran(replay):
+    """A prompt of 5 and two tokens: 1.99 * 99 + 1.02 * (5 * 2 + 3) = 210.27 < 218.28, so b has a stop at 1.5.
+
+    a has waited 1 s at 2.5 and goes first from 2.55 on, when b has its first token; b's second comes after a's four.
+    """
+    b = Session("b", 1.0, 5, (Call(2),))
+    order = SmallestRemainingMemory(starving_after=1.0)
+    world = replay([A, b], Lamps(CallOracle()), order=order, max_running=1)
+    assert world.finished == pytest.approx({"a": 6.59, "b": 7.60}, rel=1e-9)
+
+
 def test_the_handling_is_what_happens(replay):
     """Predicted rightly, alone: preserve 60 * 51 = 3060; swap 2 * 51 / 200 * 51 = 26.01; discard 1.51 * 51 = 77.01."""
     world = replay([LONG], Lamps(CallOracle()), order=SmallestMemory(), swap_budget="unlimited")
