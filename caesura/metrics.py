@@ -11,6 +11,8 @@ from the end of the input to the complete answer.
   released benchmark does;
 - TTFT: f - a; after a pause: first token of the call minus the answer's arrival (``resume_ttft``);
 - TPOT: (e - f - D) / (n - 1) for n > 1; E2EL, also called JCT: e - a.
+
+Of a session of several samples n is the length of one of them; total tokens and throughput count all.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def summarize(
     done = np.array([one == "finished" for one in status], dtype=bool)
     duration = totals["end_time"]
     tokens_in = int(_floats(sessions["prompt_tokens"])[done].sum())
-    tokens_out = int(_floats(sessions["output_tokens"])[done].sum())
+    samples = _floats(sessions.get("samples", np.ones(len(status))))
+    tokens_out = int((samples * _floats(sessions["output_tokens"]))[done].sum())
     later = _floats(calls["call"]) > 0
     summary: dict[str, Any] = {
         "num_prompts": len(status) + turned_away,

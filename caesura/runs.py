@@ -140,6 +140,7 @@ def make_run(setup: Setup, system: System, load: float, seed: int) -> Run:
         too_long=experiment.workload.too_long,
         max_context=max_context(setup),
         seed=seed,
+        samples=experiment.workload.samples,
     )
     config = resolved(setup, [system], load, [seed])
     trace = setup.trace

@@ -69,6 +69,12 @@ class Workload(Strict):
     )
     arrivals: Arrivals
     duration: PositiveSeconds = Field(default=600.0, description="sessions arrive for this long")
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        strict=True,
+        description="samples or beams that every call decodes from its context; as the trace says when left out",
+    )
     too_long: Literal["cut", "reject"] = Field(
         default="cut", description="what happens to a session that outgrows the model's context"
     )

@@ -40,6 +40,7 @@ class WorkloadSpec:
         too_long: what becomes of sessions that outgrow ``max_context`` tokens.
         max_context: None for no limit.
         seed: fixes every draw.
+        samples: of every session; None leaves them as the trace says.
     """
 
     trace: str | Path | GeneratedTrace
@@ -49,6 +50,7 @@ class WorkloadSpec:
     too_long: TooLong
     max_context: int | None
     seed: int
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def make_sessions(spec: WorkloadSpec) -> Sessions:
         sessions = draw_workload(_trace(spec.trace, spec.seed), process, spec.duration, spec.seed)
     if not sessions:
         raise UserError(f"no session arrives within {spec.duration:g} s at load {spec.load:g}; raise one of them")
+    if spec.samples is not None:
+        sessions = [replace(session, samples=spec.samples) for session in sessions]
     if spec.max_context is None:
         return Sessions(tuple(sessions))
     limited = fit(sessions, spec.max_context, spec.too_long)

@@ -20,6 +20,7 @@ from profiler.backend.swap import Job
 from profiler.prompts import common_beginning
 from sim.costs import CostModel
 from sim.engine import Engine
+from sim.errors import UnsupportedSession
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
@@ -49,6 +50,10 @@ class BlockFollower:
     def kept(self, live: LiveSession) -> None:
         """Free what the context no longer holds."""
         self._tables.keep(live.session.id, live.resident, live.offloaded)
+
+    def joined(self, live: LiveSession) -> None:
+        """No session of several samples gets here."""
+        raise AssertionError(live)
 
     def begun(self, copy: Copy) -> None:
         """Take block ids and start the copy."""
@@ -191,6 +196,8 @@ class Server:
                 self._leave(live, at)
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
+            if session.samples > 1:
+                raise UnsupportedSession(f"session {session.id} uses 'samples', which the backend does not serve yet")
             self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
             live = self.engine.submit(session, session.arrival)
             self._recorder.arrived(live)

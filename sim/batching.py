@@ -54,8 +54,8 @@ class Batching:
         if decoding:
             self._contexts.claim(decoding.blocks_needed())
             plan.decoding = True
-            plan.batch.decode_sessions = len(decoding)
-            plan.batch.decode_context = decoding.resident_tokens + len(decoding)
+            plan.batch.decode_sessions = decoding.seats
+            plan.batch.decode_context = decoding.read_tokens + decoding.seats
 
     def prefill(self, plan: Plan) -> None:
         """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""
@@ -92,6 +92,8 @@ class Batching:
         while queues.waiting and queues.running < queues.most_running:
             live = queues.waiting[0][1]
             found, whole = self._contexts.found(live)
+            if live.samples > 1 and not queues.seats_for(live):
+                return
             if self._chunk_tokens(live, plan, found) == 0 or self._withheld(live, plan):
                 return
             self._room.spared = live
@@ -112,7 +114,7 @@ class Batching:
         Paused contexts give way for it as for an admission, except by copies beside the batch: those end too late.
         """
         self._room.open_budget(lambda: 0.0)
-        need = self._contexts.blocks(live.context) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
+        need = self._contexts.lacking(live) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
         return self._contexts.begin_over(live, tokens) if self._room.make(need, False, live.session.id) else None
 
     def _withheld(self, live: LiveSession, plan: Plan) -> bool:
@@ -122,15 +124,25 @@ class Batching:
     def _chunk_tokens(self, live: LiveSession, plan: Plan, found: int = 0) -> int:
         """Missing tokens, ``found`` ones left out, that this iteration may compute for ``live``; 0 for none."""
         left, missing = self._token_budget - plan.batch.query_tokens, live.missing - found
+        if live.fork:
+            return self._tokens_of_branches(live, missing, left, not plan.chunks)
         if self._settings.chunked_prefill:
             return min(missing, max(left, 0))
         return missing if missing <= left or not plan.chunks else 0
+
+    def _tokens_of_branches(self, live: LiveSession, missing: int, left: int, alone: bool) -> int:
+        """The same of a branch set that is computed again: tokens of each branch, of which ``left`` are for all."""
+        start = live.context - missing
+        if not self._settings.chunked_prefill:
+            return missing if live.queries(start, missing) <= left or alone else 0
+        shared = max(0, live.fork - start)
+        return min(missing, max(left, 0) if left <= shared else shared + (left - shared) // live.samples)
 
     def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
         start = live.resident
         self._contexts.claim(self._contexts.growth(live, tokens))
         plan.chunks.append(Chunk(live, start, tokens, max(0, min(start + tokens, live.peak) - start)))
-        plan.batch.add_chunk(start, tokens)
+        plan.batch.add_missing(live, start, tokens)
         if math.isnan(live.scheduled_at):
             live.scheduled_at = plan.now
             plan.started.append(live)
@@ -171,12 +183,12 @@ class Batching:
         self._room.settle_budget()
         if self._settings.recompute_swapped_when_idle and not queues.waiting:
             self._recompute_first_swapped()
-        arriving = sum(1 for live in queues.swapped if live.copy is not None)
+        arriving = sum(live.samples for live in queues.swapped if live.copy is not None)
         for live in sorted(queues.swapped, key=by_key):
             if live.copy is not None:
                 continue
             need = self._contexts.lacking(live)
-            if queues.running + arriving >= queues.most_running or not self._room.make(need, False, live.session.id):
+            if not queues.seats_for(live, arriving) or not self._room.make(need, False, live.session.id):
                 return
             copy = self._room.begin_in(live)
             if copy is None:
@@ -184,7 +196,7 @@ class Batching:
             if copy.blocking:
                 self._arrive(copy, plan)
             else:
-                arriving += 1
+                arriving += live.samples
 
     def _arrive(self, copy: Copy, plan: Plan) -> None:
         """A blocking copy in is done before the batch computes: its session computes in the same iteration."""

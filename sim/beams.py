@@ -1,20 +1,18 @@
 """Several beams or samples from one prompt: what three layouts of the KV cache hold, and the batch that each allows.
 
 A closed-form account of static batches, as the Segment KV cache was published with (arXiv 2401.05391): all requests of
-a batch have the same lengths, begin together and end together. The engine is not involved: it does not serve sessions
-with several samples yet.
+a batch have the same lengths, begin together and end together. The engine, which serves such sessions as they come and
+go, is not involved (``sim.branches``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from sim.branches import Layout
 from sim.costs import CostModel
 from sim.memory import blocks_for
 from sim.plan import Batch
-
-Layout = Literal["contiguous", "paged-sharing", "segment"]
 
 
 @dataclass(frozen=True)

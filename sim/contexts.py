@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sim.branches import BranchBlocks, Layout
 from sim.live import LiveSession, State
 from sim.memory import BlockPool, blocks_for
 from sim.plan import Copy, Direction
 from sim.prefixes import Prefixes
+from traces.session import Session
 
 
 class Witness(Protocol):
@@ -19,6 +21,9 @@ class Witness(Protocol):
 
     def kept(self, live: LiveSession) -> None:
         """All but its present resident and offloaded tokens was forgotten."""
+
+    def joined(self, live: LiveSession) -> None:
+        """A call of several samples has ended: all but the first is forgotten."""
 
     def begun(self, copy: Copy) -> None:
         """A copy begins. A blocking one has ended for the accounts before anything else is done."""
@@ -38,11 +43,19 @@ class Contexts:
         flying: copies under way beside the batch, in the order in which they began.
         copying_blocks: GPU blocks that a copy is reading or filling, here or from another replica.
         prefixes: the leading blocks that contexts share; None if they keep to themselves.
+        branches: the blocks of several samples of one context.
         losses: how often a context lost tokens, on the GPU or the host.
         witness: told of every change, if there is one.
     """
 
-    def __init__(self, gpu_blocks: int, host_blocks: int, block_size: int, prefix_sharing: bool = False) -> None:
+    def __init__(
+        self,
+        gpu_blocks: int,
+        host_blocks: int,
+        block_size: int,
+        prefix_sharing: bool = False,
+        sample_layout: Layout = "paged-sharing",
+    ) -> None:
         self.gpu = BlockPool(gpu_blocks)
         self.host = BlockPool(host_blocks)
         self.block_size = block_size
@@ -51,6 +64,7 @@ class Contexts:
         self.claimed = 0
         self.flying: dict[Copy, None] = {}
         self.prefixes = Prefixes(self.gpu, block_size) if prefix_sharing else None
+        self.branches = BranchBlocks(sample_layout, block_size)
         self._idle_private = 0
         self._uses = 0  # counts the ends of uses: the time by which blocks are least recently used
         self.copying_blocks = 0
@@ -61,13 +75,27 @@ class Contexts:
         """Blocks that hold ``tokens`` tokens of one context."""
         return blocks_for(tokens, self.block_size)
 
+    def held_by(self, live: LiveSession) -> int:
+        """GPU blocks of a context, those that it shares with others included."""
+        return self.branches.blocks(live, live.resident) if live.fork else blocks_for(live.resident, self.block_size)
+
+    def blocks_at(self, live: LiveSession, resident: int) -> int:
+        """GPU blocks of a context in its call once ``resident`` tokens, of each branch, are resident."""
+        return self.branches.blocks(live, resident) if live.samples > 1 else blocks_for(resident, self.block_size)
+
+    def most_blocks(self, session: Session) -> int:
+        """GPU blocks that a session holds at most, if it holds its whole context."""
+        return self.branches.most_blocks(session) if session.samples > 1 else self.blocks(session.max_context)
+
     def growth(self, live: LiveSession, tokens: int) -> int:
         """GPU blocks that ``tokens`` more resident tokens would take."""
-        return self.blocks(live.resident + tokens) - self.blocks(live.resident)
+        if live.samples > 1:
+            return self.blocks_at(live, live.resident + tokens) - self.held_by(live)
+        return blocks_for(live.resident + tokens, self.block_size) - blocks_for(live.resident, self.block_size)
 
     def lacking(self, live: LiveSession) -> int:
         """GPU blocks that a context still takes until all of it is resident."""
-        return self.blocks(live.context) - self.blocks(live.resident)
+        return self.blocks_at(live, live.context) - self.held_by(live)
 
     @property
     def idle_blocks(self) -> int:
@@ -87,6 +115,18 @@ class Contexts:
         if self.prefixes is not None:
             self.prefixes.take_found(live)
             self._index(live)
+
+    def branch(self, live: LiveSession) -> None:
+        """A session of several samples begins to compute for its call: the blocks that the layout wants are claimed."""
+        live.fork = live.context
+
+    def join_branches(self, live: LiveSession) -> None:
+        """A call of several samples has ended: the first stays in the context, the others' blocks are free."""
+        held = self.held_by(live)
+        live.fork = 0
+        self.gpu.give(held - self.held_by(live))
+        if self.witness is not None:
+            self.witness.joined(live)
 
     def computed(self, live: LiveSession) -> None:
         """Missing tokens of a context have come to be on the GPU: others may find them."""
@@ -112,7 +152,7 @@ class Contexts:
         assert live.copy is None, live
         if idle != live.idle:
             live.idle = idle
-            private = self.blocks(live.resident) - live.shared
+            private = self.held_by(live) - live.shared
             self._idle_private += private if idle else -private
             if self.prefixes is not None:
                 self.prefixes.set_idle(live, idle)
@@ -146,7 +186,8 @@ class Contexts:
             self._lost(live)
         kept = min(resident, self.blocks(tokens) * self.block_size)
         if kept < resident:
-            freed = self.blocks(resident) - self.blocks(kept) - self._unshare(live, self.blocks(kept))
+            stays = self.branches.blocks(live, kept) if live.fork else self.blocks(kept)
+            freed = self.held_by(live) - stays - self._unshare(live, self.blocks(kept))
             self.gpu.give(freed)
             self._lost(live)
             self._idle_private -= freed if live.idle else 0
@@ -184,8 +225,11 @@ class Contexts:
 
     def begin_out(self, live: LiveSession, keep: int, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the resident tail beyond ``keep`` tokens to the host: as many whole blocks as ``most_blocks``
-        and the host's free blocks allow. None if that is none. Blocks that others hold too stay."""
+        and the host's free blocks allow. None if that is none. Blocks that others hold too stay, and so do branch sets
+        in the middle of their call."""
         assert live.copy is None and live.group is None, live
+        if live.fork:
+            return None
         held = self.blocks(live.resident)
         stays = self.blocks(min(keep, live.resident))
         if live.prefixes is not None:
@@ -227,11 +271,11 @@ class Contexts:
     def pin(self, live: LiveSession) -> None:
         """Another replica reads this context: nobody else may touch it until ``unpin``."""
         self.set_idle(live, False)
-        self.copying_blocks += self.blocks(live.resident) - live.shared
+        self.copying_blocks += self.held_by(live) - live.shared
 
     def unpin(self, live: LiveSession) -> None:
         """The context has been read, or will not be."""
-        self.copying_blocks -= self.blocks(live.resident) - live.shared
+        self.copying_blocks -= self.held_by(live) - live.shared
 
     def _begin(self, copy: Copy) -> None:
         copy.live.copy = copy
@@ -285,7 +329,7 @@ class Contexts:
         Raises:
             AssertionError: a count is off.
         """
-        resident = sum(self.blocks(live.resident) - live.shared for live in inside)
+        resident = sum(self.held_by(live) - live.shared for live in inside)
         shared = 0 if self.prefixes is None else self.prefixes.check(inside)
         offloaded = sum(self.blocks(live.offloaded) for live in inside)
         inwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.IN)
@@ -294,9 +338,9 @@ class Contexts:
         assert self.gpu.used == gpu, (self.gpu.used, resident, shared, inwards, self.claimed)
         assert self.host.used == offloaded + outwards, (self.host.used, offloaded, outwards)
         assert 0 <= self.gpu.used <= self.gpu.capacity and 0 <= self.host.used <= self.host.capacity
-        idle = sum(self.blocks(live.resident) - live.shared for live in inside if live.idle)
+        idle = sum(self.held_by(live) - live.shared for live in inside if live.idle)
         assert self._idle_private == idle - outwards, (self._idle_private, idle, outwards)
-        read = sum(self.blocks(live.resident) - live.shared for live in inside if live.state is State.DEPARTING)
+        read = sum(self.held_by(live) - live.shared for live in inside if live.state is State.DEPARTING)
         assert self.copying_blocks == inwards + outwards + read
         assert set(self.held) == {live for live in inside if live.idle and live.resident}
         assert set(self.away) == {live for live in inside if live.idle and live.offloaded}

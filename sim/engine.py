@@ -73,7 +73,9 @@ class Engine:
         budget = settings.token_budget
         self.token_budget = costs.saturation_tokens if budget == "saturation" else budget
         self.emitted_tokens = 0
-        self.contexts = Contexts(gpu_blocks, host_blocks, settings.block_size, settings.prefix_sharing)
+        self.contexts = Contexts(
+            gpu_blocks, host_blocks, settings.block_size, settings.prefix_sharing, settings.sample_layout
+        )
         # never more sessions than the budget has tokens, so that every decoder fits
         most_running = min(settings.max_running, self.token_budget)
         self.precedence: Precedence | None = None
@@ -115,15 +117,15 @@ class Engine:
 
     def too_large(self, session: Session) -> str:
         """Why this engine could never serve a session to its end; empty if it could."""
-        need, blocks = (
-            self.contexts.blocks(session.max_context) + self.room.watermark_blocks,
-            self.contexts.gpu.capacity,
-        )
+        need, blocks = self.contexts.most_blocks(session) + self.room.watermark_blocks, self.contexts.gpu.capacity
+        if session.samples > self.queues.most_running:
+            return f"it decodes {session.samples} samples at once; at most {self.queues.most_running} sequences may run"
+        if need <= blocks:
+            return ""
+        each = f" in each of {session.samples} samples" if session.samples > 1 else ""
         return (
-            f"its context grows to {session.max_context} tokens, {need} blocks with the watermark; "
+            f"its context grows to {session.max_context} tokens{each}, {need} blocks with the watermark; "
             f"the GPU pool has {blocks}"
-            if need > blocks
-            else ""
         )
 
     def resume(self, live: LiveSession, now: float) -> bool:
@@ -254,11 +256,11 @@ class Engine:
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes and decoding:
-            batch = Batch(len(decoding), decoding.resident_tokens + len(decoding))
+            batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats)
         elif not plan.computes and self.queues.prefilling:
             batch = Batch()
             first = min(self.queues.prefilling, key=by_key)
-            batch.add_chunk(first.resident, min(first.missing, self.token_budget))
+            batch.add_missing(first, first.resident, min(first.missing, self.token_budget))
         return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
 
     def wakes_at(self) -> float:
@@ -282,13 +284,15 @@ class Engine:
         outcome = Outcome()
         self.contexts.gpu.take(plan.growth[plan.iterations - 1])
         if plan.decoding:
-            self.emitted_tokens += len(self.queues.decoding) * plan.iterations
+            self.emitted_tokens += self.queues.decoding.seats * plan.iterations
             outcome.ended.extend(self.queues.decoding.advance(plan.iterations))
         for chunk in plan.chunks:
             live = chunk.live
+            if live.samples > 1 and not live.fork:
+                self.contexts.branch(live)
             live.resident += chunk.tokens * plan.iterations
             live.missing -= chunk.tokens * plan.iterations
-            live.recomputed += chunk.recomputed
+            live.recomputed += live.queries(chunk.start, chunk.recomputed)
             self.contexts.computed(live)
             if live.missing == 0:
                 self._emit_first(live, outcome)
@@ -301,8 +305,8 @@ class Engine:
         assert live.offloaded == 0, live  # INV-3
         live.missing = 1
         live.emitted += 1
-        self.emitted_tokens += 1
-        del self.queues.prefilling[live]
+        self.emitted_tokens += live.samples
+        self.queues.end_prefill(live)
         if live.emitted == 1:
             outcome.first_tokens.append(live)
         left = live.call.output - live.emitted
@@ -317,6 +321,8 @@ class Engine:
         live.emitted_total += live.emitted
         live.inferred += live.emitted if live.infers else 0
         live.peak = max(live.peak, live.resident)
+        if live.fork:
+            self.contexts.join_branches(live)
         if live.call.pause is None:
             self._finish(live)
             outcome.finished.append(live)

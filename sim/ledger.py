@@ -53,7 +53,7 @@ class Ledger:
         computes = 1.0 - waits
         recomputes = self.lengthened(plan) * computes
         own = sum(
-            contexts.blocks(chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
+            contexts.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
             for chunk in plan.chunks
             if chunk.recomputed
         )

@@ -44,7 +44,8 @@ class LiveSession:
     """State of one session. Its context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the
     host, then ``missing`` tokens to compute.
 
-    While the session decodes, its lengths follow from the decode group's counter and nothing is written here.
+    While the session decodes, its lengths follow from the decode group's counter and nothing is written here. In a call
+    of several samples, lengths are those of one of its branches: all have as many tokens (``sim.branches``).
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class LiveSession:
         "copy",
         "emitted_total",
         "entered",
+        "fork",
         "group",
         "idle",
         "inferred",
@@ -83,6 +85,7 @@ class LiveSession:
         "recomputed",
         "resumed",
         "runs_since",
+        "samples",
         "scheduled_at",
         "serial",
         "served_s",
@@ -109,6 +112,8 @@ class LiveSession:
         self.emitted_total = 0
         self.carried = 0  # context tokens with which it came from another replica
         self.inferred = 0  # of them in inferences from a prompt that was not complete
+        self.samples = session.samples
+        self.fork = 0  # while a call of several samples computes: the context tokens that they share
         self.group: DecodeGroup | None = None
         self.joined = 0  # the group's tick then
         self.joining = 0  # the group's number for it
@@ -246,6 +251,13 @@ class LiveSession:
     def context_when_resumed(self, now: float) -> int:
         """Context tokens once the answer to the pause under way has joined at ``now``."""
         return self.kept() + self.next_call(now)[1]
+
+    def queries(self, start: int, tokens: int) -> int:
+        """Tokens computed when each branch computes ``tokens`` after its first ``start``; shared ones count once."""
+        if not self.fork:
+            return tokens
+        shared = max(0, min(start + tokens, self.fork) - start)
+        return shared + self.samples * (tokens - shared)
 
     @property
     def infers(self) -> bool:

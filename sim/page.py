@@ -118,6 +118,9 @@ class Page:
             if last is None or (last.resident, last.offloaded) != (live.resident, live.offloaded):
                 self.note(self._engine.now, "dropped", live)
 
+    def joined(self, live: LiveSession) -> None:
+        """A call of several samples has ended; that the others go then goes without saying."""
+
     def begun(self, copy: Copy) -> None:
         """A copy begins."""
         if self.follows(copy.live):
@@ -184,7 +187,7 @@ class Page:
 
     def _book_memory(self, live: LiveSession, seconds: float, resting: bool) -> None:
         contexts, copy = self._engine.contexts, live.copy
-        held, copying = contexts.blocks(live.resident), copy.blocks if copy is not None else 0
+        held, copying = contexts.held_by(live), copy.blocks if copy is not None else 0
         if live.state is State.DEPARTING:
             held, copying = 0, held
         elif copy is not None and copy.direction is Direction.OUT:
@@ -203,7 +206,7 @@ class Page:
 
     def _book_recompute(self, chunk: Chunk, plan: Plan, seconds: float, lengthened: float) -> None:
         def own(one: Chunk) -> float:
-            return self._engine.contexts.blocks(one.start + one.tokens) * one.recomputed / one.tokens
+            return self._engine.contexts.blocks_at(one.live, one.start + one.tokens) * one.recomputed / one.tokens
 
         others = self._running() - sum(own(one) for one in plan.chunks)
         share = chunk.recomputed / sum(one.recomputed for one in plan.chunks)
@@ -224,8 +227,8 @@ class Page:
             self._hear_decisions(live)
             span.update(begin=begin, waited_s=0.0, tokens=0, recomputed_tokens=0, iterations=0, computing_s=0.0)
         span["waited_s"] += self._wait(live)
-        span["tokens"] += chunk.tokens
-        span["recomputed_tokens"] += chunk.recomputed
+        span["tokens"] += live.queries(chunk.start, chunk.tokens)
+        span["recomputed_tokens"] += live.queries(chunk.start, chunk.recomputed)
         span["iterations"] += 1
         span["computing_s"] += end - begin
         span["until"] = end

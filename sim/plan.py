@@ -48,7 +48,7 @@ class Chunk:
     Attributes:
         live: whose context.
         start: resident tokens before.
-        tokens: tokens computed.
+        tokens: tokens computed, of each branch where there are several.
         recomputed: how many of them had been computed before.
     """
 
@@ -68,6 +68,17 @@ class Batch:
     prefill_tokens: int = 0
     prefill_context: int = 0
     prefill_pairs: int = 0
+
+    def add_missing(self, live: LiveSession, start: int, tokens: int) -> None:
+        """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
+        if not live.fork or start + tokens <= live.fork:
+            self.add_chunk(start, tokens)
+            return
+        shared = max(0, live.fork - start)
+        if shared:
+            self.add_chunk(start, shared)
+        for _ in range(live.samples):
+            self.add_chunk(start + shared, tokens - shared)
 
     @property
     def query_tokens(self) -> int:
@@ -127,7 +138,7 @@ class Plan:
         rest = Batch(self.batch.decode_sessions, self.batch.decode_context)
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
-                rest.add_chunk(chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)
+                rest.add_missing(chunk.live, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)
         return rest
 
 

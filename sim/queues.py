@@ -19,7 +19,7 @@ class Queues:
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
         departing: sessions that went on elsewhere and whose context is still being read.
-        most_running: how many sessions may run.
+        most_running: how many sessions may run, each sample counted.
         start_at_once: whether a session may run without anybody having seated it.
     """
 
@@ -30,14 +30,24 @@ class Queues:
         self.waiting: list[tuple[tuple[float, ...], LiveSession]] = []
         self.swapped: dict[LiveSession, None] = {}
         self.prefilling: dict[LiveSession, None] = {}
-        self.decoding = DecodeGroup(contexts.block_size)
+        self.decoding = DecodeGroup(contexts.block_size, contexts.branches)
+        self._prefilling_seats = 0
         self.paused: dict[LiveSession, None] = {}
         self.departing: dict[LiveSession, None] = {}
 
     @property
     def running(self) -> int:
-        """Sessions that decode or compute missing tokens."""
-        return len(self.decoding) + len(self.prefilling)
+        """Sessions that decode or compute missing tokens, each sample counted."""
+        return self.decoding.seats + self._prefilling_seats
+
+    @property
+    def several_run(self) -> bool:
+        """Whether more than one session runs."""
+        return len(self.decoding) + len(self.prefilling) > 1
+
+    def seats_for(self, live: LiveSession, taken: int = 0) -> bool:
+        """Whether a session may run with all its samples, ``taken`` places being spoken for."""
+        return self.running + taken + live.samples <= self.most_running
 
     def pause(self, live: LiveSession) -> None:
         """A call has ended; its session is in no place at present."""
@@ -61,7 +71,7 @@ class Queues:
         """
         if live.offloaded:
             self.wait_for_copy(live)
-        elif at_once and self._start_at_once and live.resident >= live.peak > 0 and self.running < self.most_running:
+        elif at_once and self._start_at_once and live.resident >= live.peak > 0 and self.seats_for(live):
             self.start(live)
         else:
             self.wait(live)
@@ -87,6 +97,12 @@ class Queues:
         live.state = State.PREFILLING
         self._contexts.set_idle(live, False)
         self.prefilling[live] = None
+        self._prefilling_seats += live.samples
+
+    def end_prefill(self, live: LiveSession) -> None:
+        """A session has nothing missing any more, or stops; it is in no place."""
+        del self.prefilling[live]
+        self._prefilling_seats -= live.samples
 
     def go_on(self, live: LiveSession) -> None:
         """A session that is in no place emits its next token in the coming iteration."""
@@ -103,7 +119,7 @@ class Queues:
         if live.group is not None:
             self.decoding.leave(live)
         else:
-            del self.prefilling[live]
+            self.end_prefill(live)
         self._contexts.set_idle(live, True)
 
     def withdraw(self, live: LiveSession) -> None:

@@ -18,7 +18,8 @@ class RunRecord:
     """Everything that a run produced. ``replica`` counts the replicas of a cluster from 0; one alone is 0.
 
     Attributes:
-        sessions: a row for each session, in the order of the workload; ``replica`` is where it was last.
+        sessions: a row for each session, in the order of the workload; ``replica`` is where it was last. ``samples`` is
+            there if any session has several; lengths are those of one sample.
         calls: a row for each call that began, replica after replica.
         timeline: a row for each replica and step of time: means of sessions by state and of GPU blocks by use.
         totals: sums over the run; ``..._token_s`` are token-seconds of GPU memory and add up to ``memory_token_s``.
@@ -74,6 +75,8 @@ def merge(parts: Iterable[Part], end: float) -> RunRecord:
     replicas = _replicas(parts, totals)
     places = [place for part in parts for place in part.places]
     sessions = _joined(parts, [part.sessions.take() for part in parts])
+    if max(sessions["samples"], default=1) == 1:
+        del sessions["samples"]
     return RunRecord(
         sessions=_ordered(sessions, sorted(range(len(places)), key=places.__getitem__)),
         calls=_joined(parts, [part.calls.take() for part in parts]),
@@ -136,6 +139,7 @@ SESSION_COLUMNS = {
     "finished_at": float,
     "input_ended_at": float,
     "prompt_tokens": int,
+    "samples": int,
     "output_tokens": int,
     "inference_tokens": int,
     "returned_tokens": int,

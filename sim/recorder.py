@@ -203,6 +203,7 @@ class Recorder:
             finished_at,
             session.input_ended,
             session.prompt + sum(pause.returned for pause in session.pauses if pause.not_before is not None),
+            session.samples,
             live.emitted_total + (0 if ended else live.emitted),
             live.inferred + (0 if ended or not live.infers else live.emitted),
             sum(pause.returned for pause in answered if pause.not_before is None),

@@ -249,7 +249,7 @@ class Replica:
         outcome = self.engine.commit(plan, now)
         self.recorder.committed(outcome, now)
         for live in outcome.ended:
-            self._sent_tokens -= live.context
+            self._sent_tokens -= live.context + (live.samples - 1) * live.emitted
         for live in outcome.paused:
             pause = live.call.pause
             assert pause is not None
@@ -280,9 +280,9 @@ class Replica:
 
     @property
     def outstanding_tokens(self) -> int:
-        """Context tokens of ready and running sessions, with what those that decode have emitted by now."""
+        """Context tokens of ready and running sessions, all samples' own among them, with what was emitted by now."""
         engine = self.engine
-        return self._sent_tokens + engine.emitted_tokens + len(engine.queues.decoding) * self._iterations_over()
+        return self._sent_tokens + engine.emitted_tokens + engine.queues.decoding.seats * self._iterations_over()
 
     @property
     def waiting_sessions(self) -> int:

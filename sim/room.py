@@ -217,7 +217,7 @@ class Room:
 
     def swap_out_waiting(self, live: LiveSession) -> bool:
         """Copy a waiting session's whole context out while the batch waits. False if the host cannot hold it."""
-        held = self._contexts.blocks(live.resident)
+        held = self._contexts.held_by(live)
         return 0 < held <= self._contexts.host.free and self._begin_out(live, 0, blocking=True)
 
     @property

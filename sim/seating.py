@@ -70,7 +70,7 @@ class Seating:
         if moved:
             queues.reorder()
         self._places = int(min(queues.most_running, self._precedence.most_running()))
-        while queues.running > self._places:
+        while queues.running > self._places and queues.several_run:
             self._stop(queues.latest_running(), now)
         for live in sorted(queues.prefilling, key=by_key):
             if live in queues.prefilling:
@@ -98,11 +98,13 @@ class Seating:
                 yield live
 
     def _full_before(self, live: LiveSession, arriving: Sequence[LiveSession] = ()) -> bool:
-        """Whether those before it in the order take every place: who runs and, as to copies in, who is on the way."""
+        """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
+        way. With nobody before it, it may run even if the order would have fewer run than it has samples."""
         queues, key = self._queues, live.key
-        if queues.running + len(arriving) < self._places:
+        if queues.running + sum(one.samples for one in arriving) + live.samples <= self._places:
             return False
-        return sum(one.key < key for one in chain(queues.decoding, queues.prefilling, arriving)) >= self._places
+        before = sum(one.samples for one in chain(queues.decoding, queues.prefilling, arriving) if one.key < key)
+        return before > 0 and before + live.samples > self._places
 
     def _arriving(self) -> list[LiveSession]:
         """Sessions that are being copied in."""
@@ -122,7 +124,7 @@ class Seating:
         growth = self._contexts.growth(live, live.missing)
         if not self._make_room(growth + (0 if decodes else room.watermark_blocks), live, now):
             return False
-        if queues.running >= self._places:
+        while queues.running and queues.running + live.samples > self._places:
             self._stop(queues.latest_running(), now)
         queues.withdraw(live)
         self._owed.begin(live)
@@ -151,10 +153,13 @@ class Seating:
 
     def _finds_tokens(self, live: LiveSession) -> bool:
         """Whether the iteration has tokens left for it after the missing ones of those before it."""
-        before = [one.missing for one in self._queues.prefilling if one.key < live.key]
-        decodes = min(len(self._queues.decoding), self._places - 1 - len(before)) if self._settings.mixed_batches else 0
-        left = self._token_budget - decodes - sum(before)
-        return left >= (1 if self._settings.chunked_prefill else live.missing) or not before
+        before = [one for one in self._queues.prefilling if one.key < live.key]
+        others = self._places - live.samples - sum(one.samples for one in before)
+        decodes = min(self._queues.decoding.seats, others) if self._settings.mixed_batches else 0
+        left = self._token_budget - decodes - sum(one.queries(one.resident, one.missing) for one in before)
+        if self._settings.chunked_prefill:
+            return left >= live.samples or not before
+        return left >= live.queries(live.resident, live.missing) or not before
 
     def _stop(self, live: LiveSession, now: float) -> None:
         """A running session must wait; its context stays."""
@@ -175,6 +180,10 @@ class Seating:
         ready = [*queues.swapped, *(live for _, live in queues.waiting)]
         return [one for one in ready if one.copy is None and one in held]
 
+    def _copyable(self) -> list[LiveSession]:
+        """Idle sessions that can leave by a copy: not branch sets in the middle of their call."""
+        return [one for one in self._idle() if not one.fork]
+
     def _idle_after(self, live: LiveSession) -> list[LiveSession]:
         return [one for one in self._idle() if one.key > live.key]
 
@@ -194,8 +203,8 @@ class Seating:
             return True
         idle, key = self._idle_after(live), live.key
         running = [one for one in (*decoding, *self._queues.prefilling) if one.key > key]
-        held = sum(contexts.blocks(one.resident) for one in (*idle, *running))
-        growing = sum(one.key < key and one.resident % contexts.block_size == 0 for one in decoding)
+        held = sum(contexts.held_by(one) for one in (*idle, *running))
+        growing = sum(contexts.growth(one, 1) for one in decoding if one.key < key)
         if held == 0 or not room.make(blocks + growing - held, False, live.session.id):
             return False
         for one in (*self._by_turn(idle), *sorted(running, key=by_key, reverse=True)):
@@ -215,7 +224,7 @@ class Seating:
 
     def _leaves(self, live: LiveSession, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
-        beside = self._ahead_of_need and self._contexts.host.free > 0
+        beside = self._ahead_of_need and self._contexts.host.free > 0 and not live.fork
         if beside and not self._room.has_budget:
             return False
         if live.state is State.PREFILLING or live.state is State.DECODING:
@@ -273,7 +282,7 @@ class Seating:
             return
         if not room.has_budget:
             return
-        for live in self._by_turn(self._idle()):
+        for live in self._by_turn(self._copyable()):
             lacking = room.watermark_blocks - contexts.gpu.free - contexts.coming_blocks()
             if lacking <= 0 or not room.has_budget or not room.swap_out_beside(live):
                 return
@@ -285,11 +294,11 @@ class Seating:
     def unsettled(self) -> bool:
         """Whether the next plan may differ though the order stands: a turn that was owed ends with the next token, or
         the watermark is not free and an idle context could yet leave for it."""
-        return bool(self._owed) or (self._short() and self._contexts.host.free > 0 and bool(self._idle()))
+        return bool(self._owed) or (self._short() and self._contexts.host.free > 0 and bool(self._copyable()))
 
     def untouched_blocks(self) -> int:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""
-        could = self._ahead_of_need and self._contexts.host.free > 0 and self._idle()
+        could = self._ahead_of_need and self._contexts.host.free > 0 and self._copyable()
         return self._room.watermark_blocks if could else 0
 
 

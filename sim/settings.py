@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sim.branches import Layout
 
 
 class EngineSettings(BaseModel):
@@ -50,6 +52,17 @@ class EngineSettings(BaseModel):
         default=False,
         description="keep leading blocks that contexts have in common once, and cache them while there is room",
     )
+    sample_layout: Layout = Field(
+        default="paged-sharing",
+        description="how several samples of one context lie in memory: in blocks shared until one writes, with their "
+        "responses in segments apart, or in a contiguous buffer each, reserved at once",
+    )
     recompute_swapped_when_idle: bool = Field(
         default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
     )
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Self:
+        if self.prefix_sharing and self.sample_layout == "contiguous":
+            raise ValueError("sample_layout: contiguous shares nothing: take another layout, or no prefix_sharing")
+        return self

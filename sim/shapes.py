@@ -16,7 +16,8 @@ def require_supported(session: Session) -> None:
         UnsupportedSession: names the session and the field.
     """
     unsupported = {
-        "samples": session.samples > 1,
+        "samples, with a prompt that is worked on as it comes": session.samples > 1
+        and any(pause.not_before is not None for pause in session.pauses),
         "stream": bool(session.stream),
         "pause.tools": any(pause.tools for pause in session.pauses),
         "pause.session": any(pause.session for pause in session.pauses),

@@ -58,7 +58,7 @@ class View:
     def running_query_tokens(self) -> int:
         """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
         queues = self._engine.queues
-        return len(queues.decoding) + sum(live.missing for live in queues.prefilling)
+        return queues.decoding.seats + sum(live.queries(live.resident, live.missing) for live in queues.prefilling)
 
     @property
     def waiting_sessions(self) -> int:

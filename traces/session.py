@@ -6,6 +6,7 @@ These are facts of a workload, frozen and free of any policy or engine. Lengths 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
@@ -127,7 +128,8 @@ class Session:
         prompt: tokens of the first prompt, at least 1.
         calls: at least one; every call but the last has a pause.
         kind: the workload class (``math``, ``chat``, ...), free text.
-        samples: independent continuations decoded from the one prompt.
+        samples: continuations that each call decodes from the context before it, ``Call.output`` tokens each. When the
+            call ends, the first stays in the context and the others are over.
         stream: how the prompt streams in, part after part; what it leaves of the prompt is there with the arrival, and
             all of it is when the stream is empty.
         prefix: the leading tokens that all sessions of one name have in common; no more than the prompt.
@@ -199,16 +201,17 @@ class Session:
     @property
     def max_context(self) -> int:
         """Largest number of context tokens this session can ever have, answers of tools and inferences included."""
-        context = largest = self.prompt + sum(part.output for part in self.stream)
-        for index, call in enumerate(self.calls):
+        return max(end for _, end in self.call_contexts())
+
+    def call_contexts(self) -> Iterator[tuple[int, int]]:
+        """For each call: context tokens before it and after it, inferences from a prompt that streams in included."""
+        context = self.prompt + sum(part.output for part in self.stream)
+        for call in self.calls:
+            yield context, context + call.output
             context += call.output
-            largest = max(largest, context)
-            if call.pause is not None and index + 1 < len(self.calls):
-                if call.pause.keeps is not None:
-                    context = min(context, call.pause.keeps)
-                context += call.pause.returned
-                largest = max(largest, context)
-        return largest
+            if call.pause is not None:
+                kept = context if call.pause.keeps is None else min(context, call.pause.keeps)
+                context = kept + call.pause.returned
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

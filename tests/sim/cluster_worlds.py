@@ -92,7 +92,7 @@ class WatchedReplica(Replica):
     def recount(self) -> int:
         """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
         ready = [live for live in self.engine.queues.inside() if live.state not in (State.PAUSED, State.DEPARTING)]
-        return sum(live.context for live in ready) + sum(
+        return sum(live.context + (live.samples - 1) * live.emitted for live in ready) + sum(
             live.context_when_resumed(live.ready_at)
             for live in self.engine.queues.paused
             if live.answered and not live.last_call

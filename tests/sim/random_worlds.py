@@ -27,8 +27,8 @@ from policies.contract import (
     Verdict,
 )
 from policies.registry import make_policy
+from sim.contexts import Contexts
 from sim.diary import Diary
-from sim.memory import blocks_for
 from sim.profile import PhysicalForward, Profile
 from sim.settings import EngineSettings
 from sim.streamed import as_calls
@@ -157,7 +157,7 @@ ARRIVALS = st.sampled_from([0.0, 0.0, 0.1, 7.9, 25.2]) | st.floats(0, 5)
 OUTPUT = st.integers(1, 6) | st.integers(1, 40)
 
 
-def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
+def _sessions(prompt: int, returned: int, samples: st.SearchStrategy[int]) -> st.SearchStrategy[Session]:
     """Sessions of 1 to 5 calls, with prompts and answers of up to so many tokens."""
     tool = st.sampled_from(["", "search"])
     appending = st.builds(Pause, SECONDS, st.sampled_from([0, 1, 7]) | st.integers(0, returned), tool=tool)
@@ -167,8 +167,14 @@ def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
     pauses = appending | appending | rewriting
     at_once: st.SearchStrategy[tuple[PromptPart, ...]] = st.just(())
     return st.builds(
-        lambda arrival, prompt, stream, chain, last, kind: Session(
-            "", arrival, prompt + sum(part.tokens for part in stream), (*chain, last), kind, stream=stream
+        lambda arrival, prompt, stream, chain, last, kind, samples: Session(
+            "",
+            arrival,
+            prompt + sum(part.tokens for part in stream),
+            (*chain, last),
+            kind,
+            1 if stream else samples,
+            stream,
         ),
         ARRIVALS,
         st.integers(1, prompt),
@@ -176,6 +182,7 @@ def _sessions(prompt: int, returned: int) -> st.SearchStrategy[Session]:
         st.lists(st.builds(Call, OUTPUT, pauses), max_size=4),
         st.builds(Call, OUTPUT, st.none() | pauses),
         st.sampled_from(["", "chat"]),
+        samples,
     )
 
 
@@ -193,7 +200,8 @@ def _streams(prompt: int) -> st.SearchStrategy[tuple[PromptPart, ...]]:
 @st.composite
 def workloads(draw: st.DrawFn) -> tuple[Session, ...]:
     """1 to 25 sessions, in any order of arrival; all small, or of any size."""
-    kind = draw(st.sampled_from([_sessions(12, 7), _sessions(200, 200)]))
+    samples = draw(st.sampled_from([st.just(1), st.just(1), st.integers(1, 4)]))
+    kind = draw(st.sampled_from([_sessions(12, 7, samples), _sessions(200, 200, samples)]))
     drawn = draw(st.lists(kind, min_size=draw(st.sampled_from([1, 3, 6])), max_size=draw(st.sampled_from([6, 10, 25]))))
     return tuple(replace(session, id=f"s{index}") for index, session in enumerate(drawn))
 
@@ -214,6 +222,7 @@ SETTINGS = st.builds(
     resume_resident=st.sampled_from(["running", "queue"]),
     swapped_first=st.booleans(),
     recompute_swapped_when_idle=st.booleans(),
+    sample_layout=st.sampled_from(["paged-sharing", "segment", "contiguous"]),
     streamed_prompts=st.sampled_from(["whole", "parts", "parts"]),
 )
 PHYSICAL = st.builds(
@@ -237,7 +246,7 @@ def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any], orders: st.SearchSt
     """A workload, a system and a machine; the GPU pool holds the largest session, seldom less, often little more."""
     sessions, rules = draw(workloads()), draw(SETTINGS)
     block = rules.block_size
-    fits = blocks_for(max(session.max_context for session in sessions), block)
+    fits = max(Contexts(0, 0, block, False, rules.sample_layout).most_blocks(session) for session in sessions)
     fits = math.ceil(fits / (1 - rules.watermark)) + 1
     gpu = fits + draw(st.sampled_from([-fits // 2, 0, 1, 3]) | st.integers(0, fits) | st.integers(0, 4 * fits))
     machine = profile(

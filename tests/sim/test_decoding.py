@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.branches import Layout
+from sim.contexts import Contexts
 from sim.decoding import DecodeGroup
 from sim.live import LiveSession
 from tests.sim.worlds import session
 
 
-def ready(serial: int, resident: int) -> LiveSession:
+def ready(serial: int, resident: int, samples: int = 1) -> LiveSession:
     """A session that is about to decode, ``resident`` tokens in the cache and one missing."""
-    live = LiveSession(session(f"s{serial}", 1, 1), serial, 0.0)
+    live = LiveSession(session(f"s{serial}", 1, 1, samples=samples), serial, 0.0)
     live.resident, live.missing = resident, 1
+    live.fork = resident if samples > 1 else 0
     return live
 
 
@@ -40,12 +44,18 @@ STEPS = st.lists(
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.integers(1, 5), st.lists(st.integers(1, 20), min_size=6, max_size=6), STEPS)
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(1, 20), st.sampled_from([1, 1, 1, 2, 3])), min_size=6, max_size=6),
+    STEPS,
+    st.sampled_from(get_args(Layout)),
+)
 def test_the_group_s_counter_agrees_with_counting_one_by_one(
-    block_size: int, lengths: list[int], steps: list[tuple[str, int, int]]
+    block_size: int, lengths: list[tuple[int, int]], steps: list[tuple[str, int, int]], layout: Layout
 ) -> None:
-    group = DecodeGroup(block_size)
-    everyone = [ready(serial, length) for serial, length in enumerate(lengths)]
+    contexts = Contexts(0, 0, block_size, sample_layout=layout)
+    group = DecodeGroup(block_size, contexts.branches)
+    everyone = [ready(serial, length, samples) for serial, (length, samples) in enumerate(lengths)]
     inside: dict[int, Naive] = {}
     for what, serial, left in steps:
         live = everyone[serial]
@@ -66,8 +76,11 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
                 assert (gone.live.resident, gone.live.emitted) == (gone.resident, gone.emitted)
         assert {one.serial for one in group} == inside.keys()
         assert len(group) == len(inside)
-        assert group.resident_tokens == sum(one.resident for one in inside.values())
-        assert group.blocks_needed() == sum(one.resident % block_size == 0 for one in inside.values())
+        assert group.seats == sum(one.live.samples for one in inside.values())
+        assert group.read_tokens == sum(one.live.samples * one.resident for one in inside.values())
+        again = sum((one.live.samples - 1) * one.live.fork for one in inside.values())
+        assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
+        assert group.blocks_needed() == sum(contexts.growth(one.live, 1) for one in inside.values())
         assert all((one.live.resident, one.live.emitted) == (one.resident, one.emitted) for one in inside.values())
 
 

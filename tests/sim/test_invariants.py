@@ -150,7 +150,7 @@ def tokens_computed_once(session: Session, made: list[int]) -> int:
     context = session.prompt
     for index, call in enumerate(session.calls):
         if index in made:
-            computed += context + call.output - 1 - kept
+            computed += context - kept + session.samples * (call.output - 1)
             context += call.output
             kept = context - 1
         if call.pause is not None and index + 1 < len(session.calls):
@@ -168,8 +168,11 @@ def assert_books(plot: Plot, world: World) -> dict[str, list]:
     assert_calls(plot, world)
     assert_seconds_add_up(world)
     live = world.engine.everyone
-    assert totals["emitted_tokens"] == sum(rows["output_tokens"])
-    assert totals["emitted_tokens"] == sum(world.record.calls["output_tokens"])
+    samples = {session.id: session.samples for session in plot.sessions}
+    calls = world.record.calls
+    for names, outputs in ((rows["id"], rows["output_tokens"]), (calls["session"], calls["output_tokens"])):
+        emitted = sum(samples[name] * output for name, output in zip(names, outputs, strict=True))
+        assert totals["emitted_tokens"] == emitted
     assert totals["recomputed_tokens"] == sum(rows["recomputed_tokens"]) == world.engine.recomputed
     for one in live:
         assert one.swapped_in <= one.swapped_out

@@ -11,7 +11,7 @@ import pytest
 
 from sim.errors import UnsupportedSession
 from tests.sim.worlds import World, pause, run, session
-from traces.session import InvalidSession, Pause, SharedPrefix, ToolRun
+from traces.session import InvalidSession, Pause, PromptPart, SharedPrefix, ToolRun
 
 
 def test_a_trailing_pause_is_waited_for_and_nothing_follows() -> None:
@@ -130,8 +130,9 @@ def test_a_pool_without_a_block_rejects_everyone() -> None:
 
 
 def test_shapes_that_the_engine_does_not_serve_are_refused_by_name() -> None:
-    with pytest.raises(UnsupportedSession, match=r"session odd uses 'samples'"):
-        run(session("odd", 10, 2, samples=2))
+    streamed = session("odd", 10, 2, samples=2, stream=(PromptPart(5, 1.0, 3), PromptPart(5, 2.0)))
+    with pytest.raises(UnsupportedSession, match=r"session odd uses 'samples, with a prompt"):
+        run(streamed, streamed_prompts="parts")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def profile(
 class Iteration:
     """What one plan did, by session name. ``end`` is NaN where nothing was waited for: copies that run alone.
 
-    ``beside`` are the tokens of the copies that the batch does not wait for; ``alike`` the iterations of a leap.
+    ``beside`` are the tokens of the copies that the batch does not wait for; ``alike`` the iterations of a leap;
+    ``blocks`` those of the GPU that are in use during the first of these.
     """
 
     begin: float
@@ -93,6 +94,7 @@ class Iteration:
     beside: int = 0
     batch: Batch = field(default_factory=Batch)
     alike: int = 1
+    blocks: int = 0
     paused: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
 
@@ -147,6 +149,7 @@ class WatchedEngine(Engine):
                     copies=[(copy.live.session.id, copy.direction.value, copy.tokens) for copy in plan.copies],
                     beside=sum(copy.tokens for copy in plan.copies if not copy.blocking),
                     batch=plan.batch,
+                    blocks=self.contexts.gpu.used,
                 )
             )
         return plan
@@ -155,9 +158,9 @@ class WatchedEngine(Engine):
         self._tick(now)
         for live in [chunk.live for chunk in plan.chunks] + (list(self.queues.decoding) if plan.decoding else []):
             assert live.offloaded == 0 and live.copy is None, f"INV-3: {live} computes with context elsewhere"
-        self.decoded += len(self.queues.decoding) * plan.iterations if plan.decoding else 0
-        self.chunked += sum(chunk.tokens for chunk in plan.chunks)
-        self.recomputed += sum(chunk.recomputed for chunk in plan.chunks)
+        self.decoded += _seats(self.queues.decoding) * plan.iterations if plan.decoding else 0
+        self.chunked += sum(_queries(chunk.live, chunk.start, chunk.tokens) for chunk in plan.chunks)
+        self.recomputed += sum(_queries(chunk.live, chunk.start, chunk.recomputed) for chunk in plan.chunks)
         outcome = super().commit(plan, now)
         self._check()
         last = self.iterations[-1]
@@ -207,10 +210,12 @@ class WatchedEngine(Engine):
     def _check_plan(self, plan: Plan) -> None:
         """INV-4 and INV-5, and what a plan may hold at all."""
         tokens = plan.batch.query_tokens
-        assert tokens == (len(self.queues.decoding) if plan.decoding else 0) + sum(c.tokens for c in plan.chunks)
+        decoded = _seats(self.queues.decoding) if plan.decoding else 0
+        assert tokens == decoded + sum(_queries(c.live, c.start, c.tokens) for c in plan.chunks)
         alone = not self.settings.chunked_prefill and len(plan.chunks) == 1
         assert tokens <= self.token_budget or alone, f"INV-4: {tokens} tokens, budget {self.token_budget}"
-        assert self.queues.running <= self.settings.max_running
+        running = _seats([*self.queues.decoding, *self.queues.prefilling])
+        assert self.queues.running == running <= self.settings.max_running
         assert len({chunk.live for chunk in plan.chunks}) == len(plan.chunks), "one context twice in a batch"
         assert all(chunk.tokens > 0 and chunk.start == chunk.live.resident for chunk in plan.chunks)
         assert self.settings.mixed_batches or not (plan.decoding and plan.chunks), "prefill and decode share a batch"
@@ -219,6 +224,19 @@ class WatchedEngine(Engine):
         if plan.empty and (self.queues.ready() or len(self.queues.decoding)):
             moving = self.contexts.flying or self.queues.departing
             assert moving or self.queues.paused, "INV-5: nothing will ever change"
+
+
+def _seats(sessions: Any) -> int:
+    return sum(live.session.samples for live in sessions)
+
+
+def _queries(live: LiveSession, start: int, tokens: int) -> int:
+    """Tokens computed: those that the samples of a call have in common once, the others in each."""
+    common = live.session.samples == 1 or not live.emitted or start + tokens <= live.context - live.emitted
+    if common:
+        return tokens
+    shared = max(0, live.context - live.emitted - start)
+    return shared + live.session.samples * (tokens - shared)
 
 
 def _ids(sessions: Any) -> tuple[str, ...]:
