@@ -57,6 +57,9 @@ class Pause:
     not_before: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        plain = self.keeps is None and self.not_before is None
+        if plain and 0 <= self.duration < math.inf and self.returned >= 0:
+            return
         _require(math.isfinite(self.duration) and self.duration >= 0, "pause.duration", self.duration, "finite, >= 0")
         _require(self.returned >= 0, "pause.returned", self.returned, ">= 0")
         _require(self.keeps is None or self.keeps >= 0, "pause.keeps", self.keeps, ">= 0")
@@ -150,9 +153,11 @@ class Session:
     hash_block: int = 0
 
     def __post_init__(self) -> None:
-        plain = self.prefix is None and not self.block_hashes and not self.stream
-        if plain and len(self.calls) == 1 and 0 <= self.arrival < math.inf and self.prompt >= 1 and self.samples >= 1:
-            return
+        plain = self.prefix is None and not self.stream and len(self.calls) == 1
+        if plain and 0 <= self.arrival < math.inf and self.prompt >= 1 and self.samples >= 1:
+            size = self.hash_block
+            if not self.block_hashes or (size >= 1 and (len(self.block_hashes) - 1) * size < self.prompt):
+                return
         _require(math.isfinite(self.arrival) and self.arrival >= 0, "arrival", self.arrival, "finite, >= 0")
         _require(self.prompt >= 1, "prompt", self.prompt, ">= 1")
         _require(len(self.calls) >= 1, "calls", self.calls, "at least one call")

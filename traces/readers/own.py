@@ -34,6 +34,25 @@ FAST, EXACT = msgspec.json.Encoder(), json.JSONEncoder(allow_nan=False, separato
 Json = dict[str, object]
 
 
+class _OneCall(msgspec.Struct, gc=False):
+    output: int
+
+
+class _Line(msgspec.Struct, gc=False):
+    id: str
+    arrival: float
+    prompt: int
+    calls: tuple[_OneCall]
+
+
+class _LineOfKind(msgspec.Struct, gc=False):
+    id: str
+    kind: str
+    arrival: float
+    prompt: int
+    calls: tuple[_OneCall]
+
+
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions of a file in Caesura's own format, in the order of its lines."""
     return reading.each(reading.records(), session_from)
@@ -53,13 +72,15 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     """The same lines for sessions of one call each, which came as columns."""
     for batch in batches:
-        rows = zip(batch.ids, batch.kinds, batch.arrivals, batch.prompts, batch.outputs, strict=True)
-        lines = [
-            {"id": id, "kind": kind, "arrival": arrival, "prompt": prompt, "calls": [{"output": output}]}
-            if kind
-            else {"id": id, "arrival": arrival, "prompt": prompt, "calls": [{"output": output}]}
-            for id, kind, arrival, prompt, output in rows
-        ]
+        calls = list(zip(map(_OneCall, batch.outputs), strict=True))
+        if any(batch.kinds):
+            rows = zip(batch.ids, batch.kinds, batch.arrivals, batch.prompts, calls, strict=True)
+            lines: list[_Line | _LineOfKind] = [
+                _LineOfKind(id, kind, arrival, prompt, call) if kind else _Line(id, arrival, prompt, call)
+                for id, kind, arrival, prompt, call in rows
+            ]
+        else:
+            lines = list(map(_Line, batch.ids, batch.arrivals, batch.prompts, calls))
         writing.data(FAST.encode_lines(lines))
 
 

@@ -6,19 +6,23 @@ import csv
 import difflib
 import io
 import itertools
-import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+import numpy as np
+
 from traces.errors import TraceError
 from traces.readers.reading import Reading
 from traces.readers.records import MOST_TOKENS
+from traces.readers.typed_columns import Type, typed_columns
 from traces.readers.writing import Writing
 from traces.session import Call, Session
 
 ROWS_AT_ONCE = 16_384
+MOST_SECONDS = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Column:
         allowed: whether all of some parsed values are allowed.
         expected: what the messages call an allowed value.
         default: the text to take when the file has no such column; None when it must be there.
+        type: what pyarrow may take it for, with the same result; of a text, each is parsed.
     """
 
     name: str
@@ -69,18 +74,19 @@ class Column:
     allowed: Callable[[Sequence[Any]], bool]
     expected: str
     default: str | None = None
+    type: Type = "string"
 
 
 def whole(name: str, least: int) -> Column:
     """A count of tokens."""
     expected = f"a whole number >= {least}"
-    return Column(name, _whole, lambda values: least <= min(values) and max(values) <= MOST_TOKENS, expected)
+    return Column(name, _whole, lambda values: _within(values, least, MOST_TOKENS), expected, type="int64")
 
 
 def seconds(name: str, default: str | None = None) -> Column:
     """A time in seconds."""
     expected = "a finite number of seconds >= 0"
-    return Column(name, float, lambda values: all(map(math.isfinite, values)) and min(values) >= 0, expected, default)
+    return Column(name, float, lambda values: _within(values, 0, MOST_SECONDS), expected, default, "double")
 
 
 def moment(name: str) -> Column:
@@ -112,21 +118,22 @@ def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, 
         TraceError: a file that cannot be read, without rows, or without one of the columns; (unless skipped) a row of
             another width, or a value that its column does not allow.
     """
-    header: list[str] = []
-    places: list[int | None] = []
+    table: _Table | None = None
     empty = True
-    for lines, rows in _chunks(reading):
-        if not header and rows:
-            header, line = [name.strip() for name in rows.pop(0)], lines.pop(0)
-            places = [_place(reading, header, line, column) for column in columns]
-            unknown = set(header).difference(unused, (column.name for column in columns))
-            if unknown:
-                names = ", ".join(name for name in header if name in unknown)
-                reading.note(f"the columns {names[:200]} are not used")
-        if rows:
+    blocks = _header_apart(reading.source.blocks())
+    for first, block in blocks:
+        typed = table.typed(first, block) if table is not None else None
+        if typed is not None:
             empty = False
-            yield _parsed(reading, lines, rows, len(header), columns, places)
-    if not header:
+            yield typed
+            continue
+        for lines, rows in _chunks(reading, first, block, blocks):
+            if table is None:
+                table = _Table(reading, rows.pop(0), lines.pop(0), columns, unused)
+            if rows:
+                empty = False
+                yield table.parsed(lines, rows)
+    if table is None:
         raise reading.empty(f"a header with {', '.join(column.name for column in columns)}")
     if empty:
         raise TraceError(reading.source.name, "a header only", "at least one row", "name a trace that holds requests")
@@ -207,20 +214,28 @@ def requests_to_sessions(
     return read
 
 
-def _chunks(reading: Reading) -> Iterator[tuple[list[int], list[list[str]]]]:
-    """Thousands of rows at once with the line on which each ends, blank ones left out."""
-    blocks = reading.source.blocks()
+def _header_apart(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same blocks, the first line in one of its own."""
     for first, block in blocks:
-        rows = _plain_rows(block, first)
-        if rows is None:
-            careful = _careful_rows(reading, itertools.chain([(first, block)], blocks))
-            while some := list(itertools.islice(careful, ROWS_AT_ONCE)):
-                yield [line for line, _ in some], [row for _, row in some]
-        elif all(rows):
-            yield list(range(first, first + len(rows))), rows
-        else:
-            full = [(line, row) for line, row in enumerate(rows, start=first) if row]
-            yield [line for line, _ in full], [row for _, row in full]
+        end = block.find(b"\n") + 1 if first == 1 else 0
+        if end:
+            yield first, block[:end]
+        if block[end:]:
+            yield (first + 1 if end else first), block[end:]
+
+
+def _chunks(
+    reading: Reading, first: int, block: bytes, blocks: Iterator[tuple[int, bytes]]
+) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """The rows of a block with the line on which each ends, blank ones left out; of all that follow, too, from a block
+    on that asks for care: thousands at once."""
+    rows = _plain_rows(block, first)
+    if rows is None:
+        careful = _careful_rows(reading, itertools.chain([(first, block)], blocks))
+        while some := list(itertools.islice(careful, ROWS_AT_ONCE)):
+            yield [line for line, _ in some], [row for _, row in some]
+    elif full := [(line, row) for line, row in enumerate(rows, start=first) if row]:
+        yield [line for line, _ in full], [row for _, row in full]
 
 
 def _plain_rows(block: bytes, first: int) -> list[list[str]] | None:
@@ -261,6 +276,94 @@ def _careful_rows(reading: Reading, blocks: Iterable[tuple[int, bytes]]) -> Iter
             return
 
 
+class _Table:
+    """What the header says, and rows parsed by it."""
+
+    def __init__(
+        self, reading: Reading, header: list[str], line: int, columns: tuple[Column, ...], unused: tuple[str, ...]
+    ) -> None:
+        names = [name.strip() for name in header]
+        self.reading = reading
+        self.columns = columns
+        self.width = len(names)
+        self.places = [_place(reading, names, line, column) for column in columns]
+        unknown = set(names).difference(unused, (column.name for column in columns))
+        if unknown:
+            shown = ", ".join(name for name in names if name in unknown)
+            reading.note(f"the columns {shown[:200]} are not used")
+
+    def typed(self, first: int, block: bytes) -> Rows | None:
+        """A block of plain lines, a row each, all of them right; None for any other."""
+        wanted = {place: column.type for column, place in self._placed if place is not None}
+        found = typed_columns(block, self.width, wanted)
+        if found is None:
+            return None
+        count = len(next(iter(found.values())))
+        try:
+            values: list[Any] = [
+                [column.parse(column.default or "")] * count
+                if place is None
+                else found[place]
+                if column.type != "string"
+                else list(map(column.parse, found[place].tolist()))
+                for column, place in self._placed
+            ]
+        except ValueError:
+            return None
+        if not self._allowed(values):
+            return None
+        return Rows(
+            list(range(first, first + count)), [some if type(some) is list else some.tolist() for some in values]
+        )
+
+    def parsed(self, lines: list[int], rows: list[list[str]]) -> Rows:
+        """All rows at once where every one of them is right; else one by one."""
+        try:
+            turned = list(zip(*rows, strict=True))
+            if len(turned) == self.width:
+                values = [
+                    list(map(column.parse, turned[place] if place is not None else [column.default or ""] * len(lines)))
+                    for column, place in self._placed
+                ]
+                if self._allowed(values):
+                    return Rows(lines, values)
+        except (ValueError, OverflowError):
+            pass
+        right = []
+        for line, row in zip(lines, rows, strict=True):
+            try:
+                right.append((line, self._row(line, row)))
+            except TraceError as error:
+                self.reading.skip(error)
+        return Rows([line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)])
+
+    @property
+    def _placed(self) -> Iterator[tuple[Column, int | None]]:
+        return zip(self.columns, self.places, strict=True)
+
+    def _allowed(self, values: list[Any]) -> bool:
+        return all(column.allowed(some) for column, some in zip(self.columns, values, strict=True))
+
+    def _row(self, line: int, row: list[str]) -> list[object]:
+        file = self.reading.source.name
+        if len(row) != self.width:
+            fix = "correct the row, or remove it; the last row of a file may have been cut off"
+            raise TraceError(file, f"{len(row)} values", f"{self.width} values, one a column", fix, line)
+        values = []
+        for column, place in self._placed:
+            given = row[place] if place is not None else column.default or ""
+            try:
+                value = column.parse(given)
+                if not column.allowed([value]):
+                    raise ValueError(given)
+            except (ValueError, OverflowError):
+                shown = repr(given if len(given) <= 60 else given[:57] + "...")
+                fix = "correct the value, or remove the row"
+                raise TraceError(file, shown, column.expected, fix, line, column.name) from None
+            values.append(value)
+        return values
+
+
 def _place(reading: Reading, names: list[str], line: int, column: Column) -> int | None:
     """Where a column stands in the rows; None when it is not there and has a default."""
     if column.name in names:
@@ -273,55 +376,10 @@ def _place(reading: Reading, names: list[str], line: int, column: Column) -> int
     raise TraceError(reading.source.name, found, f'a column "{column.name}"', fix, line, column.name)
 
 
-def _parsed(
-    reading: Reading,
-    lines: list[int],
-    rows: list[list[str]],
-    width: int,
-    columns: tuple[Column, ...],
-    places: list[int | None],
-) -> Rows:
-    """All rows at once where every one of them is right; else one by one."""
-    try:
-        turned = list(zip(*rows, strict=True))
-        if len(turned) == width:
-            values = [
-                list(map(column.parse, turned[place] if place is not None else [column.default or ""] * len(lines)))
-                for column, place in zip(columns, places, strict=True)
-            ]
-            if all(column.allowed(some) for column, some in zip(columns, values, strict=True)):
-                return Rows(lines, values)
-    except (ValueError, OverflowError):
-        pass
-    right = []
-    for line, row in zip(lines, rows, strict=True):
-        try:
-            right.append((line, _row(reading, line, row, width, columns, places)))
-        except TraceError as error:
-            reading.skip(error)
-    return Rows([line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)])
-
-
-def _row(
-    reading: Reading, line: int, row: list[str], width: int, columns: tuple[Column, ...], places: list[int | None]
-) -> list[object]:
-    file = reading.source.name
-    if len(row) != width:
-        fix = "correct the row, or remove it; the last row of a file may have been cut off"
-        raise TraceError(file, f"{len(row)} values", f"{width} values, one a column", fix, line)
-    values = []
-    for column, place in zip(columns, places, strict=True):
-        given = row[place] if place is not None else column.default or ""
-        try:
-            value = column.parse(given)
-            if not column.allowed([value]):
-                raise ValueError(given)
-        except (ValueError, OverflowError):
-            shown = repr(given if len(given) <= 60 else given[:57] + "...")
-            fix = "correct the value, or remove the row"
-            raise TraceError(file, shown, column.expected, fix, line, column.name) from None
-        values.append(value)
-    return values
+def _within(values: Sequence[Any], least: float, most: float) -> bool:
+    """Whether all of some numbers lie between two; NaN does not."""
+    numbers = np.asarray(values)
+    return bool((numbers >= least).all() and (numbers <= most).all())
 
 
 def _whole(given: str) -> int:
