@@ -103,10 +103,12 @@ class Caesura(InterceptPolicy):
         if paused.resumed:
             return math.inf
         assert self.estimator is not None
-        tokens, remaining = paused.resident_tokens, self.estimator.remaining(paused, now)
+        remaining = self.estimator.remaining(paused, now)
         if remaining <= 0:
             return math.inf
-        return min(losses.swapped_s(paused, tokens), losses.discarded_s(tokens)) / (tokens * remaining)
+        tokens = paused.resident_tokens
+        swapped, discarded = losses.swapped_s(paused, tokens), losses.discarded_s(tokens)
+        return (swapped if swapped < discarded else discarded) / (tokens * remaining)
 
     def _cheapest_first(self, losses: Losses, view: EngineView) -> list[tuple[float, Paused]]:
         now = view.now
@@ -159,8 +161,6 @@ class DueFirst(QueueOrder):
     Args:
         latency: seconds per token; 0 is first come, first served.
     """
-
-    key_names = ("due",)
 
     def __init__(self, latency: float = 0.1) -> None:
         if not 0 <= latency < math.inf:

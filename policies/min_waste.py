@@ -49,16 +49,15 @@ class MinWaste(InterceptPolicy):
         self._ranking_of: tuple[float, int, int, list[Undecided]] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
-        ranked = self._ranked(_undecided(view), view)
+        ranked, block = self._ranked(_undecided(view), view), view.block_size
         budget = view.swap_budget if ranked and self.swaps else 0.0
         for _, paused, _, keep, recompute in ranked:
-            because = {"preserve": keep, "recompute": recompute}
-            if budget >= view.block_size and view.free_host_blocks:
+            if budget >= block and view.free_host_blocks:
                 stays = max(0, paused.resident_tokens - budget)
                 budget -= paused.resident_tokens - stays
-                yield paused, Swap(keep=int(stays), because=because)
+                yield paused, Swap(keep=int(stays), because={"preserve": keep, "recompute": recompute})
             elif recompute < keep:
-                yield paused, Discard(because=because)
+                yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a new budget, as long as some context is still to be decided about.

@@ -70,8 +70,7 @@ class PerTool:
 
     def of(self, tool: str, enough: int) -> Samples | None:
         """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
-        for name in (tool, ALL_TOOLS):
-            samples = self._samples.get(name)
-            if samples is not None and len(samples) >= enough:
-                return samples
-        return None
+        samples = self._samples.get(tool)
+        if samples is None or len(samples.ordered) < enough:
+            samples = self._samples.get(ALL_TOOLS)
+        return samples if samples is not None and len(samples.ordered) >= enough else None

@@ -47,11 +47,11 @@ class Batching:
     def decode(self, plan: Plan) -> None:
         """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
         decoding = self._queues.decoding
-        while decoding and not self._room.make(decoding.blocks_needed(), urgent=True, by=DECODING):
+        while decoding.seats and not self._room.make(decoding.blocks_needed(), urgent=True, by=DECODING):
             last = self._queues.latest_running()
             if self._seating is None or not self._seating.take_from_idle(last):
                 self._preempt(last, plan.now)
-        if decoding:
+        if decoding.seats:
             self._contexts.claim(decoding.blocks_needed())
             plan.decoding = True
             plan.batch.decode_sessions = decoding.seats
@@ -59,8 +59,10 @@ class Batching:
 
     def prefill(self, plan: Plan) -> None:
         """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""
-        planned = {chunk.live for chunk in plan.chunks}
         prefilling = self._queues.prefilling
+        if not prefilling:
+            return
+        planned = {chunk.live for chunk in plan.chunks}
         for live in sorted(prefilling, key=by_key):
             if live not in prefilling or live in planned:
                 continue

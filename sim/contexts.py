@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sim.branches import BranchBlocks, Layout
 from sim.live import LiveSession, State
-from sim.memory import BlockPool, blocks_for
+from sim.memory import BlockPool
 from sim.plan import Copy, Direction
 from sim.prefixes import Prefixes
 from traces.session import Session
@@ -73,15 +73,15 @@ class Contexts:
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold ``tokens`` tokens of one context."""
-        return blocks_for(tokens, self.block_size)
+        return -(-tokens // self.block_size)
 
     def held_by(self, live: LiveSession) -> int:
         """GPU blocks of a context, those that it shares with others included."""
-        return self.branches.blocks(live, live.resident) if live.fork else blocks_for(live.resident, self.block_size)
+        return self.branches.blocks(live, live.resident) if live.fork else -(-live.resident // self.block_size)
 
     def blocks_at(self, live: LiveSession, resident: int) -> int:
         """GPU blocks of a context in its call once ``resident`` tokens, of each branch, are resident."""
-        return self.branches.blocks(live, resident) if live.samples > 1 else blocks_for(resident, self.block_size)
+        return self.branches.blocks(live, resident) if live.samples > 1 else -(-resident // self.block_size)
 
     def most_blocks(self, session: Session) -> int:
         """GPU blocks that a session holds at most, if it holds its whole context."""
@@ -91,7 +91,8 @@ class Contexts:
         """GPU blocks that ``tokens`` more resident tokens would take."""
         if live.samples > 1:
             return self.blocks_at(live, live.resident + tokens) - self.held_by(live)
-        return blocks_for(live.resident + tokens, self.block_size) - blocks_for(live.resident, self.block_size)
+        size, resident = self.block_size, live.resident
+        return -(-(resident + tokens) // size) + -resident // size
 
     def lacking(self, live: LiveSession) -> int:
         """GPU blocks that a context still takes until all of it is resident."""
@@ -145,7 +146,7 @@ class Contexts:
 
     def coming_blocks(self) -> int:
         """GPU blocks that copies under way will free."""
-        return sum(copy.blocks for copy in self.flying if copy.direction is Direction.OUT)
+        return sum([copy.blocks for copy in self.flying if copy.direction is Direction.OUT]) if self.flying else 0
 
     def set_idle(self, live: LiveSession, idle: bool) -> None:
         """Note that a context begins or ceases to hold memory without computing. It is not being copied."""

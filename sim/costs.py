@@ -10,6 +10,8 @@ from sim.profile import LinearForward, PhysicalForward, Profile
 
 _REMEMBERED = 1 << 16
 """Forward times kept: policies ask for the same contexts every iteration."""
+_RECENT = 64
+"""Iteration times kept: budget, clock and ledger ask for the same batch one after the other."""
 
 
 class CostModel:
@@ -25,6 +27,7 @@ class CostModel:
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
         self._per_chunk_s = host.per_chunk_s
+        self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
@@ -40,6 +43,15 @@ class CostModel:
         """Seconds of one forward pass over ``batch``; 0 for an empty one."""
         if batch.query_tokens == 0:
             return 0.0
+        sums = batch.sums
+        seconds = self._iteration_times.get(sums)
+        if seconds is None:
+            if len(self._iteration_times) >= _RECENT:
+                self._iteration_times.clear()
+            seconds = self._iteration_times[sums] = self._time(batch)
+        return seconds
+
+    def _time(self, batch: Batch) -> float:
         seconds = self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
         if self._launch_s and batch.prefill_sessions:
             return max(seconds, self._outside_device(batch) + self._launch_s)
@@ -111,7 +123,9 @@ class CostModel:
 
         A copy slows compute only while it runs: its share of the pass is lengthened by the profile's slowdown.
         """
-        extra = sum(min(beside, seconds) * self._slowdown[direction] for direction, beside in copied.items())
+        extra = 0.0
+        for direction, beside in copied.items():
+            extra += min(beside, seconds) * self._slowdown[direction]
         return seconds + extra
 
     def copy_time(self, tokens: int, direction: Direction) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sim.contexts import Contexts
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.plan import Direction, Plan
@@ -51,15 +52,11 @@ class Ledger:
         running = contexts.gpu.used - idle - copying
         waits = stall / seconds  # shares of the time: waiting for copies, recomputing, computing anything new
         computes = 1.0 - waits
-        recomputes = self.lengthened(plan) * computes
-        own = sum(
-            contexts.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
-            for chunk in plan.chunks
-            if chunk.recomputed
-        )
-        own = min(own, running)  # contexts may share blocks
-        # Blocks that a blocking copy reads are free in the accounts; while it lasts they are not, unless claimed anew.
-        reads = min(free, sum(c.blocks for c in plan.copies if c.blocking and c.direction is Direction.OUT))
+        recomputes = own = 0.0
+        if plan.recomputes:
+            recomputes = self.lengthened(plan) * computes
+            own = min(_recomputing(contexts, plan), running)  # contexts may share blocks
+        reads = min(free, _read_blocks(plan)) if plan.copies else 0
         uses = (
             (running - own) * (computes - recomputes),
             idle,
@@ -74,9 +71,9 @@ class Ledger:
 
     def lengthened(self, plan: Plan) -> float:
         """The share of an iteration's forward pass that it would not take without its recomputation."""
-        rest = plan.batch_without_recompute()
-        if rest is plan.batch:
+        if not plan.recomputes:
             return 0.0
+        rest = plan.batch_without_recompute()
         return 1.0 - self._costs.iteration_time(rest) / self._costs.iteration_time(plan.batch)
 
     def idle(self, engine: Engine, begin: float, end: float) -> None:
@@ -93,9 +90,9 @@ class Ledger:
 
     @staticmethod
     def _counts(engine: Engine) -> tuple[int, ...]:
-        queues = engine.queues
+        host, queues = engine.contexts.host, engine.queues
         return (
-            engine.contexts.host.used,
+            host.capacity - host.free,
             queues.running,
             len(queues.waiting),
             len(queues.swapped),
@@ -106,7 +103,8 @@ class Ledger:
         """Add what holds from ``begin`` to ``end`` to every step that this touches."""
         for row, seconds in self._touched(begin, end):
             for place, density in enumerate(densities):
-                row[place] += density * seconds
+                if density:
+                    row[place] += density * seconds
 
     def _grow(self, ends: Sequence[float], growth: Sequence[int]) -> None:
         """Blocks counted as unused were useful: in iteration i of a leap contexts had grown by ``growth[i]`` blocks."""
@@ -179,3 +177,17 @@ class Ledger:
         for place, name in enumerate(COLUMNS):
             columns[name] = [row[place] / width for _, row, width in rows]
         return columns
+
+
+def _recomputing(contexts: Contexts, plan: Plan) -> float:
+    """Blocks of contexts under recompute, by the share of their chunk that was computed before."""
+    return sum(
+        contexts.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
+        for chunk in plan.chunks
+        if chunk.recomputed
+    )
+
+
+def _read_blocks(plan: Plan) -> int:
+    """Blocks that copies out read while the batch waits: free in the accounts already, unless claimed anew."""
+    return sum(copy.blocks for copy in plan.copies if copy.blocking and copy.direction is Direction.OUT)

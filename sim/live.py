@@ -296,13 +296,15 @@ class SessionView:
     @property
     def tool(self) -> str:
         """Name of the tool waited for, if known; else who is waited for."""
-        pause = self._live.call.pause
+        live = self._live
+        pause = live.session.calls[live.call_index].pause
         return (pause.tool or pause.waits_for) if pause is not None else ""
 
     @property
     def waits_for(self) -> str:
         """Who is waited for: ``tool``, ``user``, ..."""
-        pause = self._live.call.pause
+        live = self._live
+        pause = live.session.calls[live.call_index].pause
         return pause.waits_for if pause is not None else ""
 
     @property

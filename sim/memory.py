@@ -47,8 +47,9 @@ class BlockPool:
         """Claim private blocks. The caller has made sure that they are free."""
         assert 0 <= blocks <= self.free, f"taking {blocks} of {self.free} free blocks"
         self.free -= blocks
-        while len(self.cached) > self.free:
-            self._evict()
+        if self.cached:
+            while len(self.cached) > self.free:
+                self._evict()
 
     def give(self, blocks: int) -> None:
         """Return private blocks."""

@@ -85,6 +85,18 @@ class Batch:
         """Tokens computed."""
         return self.decode_sessions + self.prefill_tokens
 
+    @property
+    def sums(self) -> tuple[int, ...]:
+        """All of them: equal for batches of equal cost."""
+        return (
+            self.decode_sessions,
+            self.decode_context,
+            self.prefill_sessions,
+            self.prefill_tokens,
+            self.prefill_context,
+            self.prefill_pairs,
+        )
+
     def add_chunk(self, start: int, tokens: int) -> None:
         """Add ``tokens`` computed after ``start`` resident ones."""
         self.prefill_sessions += 1
@@ -131,10 +143,13 @@ class Plan:
         """Whether nothing is to be done."""
         return not (self.computes or self.copies)
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether any of the tokens had been computed before."""
+        return bool(self.chunks) and any(chunk.recomputed for chunk in self.chunks)
+
     def batch_without_recompute(self) -> Batch:
         """The batch, had nobody recomputed anything."""
-        if not any(chunk.recomputed for chunk in self.chunks):
-            return self.batch
         rest = Batch(self.batch.decode_sessions, self.batch.decode_context)
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:

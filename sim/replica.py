@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from operator import itemgetter
 from typing import Any, Protocol
 
 from simpy.events import Event, EventPriority
@@ -38,6 +39,10 @@ class _News(IntEnum):
     ANSWERED = 3
     ADOPTED = 4
     ARRIVED = 5
+
+
+_IN_TURN = itemgetter(0, 1, 2)
+_NONE: Sequence[Any] = ()
 
 
 class Incoming(Protocol):
@@ -78,6 +83,7 @@ class Replica:
         self.engine = engine
         self.recorder = recorder
         self.index = index
+        self._turn = EventPriority(LAST + index)
         self._on_left = on_left
         self._on_answer = on_answer
         self._coming = 0  # ready sessions that the engine has not heard of
@@ -86,6 +92,7 @@ class Replica:
         self._inbox: list[tuple[float, _News, int, Any]] = []
         self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
         self._channel_free = {Direction.OUT: 0.0, Direction.IN: 0.0}
+        self._copying_until = 0.0
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
         self._ends: list[float] = []  # of the iterations under way
@@ -144,7 +151,9 @@ class Replica:
     def _take_news(self) -> None:
         if not self._inbox:
             return
-        news, self._inbox = sorted(self._inbox, key=lambda entry: entry[:3]), []
+        news, self._inbox = self._inbox, []
+        if len(news) > 1:
+            news.sort(key=_IN_TURN)
         self._coming = 0
         for at, kind, serial, what in news:
             if kind is _News.ARRIVED:
@@ -198,7 +207,7 @@ class Replica:
     # ---- iterations
 
     def _set_timer(self, time: float) -> None:
-        self._timer = self.clock.at(time, self._act, EventPriority(LAST + self.index))
+        self._timer = self.clock.at(time, self._act, self._turn)
 
     def _act(self, timer: Event) -> None:
         """An iteration, a leap or a sleep is over: commit it, take the news, and begin what comes next."""
@@ -216,34 +225,53 @@ class Replica:
         self._begin(self.engine.plan(now), now)
 
     def _begin(self, plan: Plan, now: float) -> None:
-        self._start_copies(plan, now)
         costs = self.engine.costs
-        stall = sum(costs.copy_time(copy.tokens, copy.direction) for copy in plan.copies if copy.blocking)
-        if not plan.computes and stall == 0:
+        stall, ending = self._start_copies(plan, now) if plan.copies else (0.0, _NONE)
+        if stall == 0 and not plan.computes:
+            self._await(ending, now)
             review = self.engine.wakes_at()
             if review < math.inf:
                 self._set_timer(review)
             return
         self._plan, self._stall = plan, stall
-        computes_at = now + stall
-        beside = {way: free - computes_at for way, free in self._channel_free.items() if free > computes_at}
         if plan.iterations == 1:
             forward = costs.iteration_time(plan.batch)
-            self._ends = [now + (stall + (costs.slowed(forward, beside) if beside else forward))]
+            if self._copying_until > now + stall:
+                forward = costs.slowed(forward, self._beside(now + stall))
+            self._ends = [now + (stall + forward)]
         else:
             self._ends = costs.ends(plan.batch, now, plan.iterations)
             if plan.review_at < self._ends[-1]:
                 del self._ends[bisect_left(self._ends, plan.review_at) + 1 :]
         self._set_timer(self._ends[-1])
+        self._await(ending, self._ends[-1])
 
-    def _start_copies(self, plan: Plan, now: float) -> None:
-        """Copies beside the batch queue for their direction's channel; their end is news."""
+    def _start_copies(self, plan: Plan, now: float) -> tuple[float, Sequence[tuple[float, Copy]]]:
+        """Copies beside the batch queue for their direction's channel; the others make it wait. Returns for how long,
+        s, and when those beside it end."""
+        stall, ending = 0.0, []
         for copy in plan.copies:
-            if not copy.blocking:
-                begin = max(now, self._channel_free[copy.direction])
-                end = begin + self.engine.costs.copy_time(copy.tokens, copy.direction)
-                self._channel_free[copy.direction] = end
+            seconds = self.engine.costs.copy_time(copy.tokens, copy.direction)
+            if copy.blocking:
+                stall += seconds
+                continue
+            end = max(now, self._channel_free[copy.direction]) + seconds
+            self._channel_free[copy.direction] = end
+            self._copying_until = max(self._copying_until, end)
+            ending.append((end, copy))
+        return stall, ending
+
+    def _await(self, ending: Sequence[tuple[float, Copy]], until: float) -> None:
+        """The ends of copies are news. Those until the end of the iteration wake nobody, and need no event."""
+        for end, copy in ending:
+            if end <= until:
+                self._inbox.append((end, _News.COPIED, copy.live.serial, copy))
+            else:
                 self._later(end, _News.COPIED, copy.live.serial, copy)
+
+    def _beside(self, computes_at: float) -> dict[Direction, float]:
+        """For how long copies run beside a batch that computes from then on, s."""
+        return {way: free - computes_at for way, free in self._channel_free.items() if free > computes_at}
 
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
@@ -330,6 +358,7 @@ class Replica:
                 self._account(now)
         elif self._inbox:
             self._account(now)
+        self._inbox = [news for news in self._inbox if news[0] <= now]
         self._take_news()
 
     def part(self) -> Part:

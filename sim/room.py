@@ -238,7 +238,7 @@ class Room:
     def swap_budget(self) -> float:
         """Tokens that may still be copied beside this iteration; infinite when nothing limits it."""
         if self._budget is None:
-            begun = sum(copy.tokens for copy in self.copies if not copy.blocking)
+            begun = sum([copy.tokens for copy in self.copies if not copy.blocking]) if self.copies else 0
             self._budget = max(0, self._hidden() - begun)
         return self._budget
 

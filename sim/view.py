@@ -52,13 +52,13 @@ class View:
     def running_context_tokens(self) -> int:
         """Resident tokens of the running sessions: C_other of the waste equations."""
         queues = self._engine.queues
-        return queues.decoding.resident_tokens + sum(live.resident for live in queues.prefilling)
+        return queues.decoding.resident_tokens + sum([live.resident for live in queues.prefilling])
 
     @property
     def running_query_tokens(self) -> int:
         """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
         queues = self._engine.queues
-        return queues.decoding.seats + sum(live.queries(live.resident, live.missing) for live in queues.prefilling)
+        return queues.decoding.seats + sum([live.queries(live.resident, live.missing) for live in queues.prefilling])
 
     @property
     def waiting_sessions(self) -> int:
