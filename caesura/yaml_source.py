@@ -47,8 +47,9 @@ class Source:
 
     def fault(self, loc: Sequence[str | int], message: str) -> str:
         """One line of a ConfigError: place, key, what is wrong."""
-        key = dotted(loc)
-        return f"{self.where(loc)}: {key}: {message}" if key else f"{self.where(loc)}: {message}"
+        key, place = dotted(loc), self.where(loc)
+        named = not key or key in place.split()
+        return f"{place}: {message}" if named else f"{place}: {key}: {message}"
 
     def override(self, loc: Loc, value: Any, option: str) -> None:
         """Set the value at ``loc``, making mappings on the way; ``option`` is how messages will name it.

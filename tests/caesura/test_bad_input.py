@@ -168,11 +168,11 @@ COMMANDS = {
     "set without value": (["run", "x.yaml", "--set", "seeds"], ["--set seeds: expected KEY=VALUE"]),
     "set no key": (["run", "x.yaml", "--set", "=3"], ["expected KEY=VALUE"]),
     "set not YAML": (["run", "x.yaml", "--set", "seeds=[1"], ["'[1' is not YAML"]),
-    "set unknown": (["run", "x.yaml", "--set", "seed=3"], ["--set seed: seed: unknown key; did you mean 'seeds'?"]),
+    "set unknown": (["run", "x.yaml", "--set", "seed=3"], ["caesura: --set seed: unknown key; did you mean 'seeds'?"]),
     "set deep unknown": (["run", "x.yaml", "--set", "a.b=3"], ["--set a.b: a: unknown key"]),
     "set negative": (
         ["run", "x.yaml", "--set", "workload.duration=-1"],
-        ["--set workload.duration: workload.duration"],
+        ["--set workload.duration: "],
     ),
     "set no such item": (["run", "x.yaml", "--set", "systems.7=vllm"], ["the list has items 0 to 1; there is no '7'"]),
     "rates no numbers": (["compare", "--rates", "1,fast"], ["--rates '1,fast': expected numbers"]),
