@@ -24,6 +24,7 @@ _CAUSES = dict(
     zip(CAUSES, ("kept while idle", "recompute, own", "recompute, others'", "copies"), strict=True),
 )
 _STYLES = {"decided": "bold", "arrived": "cyan", "call_ended": "cyan", "answered": "cyan", "finished": "cyan"}
+_MOST_PASSED = 2
 _ASKED = {"pause": "at the pause", "revise": "asked again"}
 
 
@@ -127,6 +128,8 @@ def sentences(explanation: Explanation) -> list[str]:
 def _sentence(entry: Entry, before: Entry | None) -> str:
     told = {
         "arrived": _arrived,
+        "queued": _queued,
+        "passed": _passed,
         "computed": _computed,
         "call_ended": _call_ended,
         "decided": _decided,
@@ -154,6 +157,34 @@ def _sentence(entry: Entry, before: Entry | None) -> str:
 
 def _arrived(entry: Entry, numbers: Mapping[str, Any]) -> str:
     return f"arrives with a prompt of {_tokens(numbers['prompt_tokens'])}; {numbers['calls']} calls lie ahead"
+
+
+def _queued(entry: Entry, numbers: Mapping[str, Any]) -> str:
+    after = f", next after {_sessions(numbers['next_before'])}" if numbers["next_before"] else ""
+    return f"order: {_numbers(numbers['key'])}; {_behind(numbers)}{after}"
+
+
+def _passed(entry: Entry, numbers: Mapping[str, Any]) -> str:
+    passed_by, passes = numbers["passed_by"], numbers["passes"]
+    told = [f"{_sessions(passed_by)} {'passes' if len(passed_by) == 1 else 'pass'} it"] if passed_by else []
+    told += [f"it passes {_sessions(passes)}"] if passes else []
+    until = f", up to {numbers['until']:.3f} s" if numbers["until"] > entry.time else ""
+    was = f" instead of {_numbers(numbers['was'])}" if numbers["was"] else ""
+    return f"order{until}: {' and '.join(told)}; {_numbers(numbers['key'])}{was}, {_behind(numbers)}"
+
+
+def _behind(numbers: Mapping[str, Any]) -> str:
+    return f"behind {numbers['before']} of {numbers['others']} that are ready"
+
+
+def _sessions(keys: Mapping[str, Mapping[str, float]]) -> str:
+    named = [f"{one} ({_numbers(key)})" for one, key in [*keys.items()][:_MOST_PASSED]]
+    more = len(keys) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _numbers(key: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {value:,.6g}" for name, value in key.items())
 
 
 def _computed(entry: Entry, numbers: Mapping[str, Any]) -> str:

@@ -126,7 +126,7 @@ def _remarks(comparison: Comparison, kept: int) -> list[str]:
         if profile.get("misses_aim"):
             remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
     if oracles := comparison.oracles():
-        remarks.append(f"Oracle: {', '.join(oracles)} knew how long every pause would last.")
+        remarks.append(f"Oracle: {', '.join(oracles)} knew how long pauses last, or how much is generated.")
     for measure in ("rejected", "failed", "unfinished"):
         if count := int(comparison.runs[measure].sum()):
             reason = comparison.commonest_reason(measure)

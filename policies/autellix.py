@@ -50,6 +50,8 @@ class LeastAttained(PromotingOrder):
         quantum, levels, beta: as for ``AttainedService``.
     """
 
+    key_names = ("queue", "since")
+
     def __init__(self, quantum: float = 0.5, levels: int = 8, beta: float = 10.0) -> None:
         _require_possible(quantum, levels, beta)
         super().__init__()

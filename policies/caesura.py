@@ -162,6 +162,8 @@ class DueFirst(QueueOrder):
         latency: seconds per token; 0 is first come, first served.
     """
 
+    key_names = ("due",)
+
     def __init__(self, latency: float = 0.1) -> None:
         if not 0 <= latency < math.inf:
             raise ValueError("latency is in seconds per token, finite and >= 0")

@@ -131,6 +131,8 @@ class PinnedFirst(QueueOrder):
     Goes with the policy ``continuum``; beside another nobody is pinned.
     """
 
+    key_names = ("unpinned", "arrival")
+
     def key(self, queued: Queued, view: EngineView) -> Key:
         pinned = isinstance(self.policy, Continuum) and self.policy.pinned(queued, view.now)
         return (0.0 if pinned else 1.0, queued.arrival)

@@ -290,11 +290,18 @@ class QueueOrder:
         needs_truth: whether this is an oracle; results then say so.
         truth: tokens that a session will still generate before its next pause or its end. The engine sets it for an
             oracle.
+        key_names: what the numbers of a key are, in words.
     """
 
     policy: InterceptPolicy | None = None
     needs_truth = False
     truth: Callable[[Queued], int] | None = None
+    key_names: tuple[str, ...] = ()
+
+    def named(self, key: tuple[float, ...]) -> Mapping[str, float]:
+        """The numbers of a key by name, for those who ask why. Default: by ``key_names``, or as they come."""
+        names = self.key_names or tuple(f"number {place}" for place in range(1, len(key) + 1))
+        return dict(zip(names, key, strict=False))
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         """Sort key of a session that becomes ready at ``queued.ready_at``: at its arrival and after each pause."""

@@ -80,6 +80,8 @@ class FixedPriority(PreemptiveOrder):
     One of FastServe's rivals; the paper does not say what the priority was made from.
     """
 
+    key_names = ("prefill_s", "arrival")
+
     def __init__(self) -> None:
         self._given: dict[str, float] = {}
 
@@ -96,6 +98,7 @@ class ShortestRemaining(PreemptiveOrder):
     """
 
     needs_truth = True
+    key_names = ("seconds left",)
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"

@@ -40,6 +40,8 @@ class FeedbackQueues(PreemptiveOrder):
         falls_by: queues that a session falls at the end of its quantum.
     """
 
+    key_names = ("queue", "since")
+
     def __init__(self, queues: int, falls_by: int) -> None:
         self.queues = queues
         self.falls_by = falls_by

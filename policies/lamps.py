@@ -93,6 +93,8 @@ class SmallestMemory(PromotingOrder):
         starving_after: seconds; infinite lets sessions starve.
     """
 
+    key_names = ("area",)
+
     def __init__(self, starving_after: float = 3.0) -> None:
         if not starving_after > 0:
             raise ValueError("starving_after is in seconds, above 0")

@@ -8,5 +8,7 @@ from policies.contract import EngineView, Key, Queued, QueueOrder
 class FirstCome(QueueOrder):
     """First come, first served; the engine's ``reentry`` says whether a resumed session keeps its arrival."""
 
+    key_names = ("entered",)
+
     def key(self, queued: Queued, view: EngineView) -> Key:
         return queued.entered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 
 from policies.contract import NEVER, EngineView, Key, Queued, QueueOrder
@@ -10,6 +10,10 @@ from policies.contract import NEVER, EngineView, Key, Queued, QueueOrder
 
 class PromotingOrder(QueueOrder):
     """Keys are (1, rank...); a session that still waits when it is ``due`` gets (0, since when it waits)."""
+
+    def named(self, key: tuple[float, ...]) -> Mapping[str, float]:
+        in_turn, *numbers = key
+        return super().named(tuple(numbers)) if in_turn else {"promoted, waiting since": numbers[0]}
 
     def __init__(self) -> None:
         self._promoted: set[str] = set()

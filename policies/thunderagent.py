@@ -103,6 +103,8 @@ class ActiveFirst(QueueOrder):
     Goes with the policy ``thunderagent``; beside another everybody is let in.
     """
 
+    key_names = ("new", "context")
+
     def key(self, queued: Queued, view: EngineView) -> Key:
         return (0.0 if queued.calls_done else 1.0, float(queued.context_tokens))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from policies.contract import (
     NEVER,
@@ -40,6 +40,16 @@ class Need:
     by: str
 
 
+class RankWitness(Protocol):
+    """Is told of every place in the queue before it is taken."""
+
+    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+        """A session becomes ready with this key."""
+
+    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+        """Ready sessions have these keys from now on."""
+
+
 class Counsel:
     """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
 
@@ -48,6 +58,7 @@ class Counsel:
         self.order = order
         self.view = view
         self.decisions: list[dict[str, Any]] = []
+        self.witness: RankWitness | None = None
         self._log = log
         self.revises = type(policy).revise is not InterceptPolicy.revise
         self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
@@ -65,7 +76,10 @@ class Counsel:
     def key(self, live: LiveSession) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
         with Guard(self.order, "order", live.session.id, self.view.now):
-            return checked_key(self.order.key(live.view, self.view), live)
+            key = checked_key(self.order.key(live.view, self.view), live)
+        if self.witness is not None:
+            self.witness.ranked(live, key)
+        return key
 
     def pause(self, live: LiveSession) -> Verdict:
         """This session just paused: what becomes of its context?"""

@@ -24,11 +24,12 @@ from sim.recorder import Recorder
 
 CAUSES = ("preserve", "recompute_own", "recompute_others", "swap")
 _ORDER = {"copied": 0, "first_token": 1, "call_ended": 2, "arrived": 3, "answered": 3, "left_replica": 3, "adopted": 3}
-_ORDER |= dict.fromkeys(("decided", "dropped", "swapped", "copy_began", "preempted"), 4)
-_ORDER |= {"computed": 5, "went_on": 5, "finished": 6, "rejected": 6}
+_ORDER |= dict.fromkeys(("queued", "passed"), 4)
+_ORDER |= dict.fromkeys(("decided", "dropped", "swapped", "copy_began", "preempted"), 5)
+_ORDER |= {"computed": 6, "went_on": 6, "finished": 7, "rejected": 7}
 WHAT = tuple(_ORDER)
 """What can happen, in the order in which one instant's entries are told; alike ones as they were written. ``swapped``
-is a copy that the batch waits for; one beside the batch began and was ``copied``."""
+is a copy that the batch waits for; one beside the batch began and was ``copied``. ``passed``: in the queue order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,10 @@ class Diary:
         """The recorder of a replica, which tells this diary what it hears; ``ledger`` is what a ledger is made from."""
         page = Page(self, engine, replica)
         self._pages.append(page)
-        engine.contexts.witness = page
+        engine.contexts.witness = engine.counsel.witness = page
+        for turns in (engine.turns, engine.precedence):
+            if turns is not None:
+                turns.witness = page
         return _TellingRecorder(page, _TellingLedger(page, engine, *ledger), bytes_per_token, replica)
 
     def write(self, at: float, what: str, live: LiveSession, replica: int, details: Mapping[str, Any]) -> None:

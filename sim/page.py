@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Chunk, Copy, Direction, Plan
+from sim.standing import Standing, together
 
 if TYPE_CHECKING:
     from sim.diary import Diary
@@ -17,12 +18,14 @@ _OF_DECISION = ("asked", "verdict", "keep", "context", "needed_blocks", "needed_
 
 
 class Page:
-    """Follows the session while it is on this replica. Implements ``sim.contexts.Witness``."""
+    """Follows the session while it is on this replica. Implements ``sim.contexts.Witness`` and
+    ``sim.counsel.RankWitness``."""
 
     def __init__(self, diary: Diary, engine: Engine, replica: int) -> None:
         self._diary = diary
         self._engine = engine
         self._replica = replica
+        self._standing = Standing(engine)
         self._live: LiveSession | None = None
         self._gone: LiveSession | None = None  # it went on elsewhere; its context may still be read from here
         self._heard = 0  # decisions of the log that were looked at
@@ -106,6 +109,28 @@ class Page:
 
     def _decoded(self, live: LiveSession, at: float) -> dict[str, Any]:
         return {"output_tokens": live.emitted, "decode_s": at - self._first_token_at}
+
+    # ---- the queue
+
+    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+        """A session becomes ready: this one, or another that may pass it."""
+        if not self.follows(live):
+            self.reranked([(live, key)])
+        elif place := self._standing.joined(live, key):
+            self.note(self._engine.now, "queued", live, **place)
+
+    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+        """Keys change; what happens in the queue while nothing else does is told in one entry."""
+        live = self._live
+        if live is None or not (passed := self._standing.passed(live, moved)):
+            return
+        now, last = self._engine.now, self._diary.last
+        if last is not None and last.what == "passed" and last.replica == self._replica:
+            self._diary.strike()
+            passed, begun = together(last.details, passed), last.time
+        else:
+            begun = now
+        self.note(begun, "passed", live, **passed, until=now)
 
     # ---- moves of the context
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.counsel import Guard, checked_key, checked_number
+from sim.counsel import Guard, RankWitness, checked_key, checked_number
 from sim.live import READY, LiveSession, SessionView
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Turns:
     def __init__(self, order: QueueOrder, view: View) -> None:
         self._order = order
         self._view = view
+        self.witness: RankWitness | None = None
 
     def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
@@ -30,6 +31,8 @@ class Turns:
                 live = _ready(queued)
                 moved.append((live, checked_key(key, live)))
                 asking.session = "-"
+        if moved and self.witness is not None:
+            self.witness.reranked(moved)
         return moved
 
     def preempted(self, live: LiveSession) -> None:

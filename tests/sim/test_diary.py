@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.autellix import AttainedService
 from sim.counsel import DECODING
 from sim.diary import CAUSES, Diary, Entry
-from tests.sim.random_orders import ORDERS
+from tests.sim.random_orders import ORDERS, LastCome, LatestPreempts
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import pause, run, session
 
@@ -88,6 +89,56 @@ def test_a_copy_that_the_batch_waits_for_wastes_everybodys_memory():
     assert (out.resident, out.offloaded, out.missing) == (0, 19, 1)
     b_holds = 30 + 10  # a token has been added in each of a's ten iterations but the first, and one is claimed
     assert diary.waste[0]["swap"] == pytest.approx((19 + b_holds) * 0.19)
+
+
+def test_who_goes_before_whom_is_told_with_the_numbers_that_decide():
+    """One at a time, queues of 2, 2 and 4 s by service: b, there since 0.5, is 1 behind a (queue 1, since 0).
+
+    a emits its second token at 1.4 + 1.01 = 2.41, has run for more than 2 s, and falls to queue 2: b passes it. b falls
+    in turn at 2.41 + 1.4 + 1.01 = 4.82: a passes it. c comes at 5, is taken up at 5.83, and passes both from
+    queue 1: until 5.83 + 1.4. Then a goes on, until its 2 s in queue 2 are over: at 8.24 b passes it.
+    """
+    sessions = session("a", 40, 9), session("b", 40, 9, at=0.5), session("c", 40, 1, at=5.0)
+    diary = Diary("b")
+    run(*sessions, order=AttainedService(quantum=2.0), max_running=1, diary=diary)
+    (queued,) = details(diary, "queued")
+    assert queued == {
+        "key": {"queue": 1, "since": 1.4},
+        "before": 1,
+        "others": 1,
+        "next_before": {"a": {"queue": 1, "since": 0.0}},
+    }
+    first, fallen, last = details(diary, "passed")[:3]
+    assert first["passes"] == {"a": {"queue": 2, "since": pytest.approx(2.41)}} and not first["passed_by"]
+    assert (first["was"], first["before"], first["others"]) == ({}, 0, 1)
+    assert fallen["passed_by"] == first["passes"] and fallen["was"] == {"queue": 1, "since": 1.4}
+    assert fallen["key"] == {"queue": 2, "since": pytest.approx(4.82)}
+    assert last["passed_by"] == {"c": {"queue": 1, "since": pytest.approx(5.83)}}
+    assert last["passes"] == {"a": {"queue": 3, "since": pytest.approx(8.24)}}
+    assert (last["before"], last["until"]) == (0, pytest.approx(8.24))
+
+
+def test_passing_that_goes_on_while_nothing_else_happens_is_one_entry():
+    """b waits for a, and the latest goes first: c passes it at 1.2, taken up at 1.4, and d at 3, taken up at 3.42."""
+    sessions = (
+        session("a", 40, 9),
+        session("b", 40, 1, at=0.5),
+        session("c", 40, 1, at=1.2),
+        session("d", 40, 1, at=3.0),
+    )
+    diary = Diary("b")
+    run(*sessions, order=LastCome(), max_running=1, diary=diary)
+    (passed,) = details(diary, "passed")
+    assert list(passed["passed_by"]) == ["c", "d"]
+    assert (passed["before"], passed["others"], passed["until"]) == (2, 3, pytest.approx(3.42))
+
+
+def test_who_runs_is_passed_only_where_orders_preempt():
+    """The latest goes first; b comes while a runs. Where that preempts b passes a, elsewhere a's place is its own."""
+    for order, passed in ((LastCome(), 0), (LatestPreempts(), 1)):
+        diary = Diary("a")
+        run(session("a", 40, 9), session("b", 40, 1, at=0.5), order=order, max_running=1, diary=diary)
+        assert len([one for one in details(diary, "passed") if "b" in one["passed_by"]]) == passed
 
 
 @examples(20)
