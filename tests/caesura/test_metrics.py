@@ -148,6 +148,16 @@ def test_summary_by_hand() -> None:
     assert {key: summary[key] for key in expected} == pytest.approx(expected)
 
 
+def test_throughput_counts_all_samples_and_latency_is_that_of_one() -> None:
+    """Three samples in a and two in b: 3 * 11 + 2 * 1 tokens."""
+    one, alone = record(samples=[3, 2, 1]), record()
+    summary = summarize(one, session_table(one), call_table(one))
+    assert summary["total_output_tokens"] == 35
+    assert summary["output_throughput"] == pytest.approx(35 / 40)
+    both = (session_table(run)["normalized_latency"] for run in (one, alone))
+    assert [list(values[:2]) for values in both] == [[6 / 11, 0.5]] * 2
+
+
 def test_what_was_not_measured_is_none() -> None:
     one = record(status=["rejected"] * 3, first_token_at=[NAN] * 3)
     summary = summarize(one, session_table(one), call_table(one))

@@ -59,6 +59,18 @@ def test_another_seed_gives_another_workload(caesura: Callable, experiment: Call
     assert len(hashes) == 4, "two loads, two seeds"
 
 
+def test_any_trace_can_be_run_with_several_samples(caesura: Callable, experiment: Callable) -> None:
+    """The same sessions, each call of which generates three times the tokens, of which the prompt is not."""
+    experiment()
+    for out, more in (("one", ()), ("three", ("--set", "workload.samples=3"))):
+        assert caesura("run", "x.yaml", "--out", out, "--set", "systems=[cache-lru]", *more).code == 0
+    one, three = package.load("one").runs, package.load("three").runs
+    assert list(three["total_output_tokens"]) == [3 * tokens for tokens in one["total_output_tokens"]]
+    assert list(three["total_input_tokens"]) == list(one["total_input_tokens"])
+    assert set(package.load("three").sessions["samples"]) == {3}
+    assert "samples" not in package.load("one").sessions
+
+
 def test_the_config_of_a_run_repeats_it(caesura: Callable, experiment: Callable) -> None:
     experiment()
     caesura("run", "x.yaml", "--out", "o")
@@ -100,6 +112,7 @@ def test_another_objective_needs_no_run(caesura: Callable, experiment: Callable)
         "workload.duration=11 s",
         "workload.too_long=reject",
         "workload.max_context=1000",
+        "workload.samples=2",
         "replica.kv_capacity=40000 tokens",
         "replica.host_capacity=40000 tokens",
         "replica.horizon=60 s",

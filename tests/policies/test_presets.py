@@ -14,9 +14,11 @@ from sim.profile import load_profile
 from sim.record import RunRecord
 from sim.run import simulate
 from sim.settings import EngineSettings
+from tests.sim.worlds import simulate as watched
 from traces import shipped
 from traces.arrivals import Poisson, draw_workload
 from traces.limits import fit
+from traces.session import Call, Session
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(file.stem for file in (ROOT / "configs" / "systems").glob("*.yaml"))
@@ -104,6 +106,31 @@ def test_every_baseline_of_the_paper_has_a_chunked_twin():
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-chunked")] + SINCE_2024)
 def test_chunked_systems_batch_as_infercept_does(name):
     assert {key: engine(name)[key] for key in BATCHING} == {key: engine("infercept")[key] for key in BATCHING}
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("paged-sharing", [3, *[4] * 8, *[6] * 11]),
+        ("segment-kv", [3, *[5] * 16, *[7] * 3]),
+        ("contiguous-beams", [8] * 20),
+    ],
+)
+def test_samples_lie_as_the_preset_says(name, blocks):
+    """A prompt of 40 and two samples of 20, in blocks of 16: 3 blocks, of which the third has 8 tokens, then 19 steps.
+
+    Paged: 2 shared, and two of each from the first write, three from the ninth token on. Segments: the 3 of the prompt,
+    and one of each sample, two from the 17th. Contiguous: two buffers of 60 tokens, 4 blocks each, from the beginning.
+    """
+    system = load_preset(name)
+    world = watched(
+        [Session("a", 0.0, 40, (Call(20),), samples=2)], policy=make_policy(system.policy),
+        order=make_order(system.order), settings=system.engine, profile=PROFILE,
+    )  # fmt: skip
+    assert [one.blocks for one in world.iterations] == blocks
+    assert {key for key, value in engine(name).items() if engine("cache-lru")[key] != value} == {
+        "token_budget", "max_running", *(["sample_layout"] if name != "paged-sharing" else []),
+    }  # fmt: skip
 
 
 def test_what_tells_the_baselines_apart():
