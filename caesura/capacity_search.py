@@ -14,7 +14,7 @@ from typing import Any
 
 from caesura.config import Setup
 from caesura.errors import UserError
-from caesura.executors import Executor
+from caesura.executors import Executor, LocalProcesses
 from caesura.experiment import RUNS, complete
 from caesura.runs import make_run
 from caesura.slo import Slo
@@ -147,16 +147,18 @@ def find_capacities(
     systems = {system.name: system for system in setup.systems}
     searches = {(name, seed): _search(setup, question, grid) for name in systems for seed in setup.experiment.seeds}
     probes: list[dict[str, Any]] = []
-    while asked := _next(searches):
-        runs = {key: make_run(setup, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()}
-        title = f"{setup.name}: {len(asked)} of {len(searches)} searches go on"
-        complete(list(runs.values()), out, title, where, progress)
-        for key, run in runs.items():
-            folder = out / RUNS / run.name
-            values = {term.name: term.measure(folder) for term in question.slo.terms}
-            held = all(term.holds(values[term.name]) for term in question.slo.terms)
-            searches[key].tell(asked[key], held)
-            probes.append({**run.label, **values, "holds": held, "folder": run.name})
+    where = where or LocalProcesses()
+    with where.staying():
+        while asked := _next(searches):
+            runs = {key: make_run(setup, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()}
+            title = f"{setup.name}: {len(asked)} of {len(searches)} searches go on"
+            complete(list(runs.values()), out, title, where, progress)
+            for key, run in runs.items():
+                folder = out / RUNS / run.name
+                values = {term.name: term.measure(folder) for term in question.slo.terms}
+                held = all(term.holds(values[term.name]) for term in question.slo.terms)
+                searches[key].tell(asked[key], held)
+                probes.append({**run.label, **values, "holds": held, "folder": run.name})
     order = {name: index for index, name in enumerate(systems)}
     probes.sort(key=lambda probe: (order[probe["system"]], probe["seed"], probe["load"]))
     return {key: search.found(grid) for key, search in searches.items()}, probes

@@ -29,12 +29,22 @@ class DaskCluster:
             raise UserError("--on dask: Dask is not installed; pip install 'caesura[dask]'") from None
         self.address = address
         self.jobs = jobs
+        self._kept: Any = None
+
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """As ``Executor.staying``."""
+        with self._client() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = None
 
     def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
         """As ``Executor.outcomes``. Dask itself moves the runs of a worker that dies to others."""
         from distributed import as_completed
 
-        with self._client() as client:
+        with contextlib.nullcontext(self._kept) if self._kept is not None else self._client() as client:
             (lent,) = client.scatter([_lent(runs)], broadcast=True, hash=False)
             futures = client.map(attempt, list(runs), lent=lent, pure=False)
             index_of = {future.key: index for index, future in enumerate(futures)}
@@ -81,6 +91,10 @@ class RayCluster:
             raise UserError("--on ray: Ray is not installed; pip install 'caesura[ray]'") from None
         self.address = address
         self.jobs = jobs
+
+    def staying(self) -> contextlib.AbstractContextManager[None]:
+        """As ``Executor.staying``."""
+        return self._connected()
 
     def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
         """As ``Executor.outcomes``. Ray itself moves the runs of a worker that dies to others."""

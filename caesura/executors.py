@@ -44,6 +44,10 @@ class Executor(Protocol):
         """
         ...
 
+    def staying(self) -> contextlib.AbstractContextManager[None]:
+        """As long as the context lasts the workers stay for the next ``outcomes``."""
+        ...
+
 
 def executor(on: str | None = None, jobs: int | None = None) -> Executor:
     """What ``--on`` and ``--jobs`` ask for.
@@ -74,11 +78,23 @@ class LocalProcesses:
 
     def __init__(self, jobs: int | None = None) -> None:
         self.jobs = jobs
+        self._stay = False
+
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """As ``Executor.staying``. Processes that fail, or are not waited for, end all the same."""
+        self._stay = True
+        try:
+            yield
+        finally:
+            self._stay = False
+            _end_workers()
 
     def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
         """As ``Executor.outcomes``. A run whose process dies is tried once more, alone."""
         small = self.jobs is None and sum(run.work for run in runs) < _SESSIONS_WORTH_A_PROCESS
         count = 1 if small else min(self.jobs or joblib.cpu_count(), len(runs))
+        processes = (self.jobs or joblib.cpu_count()) if self._stay else count
         left = dict(enumerate(runs))
         if count <= 1:
             for index, run in left.items():
@@ -87,7 +103,7 @@ class LocalProcesses:
             return
         while left:
             try:
-                for index, outcome in _in_pool(dict(left), shares, count):
+                for index, outcome in _in_pool(dict(left), shares, processes, self._stay):
                     del left[index]
                     yield index, outcome
             except TerminatedWorkerError:
@@ -125,7 +141,9 @@ def _alone(index: int, run: Run, shares: Shares) -> Outcome:
         return _DIED
 
 
-def _in_pool(runs: dict[int, Run], shares: Shares, count: int) -> Generator[tuple[int, Outcome]]:
+def _in_pool(
+    runs: dict[int, Run], shares: Shares, count: int, workers_stay: bool = False
+) -> Generator[tuple[int, Outcome]]:
     tasks = (joblib.delayed(_attempt_in_worker)(index, run, shares.file) for index, run in runs.items())
     # Two processes at least: with one, joblib would do the work in this one.
     pool = joblib.Parallel(n_jobs=max(count, 2), backend="loky", batch_size=1, return_as="generator_unordered")
@@ -134,7 +152,10 @@ def _in_pool(runs: dict[int, Run], shares: Shares, count: int) -> Generator[tupl
     try:
         for one in finished:  # noqa: UP028 (with "yield from", closing would reach the pool before _stop_workers)
             yield one
-    finally:
+    except BaseException:
+        _stop_workers(finished)
+        raise
+    if not workers_stay:
         _stop_workers(finished)
 
 
@@ -157,9 +178,15 @@ def deaf_children() -> Iterator[None]:
 
 def _stop_workers(finished: Generator[Any]) -> None:
     """End the processes at once, so that no later sweep meets modules or folders of this one."""
-    from joblib.externals.loky import get_reusable_executor
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # joblib tells of results that nobody will read
         finished.close()  # first: a run that is still being dispatched would wait for the pool, and the pool for it
-    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    _end_workers()
+
+
+def _end_workers() -> None:
+    """If there are any."""
+    from joblib.externals.loky import reusable_executor
+
+    if reusable_executor._executor is not None:
+        reusable_executor._executor.shutdown(wait=True, kill_workers=True)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import typer
 
 from caesura.errors import UserError
 
 INTERRUPTED = 130
+TERMINATED = 143
 WRONG_INPUT = 2
 
 
 @contextlib.contextmanager
 def said_plainly(when_interrupted: str) -> Iterator[None]:
-    """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130. A closed pipe: nothing, and 0."""
+    """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130; so SIGTERM, with code 143. A closed
+    pipe: nothing, and 0."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except (UserError, ValueError) as error:
@@ -29,9 +34,19 @@ def said_plainly(when_interrupted: str) -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print(f"caesura: {when_interrupted}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever began processes ends them, as after Ctrl-C."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _is_wrong_input(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""A progress bar over simulated sessions, fed by every process of a sweep through one small shared file."""
+"""Progress over simulated sessions, a bar or lines, fed by every process of a sweep through one small shared file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import contextlib
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _REFRESH_S = 0.2
+_BETWEEN_LINES_S = 10.0
 
 
 class Shares:
@@ -45,32 +48,67 @@ def reporter(file: Path, index: int) -> Callable[[float], None]:
 
 @contextlib.contextmanager
 def sweep_progress(title: str, weights: list[float], visible: bool | None = None) -> Iterator[Shares]:
-    """Show a bar while the block runs, on a terminal's standard error; elsewhere only keep the shares."""
-    console = Console(stderr=True)
-    shown = sys.stderr.isatty() if visible is None else visible
+    """Show a bar while the block runs, on a terminal's standard error; elsewhere a plain line now and then.
+
+    ``visible``: always a bar, or nothing at all.
+    """
+    terminal = sys.stderr.isatty() if visible is None else visible
     with tempfile.TemporaryDirectory(prefix="caesura-") as folder:
         shares = Shares(Path(folder) / "shares", weights)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[runs]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-            task = bar.add_task(title, total=1.0, runs="")
-            over = threading.Event()
+        over = threading.Event()
+        with _bar(title, shares, terminal) as follow:
+            lines = Lines(title, len(weights), sys.stderr) if visible is None and not terminal else None
 
-            def follow() -> None:
+            def watch() -> None:
                 while not over.wait(_REFRESH_S):
-                    runs = f"{shares.complete()}/{len(weights)} runs"
-                    bar.update(task, completed=shares.total(), runs=runs)
+                    follow()
+                    if lines is not None:
+                        lines.tell(shares.total(), shares.complete(), time.monotonic())
 
-            thread = threading.Thread(target=follow, daemon=True)
+            thread = threading.Thread(target=watch, daemon=True)
             thread.start()
             try:
                 yield shares
             finally:
                 over.set()
                 thread.join()
+
+
+@contextlib.contextmanager
+def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]]:
+    """A bar; what is yielded brings it up to date."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[runs]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task(title, total=1.0, runs="")
+        yield lambda: bar.update(task, completed=shares.total(), runs=f"{shares.complete()}/{len(shares.weights)} runs")
+
+
+class Lines:
+    """Progress as lines: one for every tenth that is done, and none within ten seconds of the last.
+
+    Args:
+        title: what is being done.
+        runs: how many runs that is.
+        stream: where the lines go.
+        begin: when it began, by ``time.monotonic``; now if left out.
+    """
+
+    def __init__(self, title: str, runs: int, stream: TextIO, begin: float | None = None) -> None:
+        self._title, self._runs, self._stream = title, runs, stream
+        self._begin = self._last = time.monotonic() if begin is None else begin
+        self._tenths = 0
+
+    def tell(self, share: float, complete: int, now: float) -> None:
+        """``share`` of the work and ``complete`` runs are done at ``now``."""
+        tenths = int(share * 10 + 1e-9)
+        if tenths > self._tenths and now - self._last >= _BETWEEN_LINES_S:
+            self._tenths, self._last = tenths, now
+            done = f"{share * 100:.0f} %, {complete} of {self._runs} runs, {now - self._begin:.0f} s"
+            print(f"caesura: {self._title}: {done}", file=self._stream, flush=True)

@@ -171,16 +171,15 @@ def carry_out_sweep(
     prepare(out)
     folder = out / RUNS
     runs = plan.runs
-    todo = [run for run in runs if not is_complete(folder / run.name)]
+    missing = [run for run in runs if not is_complete(folder / run.name)]
     if retry_failed:
-        for run in todo:
+        for run in missing:
             failure_file(folder, run).unlink(missing_ok=True)
-    todo = [run for run in todo if not failure_file(folder, run).exists()]
-    kept = sum(is_complete(folder / run.name) for run in runs)
+    todo = [run for run in missing if not failure_file(folder, run).exists()]
     with contextlib.closing(perform_all(todo, folder, plan.name, where, progress)) as failures:
         for run, fault in failures:
             _note_failure(folder, run, fault)
-    return kept
+    return len(runs) - len(missing)
 
 
 def failure_file(folder: Path, run: Run) -> Path:

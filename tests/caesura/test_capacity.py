@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import caesura as package
+from caesura import executors
 from caesura.capacity_results import Capacities
 from caesura.capacity_search import Grid, Search
 from caesura.sustained import Sustained
@@ -131,6 +132,17 @@ def test_a_search_ends_where_the_next_load_fails_and_repeats_nothing(caesura: Ca
     caesura("capacity", *ANSWER, *COARSE, "--low", "4", "--high", "8", "--out", "o")
     assert json.loads(Path("o/capacity.json").read_text())["by_seed"] == result["by_seed"]
     assert {file: file.stat().st_mtime_ns for file in written} == written
+
+
+def test_all_rounds_of_a_search_have_the_same_processes(caesura: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended once, when the search is over; the answer is that of one process."""
+    ended = []
+    end_workers = executors._end_workers
+    monkeypatch.setattr(executors, "_end_workers", lambda: ended.append(end_workers()))
+    caesura("capacity", *ANSWER, *COARSE, "--jobs", "2", "--out", "two")
+    assert len(ended) == 1
+    caesura("capacity", *ANSWER, *COARSE, "--out", "one")
+    assert Path("two/capacity.csv").read_bytes() == Path("one/capacity.csv").read_bytes()
 
 
 def test_python_finds_what_the_command_line_finds(caesura: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 import caesura as package
 from caesura.config import parse_override, read_setup
+from caesura.progress import Lines
 from caesura.run_folder import clear_unfinished, is_complete
 from caesura.runs import expand
 
@@ -213,6 +215,30 @@ def test_ctrl_c_is_one_line_and_exit_code_130(jobs: str, experiment: Callable, p
     assert not list(Path("o/runs").glob(".*"))
     for folder in run_folders(Path("o")):
         assert {file.name for file in folder.iterdir()} == ALL_FILES
+
+
+def test_sigterm_is_one_line_and_exit_code_143(experiment: Callable, process: Callable) -> None:
+    """To the first process alone, as ``kill`` sends it."""
+    experiment(LONG)
+    started = process("run", "x.yaml", "--out", "o", "--jobs", "2")
+    wait_for(lambda: Path("o/runs").is_dir() and len(run_folders(Path("o"))) >= 1, started)
+    started.terminate()
+    out, err = started.communicate(timeout=30)
+    assert started.returncode == 143
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("caesura: interrupted;")
+    assert not list(Path("o/runs").glob(".*"))
+
+
+def test_progress_in_lines_is_one_for_each_tenth_and_none_within_ten_seconds() -> None:
+    """Asked every second from 100 s on, 1 % a second: 12 % is told at 10 s at the earliest, the next tenth at 20."""
+    stream = io.StringIO()
+    lines = Lines("x", 200, stream, begin=100.0)
+    for second in range(101):
+        lines.tell(min(1.0, (second + 2) / 100), 2 * second, 100.0 + second)
+    told = stream.getvalue().splitlines()
+    assert told[:2] == ["caesura: x: 12 %, 20 of 200 runs, 10 s", "caesura: x: 22 %, 40 of 200 runs, 20 s"]
+    assert len(told) == 10
 
 
 def test_a_write_that_fails_leaves_nothing(
