@@ -200,7 +200,7 @@ def _make_backend(plan: Plan, systems: Sequence[System], model: Llama, block: in
         profile.kv_capacity_tokens // block,
         profile.host_capacity_tokens // block,
         block,
-        max_sessions=max(len(plan.sessions(load)) for load in plan.loads) + 8,
+        max_sessions=max(sum(one.samples for one in plan.sessions(load)) for load in plan.loads) + 8,
         max_context=longest,
         max_decodes=max(min(s.engine.max_running, budget) for s, budget in zip(systems, budgets, strict=True)),
         max_chunk_tokens=max(*budgets, longest),

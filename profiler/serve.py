@@ -15,12 +15,12 @@ from heapq import heappop, heappush
 from policies.contract import InterceptPolicy, QueueOrder
 from profiler.backend.backend import Backend
 from profiler.backend.block_tables import Move
-from profiler.backend.executor import ChunkWork, Iteration
+from profiler.backend.executor import Iteration
 from profiler.backend.swap import Job
+from profiler.branches import BranchRows, in_pages, require_pages
 from profiler.prompts import common_beginning
 from sim.costs import CostModel
 from sim.engine import Engine
-from sim.errors import UnsupportedSession
 from sim.ledger import Ledger
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
@@ -42,6 +42,7 @@ class BlockFollower:
     def __init__(self, backend: Backend) -> None:
         self._tables = backend.tables
         self._swapper = backend.swapper
+        self.branches = BranchRows(backend)
         self._moves: dict[Copy, Move] = {}
         self._copies: dict[Move, Copy] = {}
         self.blocking: list[Job] = []
@@ -50,10 +51,11 @@ class BlockFollower:
     def kept(self, live: LiveSession) -> None:
         """Free what the context no longer holds."""
         self._tables.keep(live.session.id, live.resident, live.offloaded)
+        self.branches.kept(live)
 
     def joined(self, live: LiveSession) -> None:
-        """No session of several samples gets here."""
-        raise AssertionError(live)
+        """Close the rows of all samples but the first."""
+        self.branches.joined(live)
 
     def begun(self, copy: Copy) -> None:
         """Take block ids and start the copy."""
@@ -136,8 +138,9 @@ class Server:
         self._backend = backend
         costs = CostModel(profile)
         gpu, host = tables.gpu_blocks, tables.host_blocks
-        self.engine = Engine(settings, costs, policy, order, gpu, host, log_decisions)
+        self.engine = Engine(in_pages(settings), costs, policy, order, gpu, host, log_decisions)
         self._follower = BlockFollower(backend)
+        self.branches = self._follower.branches
         self.engine.contexts.witness = self._follower
         if self.engine.contexts.prefixes is not None:
             self.engine.contexts.prefixes.tell(self._follower)
@@ -154,8 +157,10 @@ class Server:
 
         Raises:
             PolicyError: the policy raised, or answered something impossible.
-            UnsupportedSession: a session has a shape that the engine cannot serve.
+            UnsupportedSession: a session has a shape that the engine or the backend cannot serve.
         """
+        for session in sessions:
+            require_pages(session, self.engine.settings)
         arrivals = list(by_arrival(sessions, self.engine.settings.streamed_prompts))[::-1]
         total, begun = len(arrivals), time.perf_counter()
         while self._left < total:
@@ -180,6 +185,7 @@ class Server:
             for copy in self._follower.ended():
                 self.engine.contexts.finish(copy)
         for live in self.engine.queues.inside():
+            self.branches.close(live)
             self._backend.executor.close(live.session.id)
 
     def _take_news(self, arrivals: list[Session], now: float) -> None:
@@ -196,8 +202,6 @@ class Server:
                 self._leave(live, at)
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
-            if session.samples > 1:
-                raise UnsupportedSession(f"session {session.id} uses 'samples', which the backend does not serve yet")
             self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
             live = self.engine.submit(session, session.arrival)
             self._recorder.arrived(live)
@@ -217,8 +221,9 @@ class Server:
     def _iterate(self, plan: Plan, blocking: list[Job], begun: float, now: float) -> None:
         iteration: Iteration | None = None
         if plan.computes:
-            decode = [live.session.id for live in self.engine.queues.decoding] if plan.decoding else []
-            chunks = [ChunkWork(chunk.live.session.id, chunk.start, chunk.tokens) for chunk in plan.chunks]
+            branches = self.branches
+            decode = branches.decodes(self.engine.queues.decoding) if plan.decoding else []
+            chunks = [work for chunk in plan.chunks for work in branches.work(chunk)]
             iteration = self._backend.executor.run(decode, chunks)
             launched = time.perf_counter() - begun
             iteration.wait()

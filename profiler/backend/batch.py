@@ -20,13 +20,15 @@ from profiler.backend.mapped import MappedCopy
 class Chunk:
     """Missing tokens of one session to compute: ``tokens`` of them after the first ``start``, which are resident.
 
-    ``ends`` says whether they reach the end of the context, so that the next token is sampled.
+    ``ends`` says whether they reach the end of the context, so that the next token is sampled; then the rows ``also``
+    sample from the same logits.
     """
 
     row: int
     start: int
     tokens: int
     ends: bool
+    also: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class ChunkPart:
     Attributes:
         sequences: for attention.
         tokens: device, int32 ``[4, T]``: rows, positions, blocks and offsets as in ``TokenBatch``.
-        sampled: device, int32: the flat tokens to sample from, those of the decoding sessions first.
+        sampled: device, int32 ``[2, S]``: the flat tokens to sample from, those of the decoding sessions first, and the
+            row that each is sampled for.
     """
 
     sequences: Sequences
@@ -76,6 +79,7 @@ class TokenBatch:
         rows, positions: int64 ``[T]``: whose token, and where in its context.
         blocks, offsets: int32 ``[T]``: where in the pool its keys and values go.
         sampled: int64 ``[S]``: the tokens whose logits are wanted; None for all.
+        drawing: int64 ``[S]``: whose next token is sampled from each of these; ``rows`` for all.
     """
 
     rows: torch.Tensor
@@ -83,6 +87,7 @@ class TokenBatch:
     blocks: torch.Tensor
     offsets: torch.Tensor
     sampled: torch.Tensor | None
+    drawing: torch.Tensor
 
 
 class BatchBuffers:
@@ -122,7 +127,7 @@ class BatchBuffers:
         self._schedule_at = _aligned(self._starts_at + max_decodes + 1)
         self._blocks_at = _aligned(self._schedule_at + schedule)
         fixed_end = _aligned(self._blocks_at + max_decodes * width)
-        capacity = fixed_end + 8 * max_tokens + max_decodes * (width + 1) + 64
+        capacity = fixed_end + 8 * max_tokens + max_decodes * (width + 4) + 64
         cuda = device.type == "cuda"
         self.host = torch.zeros(capacity, dtype=torch.int32, pin_memory=cuda)
         self.device = torch.zeros(capacity, dtype=torch.int32, device=device) if cuda else self.host
@@ -192,7 +197,9 @@ class BatchBuffers:
         flat[1] = np.arange(queries, dtype=np.int32) + np.repeat(ends - query_starts[1:], tokens)
         flat[2], flat[3] = self.tables.gpu[flat[0], flat[1] // size], flat[1] % size
         last = padded + query_starts[1:] - 1
-        sampled = np.concatenate((self._ones[:padded], last[[chunk.ends for chunk in chunks]]))
+        drawing = [(index, row) for index, one in enumerate(chunks) if one.ends for row in (one.row, *one.also)]
+        places, drawn = np.array(drawing, dtype=np.int32).reshape(-1, 2).T
+        sampled = np.concatenate((self._ones[:padded], last[places], self._flat[0, :padded], drawn))
         blocks = self._put(self._blocks_of(rows, counts))
         return ChunkPart(
             Sequences(
@@ -204,7 +211,7 @@ class BatchBuffers:
                 queries=queries,
             ),
             tokens=self.device[self._put(flat.reshape(-1))].view(4, queries),
-            sampled=self.device[self._put(sampled)],
+            sampled=self.device[self._put(sampled)].view(2, -1),
         )
 
     def send(self) -> None:
@@ -218,7 +225,10 @@ class BatchBuffers:
         if chunks is not None:
             flat = torch.cat((flat, chunks.tokens), dim=1)
         rows, positions = flat[:2].long().unbind()
-        return TokenBatch(rows, positions, flat[2], flat[3], None if chunks is None else chunks.sampled.long())
+        if chunks is None:
+            return TokenBatch(rows, positions, flat[2], flat[3], None, rows)
+        sampled, drawing = chunks.sampled.long().unbind()
+        return TokenBatch(rows, positions, flat[2], flat[3], sampled, drawing)
 
     def _blocks_of(self, rows: Ints, counts: Ints) -> Ints:
         """The first ``counts[i]`` block ids of each row, one row after another."""

@@ -25,11 +25,16 @@ from profiler.backend.tokens import Sampling, Stretch, TokenStore, seed_of
 
 @dataclass(frozen=True, slots=True)
 class ChunkWork:
-    """``tokens`` missing tokens of session ``key`` to compute after its first ``start``, which are resident."""
+    """``tokens`` missing tokens of session ``key`` to compute after its first ``start``, which are resident.
+
+    Where they end the context, the sessions ``also`` draw their next token from the same logits: they have the same
+    context, and none of its blocks yet.
+    """
 
     key: Hashable
     start: int
     tokens: int
+    also: tuple[Hashable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +150,16 @@ class Executor:
         if begins_with:
             self.store.begin_with(row, begins_with)
 
-    def open_sample(self, key: Hashable, source: Hashable, prompt_tokens: int) -> int:
-        """A further continuation of the prompt of ``source``, whose first ``prompt_tokens`` tokens are resident.
-
-        It holds the whole blocks of the prompt with ``source``, draws by its own key, and never writes what it shares.
-
-        Returns:
-            How many prompt tokens it shares. The others, one block of them at most, are its own to compute: the last
-            for its logits, the rest because their block is not full.
+    def open_branch(self, key: Hashable, source: Hashable, tokens: int) -> None:
+        """A further continuation of the first ``tokens`` tokens of ``source``: it has their ids, and no blocks yet, and
+        draws by its own key.
 
         Raises:
             OutOfBlocks: there are as many sessions as rows.
         """
         lender, row = self.tables.rows[source], self.tables.open(key)
-        blocks = (prompt_tokens - 1) // self.tables.block_size
-        self.tables.share(key, source, blocks)
-        self.context[row] = prompt_tokens
-        self.store.follow(row, lender, prompt_tokens, seed_of(key))
-        return blocks * self.tables.block_size
+        self.context[row] = tokens
+        self.store.follow(row, lender, tokens, seed_of(key))
 
     def extend(self, key: Hashable, tokens: int) -> None:
         """A tool's answer adds ``tokens`` tokens to the context."""
@@ -236,7 +233,8 @@ class Executor:
         row = self.tables.rows[chunk.key]
         end = chunk.start + chunk.tokens
         assert chunk.tokens > 0 and end <= self.context[row], f"{chunk} reaches beyond {self.context[row]} tokens"
-        return Chunk(row, chunk.start, chunk.tokens, end == self.context[row])
+        also = tuple(self.tables.rows[key] for key in chunk.also)
+        return Chunk(row, chunk.start, chunk.tokens, end == self.context[row], also)
 
     def _prepare(self, rows: Ints, work: Sequence[Chunk], padded: int) -> ChunkPart | None:
         """Take blocks, fill the index tensors, plan attention."""
@@ -264,7 +262,7 @@ class Executor:
             forward = self.model.forward if pieces is None else pieces.forward
             logits = forward(self.store.read(rows, positions), tokens, self.attention)
             if tokens.sampled is not None:
-                rows, positions = rows[tokens.sampled], positions[tokens.sampled]
+                rows, positions = tokens.drawing, positions[tokens.sampled]
             if len(rows):
                 self.store.sample(logits, rows, positions)
 
@@ -272,10 +270,12 @@ class Executor:
         self, decode: Sequence[Hashable], chunks: Sequence[ChunkWork], rows: Ints, work: Sequence[Chunk]
     ) -> Emitted:
         done = [index for index, chunk in enumerate(work) if chunk.ends]
-        all_rows = np.concatenate((rows, np.array([work[index].row for index in done], dtype=np.int32)))
+        drawing = [row for index in done for row in (work[index].row, *work[index].also)]
+        all_rows = np.concatenate((rows, np.array(drawing, dtype=np.int32)))
         positions = self.context[all_rows]
         self.context[all_rows] += 1
-        return Emitted((*decode, *(chunks[index].key for index in done)), all_rows, positions)
+        keys = [key for index in done for key in (chunks[index].key, *chunks[index].also)]
+        return Emitted((*decode, *keys), all_rows, positions)
 
     # ---- CUDA graphs
 
