@@ -2,7 +2,8 @@
 
 python -m benchmarks.trace_conversion                       # every format, about a minute
 python -m benchmarks.trace_conversion vidur mooncake        # some
-python -m benchmarks.trace_conversion --memory 2            # the peak memory for files of 2 GB (a quarter of an hour)
+python -m benchmarks.trace_conversion --memory 0.25         # peak memory for files of 0.25 GB, one of each kind
+python -m benchmarks.trace_conversion --memory 2 vidur own  # for whole files of 2 GB (six minutes, and 2 GB of disk)
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ import traces
 from benchmarks.peak import peak_bytes
 
 TURNS = 4
+ONE_OF_EACH_KIND = ("vidur", "burstgpt-sessions", "mooncake-sessions", "own", "sharegpt")
+CHUNK_CALLS = 50_000
 Rows = Callable[[int], Iterator[str]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("formats", nargs="*", help=f"all without any: {', '.join(WRITERS)}")
+    parser.add_argument(
+        "formats", nargs="*", help=f"without any all, or for memory one of each kind: {', '.join(WRITERS)}"
+    )
     parser.add_argument("--calls", type=int, default=100_000, help="in each file")
     parser.add_argument("--runs", type=int, default=3, help="of each; the median counts")
     parser.add_argument(
@@ -74,6 +79,13 @@ def _read(path: Path) -> int:
     return sum(len(session.calls) for session in traces.read(path, tokenizer="words"))
 
 
+def _read_by_columns(path: Path) -> int:
+    """Read as a conversion does: by columns where the format has them."""
+    trace = traces.read(path, tokenizer="words")
+    requests = trace.requests
+    return _read(path) if requests is None else sum(len(batch.ids) for batch in requests)
+
+
 def _convert(path: Path) -> traces.Written:
     return traces.convert(traces.read(path, tokenizer="words"), path.with_name("out.jsonl"))
 
@@ -82,11 +94,9 @@ def _peaks(options: argparse.Namespace, folder: Path) -> Table:
     table = Table(title=f"peak memory of a process that reads a file of {options.memory:g} GB")
     for name in ("format", "calls", "peak MB", "CPU s"):
         table.add_column(name, justify="left" if name == "format" else "right")
-    for name in options.formats or WRITERS:
+    for name in options.formats or ONE_OF_EACH_KIND:
         path = folder / name
-        _write(path, WRITERS[name], 50_000)
-        calls = int(50_000 * options.memory * 1e9 / path.stat().st_size)
-        _write(path, WRITERS[name], calls)
+        _write_large(path, WRITERS[name], int(options.memory * 1e9))
         command = [sys.executable, "-m", "benchmarks.trace_conversion", "--peak", str(path)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         table.add_row(name, f"{found['calls']:,}", f"{found['peak'] / 1e6:,.0f}", f"{found['seconds']:,.0f}")
@@ -95,7 +105,7 @@ def _peaks(options: argparse.Namespace, folder: Path) -> Table:
 
 
 def _print_peak(path: Path) -> None:
-    calls = _read(path)
+    calls = _read_by_columns(path)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"calls": calls, "peak": peak_bytes(), "seconds": usage.ru_utime + usage.ru_stime}))
 
@@ -103,6 +113,23 @@ def _print_peak(path: Path) -> None:
 def _write(path: Path, rows: Rows, calls: int) -> None:
     with path.open("w") as file:
         file.writelines(rows(calls))
+
+
+def _write_large(path: Path, rows: Rows, size: int) -> None:
+    """A file of about ``size`` bytes: a chunk of rows again and again, each time with other ids."""
+    text = "".join(rows(CHUNK_CALLS))
+    if text.startswith("["):
+        before, chunk, between, after = "[", text[1:-1], ",", "]"
+    elif text.startswith("{"):
+        before, chunk, between, after = "", text, "", ""
+    else:
+        header = text.index("\n") + 1
+        before, chunk, between, after = text[:header], text[header:], "", ""
+    with path.open("w") as file:
+        file.write(before)
+        for number in range(-(-size // len(chunk))):
+            file.write((between if number else "") + chunk.replace("@", f"{number}-"))
+        file.write(after)
 
 
 def _vidur(calls: int) -> Iterator[str]:
@@ -126,7 +153,7 @@ def _burstgpt(calls: int) -> Iterator[str]:
 def _burstgpt_sessions(calls: int) -> Iterator[str]:
     yield "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
     for k in range(calls):
-        session = f"1722ac82-0a46-4bf0-aa08-{k // TURNS:012}"
+        session = f"1722ac82-0a46-4bf0-@-{k // TURNS:012}"
         yield f"{k}.0,{session},3,GPT-4,{100 + k % TURNS * 80},40,140,Conversation log\n"
 
 
@@ -141,7 +168,7 @@ def _mooncake(calls: int) -> Iterator[str]:
 def _mooncake_sessions(calls: int) -> Iterator[str]:
     for k in range(calls):
         when = {"timestamp": k * 300} if k % TURNS == 0 else {"delay": 1500}
-        turn = {"session_id": f"session-{k // TURNS}", **when, "input_length": 300, "output_length": 343}
+        turn = {"session_id": f"session-@{k // TURNS}", **when, "input_length": 300, "output_length": 343}
         yield json.dumps(turn) + "\n"
 
 
@@ -149,7 +176,7 @@ def _own(calls: int) -> Iterator[str]:
     for k in range(0, calls, TURNS):
         pause = {"output": 40, "pause": {"duration": 1.25, "returned": 30, "waits_for": "user"}}
         chain = [pause] * (TURNS - 1) + [{"output": 5}]
-        yield json.dumps({"id": f"s{k}", "kind": "chat", "arrival": k / 7, "prompt": 900, "calls": chain}) + "\n"
+        yield json.dumps({"id": f"s@{k}", "kind": "chat", "arrival": k / 7, "prompt": 900, "calls": chain}) + "\n"
 
 
 def _session_files(calls: int) -> Iterator[str]:
@@ -158,7 +185,7 @@ def _session_files(calls: int) -> Iterator[str]:
             {"prompt": 900 + 70 * turn, "output": 40, "returned": 30, "pause_s": 1.25, "waits_for": "tool"}
             for turn in range(TURNS)
         ]
-        yield json.dumps({"id": f"s{k}", "kind": "math", "calls": chain}) + "\n"
+        yield json.dumps({"id": f"s@{k}", "kind": "math", "calls": chain}) + "\n"
 
 
 def _llmservingsim(calls: int) -> Iterator[str]:
@@ -167,7 +194,7 @@ def _llmservingsim(calls: int) -> Iterator[str]:
             {"input_toks": 900 + 70 * turn, "output_toks": 40, "tool_duration_ns": 1_250_000_000}
             for turn in range(TURNS)
         ]
-        yield json.dumps({"session_id": f"s{k}", "arrival_time_ns": k * 10**8, "sub_requests": chain}) + "\n"
+        yield json.dumps({"session_id": f"s@{k}", "arrival_time_ns": k * 10**8, "sub_requests": chain}) + "\n"
 
 
 def _applied_compute(calls: int) -> Iterator[str]:
@@ -191,7 +218,7 @@ def _weka(calls: int) -> Iterator[str]:
             }
             for n in range(TURNS)
         ]
-        yield json.dumps({"id": f"s{k}", "block_size": 64, "hash_id_scope": "local", "requests": requests}) + "\n"
+        yield json.dumps({"id": f"s@{k}", "block_size": 64, "hash_id_scope": "local", "requests": requests}) + "\n"
 
 
 def _sharegpt(calls: int) -> Iterator[str]:
@@ -199,7 +226,7 @@ def _sharegpt(calls: int) -> Iterator[str]:
     yield "["
     for k in range(0, calls, TURNS):
         messages = [{"from": who, "value": said} for _ in range(TURNS) for who in ("human", "gpt")]
-        yield ("," if k else "") + json.dumps({"id": f"s{k}", "conversations": messages}) + "\n"
+        yield ("," if k else "") + json.dumps({"id": f"s@{k}", "conversations": messages}) + "\n"
     yield "]"
 
 

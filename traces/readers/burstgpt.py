@@ -10,7 +10,6 @@ prompt. The pause before a turn lasts from the end of the response before, if it
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import cast
 
@@ -20,6 +19,7 @@ from traces.readers.grouping import Gathering
 from traces.readers.reading import Reading
 from traces.readers.tables import (
     Requests,
+    Rows,
     read_rows,
     requests_of,
     seconds,
@@ -52,17 +52,16 @@ def read_requests(reading: Reading) -> Iterator[Requests] | None:
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions; one of several turns comes where its last turn stands in the file."""
-    keys = Reading(reading.source, "skip")
-    gathering: Gathering[Row] = Gathering(
-        cast(str, key) for rows in read_rows(keys, (text("Session ID"),)) if rows.lines for key in rows.columns[0]
-    )
+    ids = read_rows(Reading(reading.source, "skip"), (text("Session ID"),))
+    gathering: Gathering[Row] = Gathering(key for rows in ids if rows.lines for key in _keys(rows, 0))
     begin = None
     for rows in read_rows(reading, SESSION, UNUSED):
-        for line, row in zip(rows.lines, cast(Iterable[Row], zip(*rows.columns, strict=True)), strict=False):
-            begin = row[0] if begin is None else begin
-            key = row[4]
-            group = gathering.add(key, row) if key.strip() else [row]
-            yield from _session(reading, key.strip() or f"burstgpt-{line}", group or [], begin)
+        if not rows.lines:
+            continue
+        begin = cast(float, rows.columns[0][0]) if begin is None else begin
+        keys = _keys(rows, 4)
+        for index, group in gathering.add_all(keys, cast(Iterable[Row], zip(*rows.columns, strict=True))):
+            yield from _session(reading, keys[index].strip(), group, begin)
     for key, group in gathering.rest():
         yield from _session(reading, key, group, begin or 0.0)
 
@@ -90,6 +89,14 @@ def _requests(reading: Reading) -> Iterator[Requests]:
             yield requests_of(reading, "burstgpt", rows, arrivals, lengths=(1, 2), kind=3)
 
 
+def _keys(rows: Rows, column: int) -> list[str]:
+    """The session of each row; one without is a session of its own."""
+    keys = cast(list[str], rows.columns[column])
+    if all(map(str.strip, keys)):
+        return keys
+    return [key if key.strip() else f"burstgpt-{line}" for key, line in zip(keys, rows.lines, strict=True)]
+
+
 def _session(reading: Reading, id: str, rows: list[Row], begin: float) -> Iterator[Session]:
     """The session of a group of rows, if any of its requests was answered."""
     answered = [row for row in rows if row[1] > 0 and row[2] > 0]
@@ -97,9 +104,10 @@ def _session(reading: Reading, id: str, rows: list[Row], begin: float) -> Iterat
         reading.left_out["without prompt or output"] += len(rows) - len(answered)
     if not answered:
         return
-    turns = [Turn(answered[0][1], answered[0][2])]
-    for before, row in itertools.pairwise(answered):
-        turns.append(Turn(row[1], row[2], max(row[0] - before[0] - before[5], 0.0), waits_for="user"))
+    turns = [
+        Turn(row[1], row[2], max(row[0] - before[0] - before[5], 0.0), None, "user")
+        for before, row in zip([answered[0], *answered], answered, strict=False)
+    ]
     arrival, kind = answered[0][0] - begin, answered[0][3]
     yield Session(id, max(arrival, 0.0), answered[0][1], calls_of(turns), kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -77,6 +77,23 @@ class Gathering(Generic[Row]):
         place = bisect_left(self._keys, hash(key))
         self._awaited[place] -= 1
         return self._open.pop(key, None) if self._awaited[place] == 0 else None
+
+    def add_all(self, keys: Sequence[str], rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
+        """Take in many rows, all of them right; each group that is whole, with the place of its last row among them."""
+        hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys))
+        places = np.searchsorted(np.asarray(self._keys), hashes).tolist()
+        groups, awaited = self._open, self._awaited
+        for index, (key, row, place) in enumerate(zip(keys, rows, places, strict=True)):
+            group = groups.get(key)
+            if group is None:
+                groups[key] = group = [row]
+            else:
+                group.append(row)
+            left = awaited[place] - 1
+            awaited[place] = left
+            if left == 0:
+                del groups[key]
+                yield index, group
 
     def rest(self) -> Iterator[tuple[str, list[Row]]]:
         """Groups that never became complete because some of their rows were wrong."""

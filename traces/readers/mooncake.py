@@ -100,12 +100,13 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 
 def _row(record: Record, block: int) -> Row:
     prompt, output = LENGTHS[1] if record.has("input_tokens") else LENGTHS[0]
-    later = record.has("session_id") and (record.has("delay") or record.has("delay_ms"))
+    delay = _time(record, "delay", "delay_ms")
+    later = delay is not None and record.has("session_id")
     tokens = record.whole(prompt, least=0 if later else 1)
     hashes = record.wholes("hash_ids")
     return Row(
         _time(record, "timestamp", "created_time"),
-        _time(record, "delay", "delay_ms"),
+        delay,
         tokens,
         record.whole(output),
         hashes,
@@ -114,9 +115,10 @@ def _row(record: Record, block: int) -> Row:
 
 
 def _time(record: Record, name: str, alias: str) -> float | None:
-    if record.has(name):
+    values = record.values
+    if values.get(name) is not None:
         return record.milliseconds(name)
-    return record.milliseconds(alias) if record.has(alias) else None
+    return record.milliseconds(alias) if values.get(alias) is not None else None
 
 
 def _single(record: Record, row: Row, reading: Reading) -> Session | None:
@@ -132,7 +134,7 @@ def _single(record: Record, row: Row, reading: Reading) -> Session | None:
 
 def _compared(before: list[Row], row: Row) -> Row:
     """A turn that knows what it shares with the one before; that one's hashes are needed no longer."""
-    if not before:
+    if not before or not before[-1].hashes:
         return row
     last = before[-1]
     if len(before) > 1:

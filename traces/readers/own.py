@@ -126,25 +126,30 @@ def session_to_json(session: Session) -> Json:
 
 def _reads_back(session: Session) -> bool:
     """Whether a session certainly reads back as it is: it has no rare fields, and every value its proper type."""
-    if session.stream or session.prefix is not None:
+    if session.stream or session.prefix is not None or not _fits(session.block_hashes):
         return False
-    texts, numbers = [session.id, session.kind], [session.prompt, session.samples, session.hash_block]
-    times = [session.arrival]
-    for call in session.calls:
-        numbers.append(call.output)
-        pause = call.pause
-        if pause is not None:
-            if pause.tools or pause.session or pause.not_before is not None:
-                return False
-            texts += (pause.waits_for, pause.tool)
-            numbers += (pause.returned, pause.keeps or 0)
-            times.append(pause.duration)
+    if not (type(session.id) is type(session.kind) is str and type(session.arrival) in (float, int)):
+        return False
+    for number in (session.prompt, session.samples, session.hash_block):
+        if type(number) is not int or number > MOST_TOKENS:
+            return False
+    return all(map(_call_reads_back, session.calls))
+
+
+def _call_reads_back(call: Call) -> bool:
+    if type(call.output) is not int or call.output > MOST_TOKENS:
+        return False
+    pause = call.pause
+    if pause is None:
+        return True
+    if pause.tools or pause.session or pause.not_before is not None:
+        return False
+    keeps = 0 if pause.keeps is None else pause.keeps
     return (
-        set(map(type, texts)) == {str}
-        and set(map(type, numbers)) == {int}
-        and _fits(session.block_hashes)
-        and set(map(type, times)) <= {int, float}
-        and max(numbers) <= MOST_TOKENS
+        type(pause.returned) is type(keeps) is int
+        and pause.returned <= MOST_TOKENS >= keeps
+        and type(pause.waits_for) is type(pause.tool) is str
+        and type(pause.duration) in (float, int)
     )
 
 

@@ -15,6 +15,7 @@ from traces.readers.source import Source
 FIX_TYPE = "correct the value"
 ONE_OBJECT = "one JSON object"
 MOST_TOKENS = 2**31 - 1
+MOST_EXACT = 2**53
 
 
 class Record:
@@ -24,11 +25,23 @@ class Record:
     another type, or out of range. JSON's ``null`` counts as missing; ``true`` is no number; 12.0 is no token count.
     """
 
-    def __init__(self, values: dict[str, object], file: str, line: int, path: str = "") -> None:
+    __slots__ = ("_name", "_parent", "file", "line", "values")
+
+    def __init__(
+        self, values: dict[str, object], file: str, line: int, parent: Record | None = None, name: str | int = ""
+    ) -> None:
         self.values = values
         self.file = file
         self.line = line
-        self.path = path
+        self._parent = parent
+        self._name = name
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the object of its line, such as ``calls[2].pause``; empty for that itself."""
+        name = f"[{self._name}]" if isinstance(self._name, int) else self._name
+        before = self._parent.path if self._parent is not None else ""
+        return f"{before}.{name}" if before and name and not name.startswith("[") else before + name
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
@@ -90,7 +103,12 @@ class Record:
 
     def records(self, name: str) -> list[Record]:
         """The objects of a list; empty when the field is missing."""
-        return [self._record(f"{name}[{i}]", value) for i, value in enumerate(self._list(name, "a list of objects"))]
+        values = self._list(name, "a list of objects")
+        if set(map(type, values)) <= {dict}:
+            place = Record({}, self.file, self.line, self, name)
+            objects = enumerate(cast(list[dict[str, object]], values))
+            return [Record(value, self.file, self.line, place, index) for index, value in objects]
+        return [self._record(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
     def some_records(self, name: str) -> list[Record]:
         """The objects of a list that must hold at least one."""
@@ -135,6 +153,8 @@ class Record:
         value = self.values.get(name)
         if type(value) is float and 0 <= value < math.inf:
             return value
+        if type(value) is int and 0 <= value <= MOST_EXACT:
+            return float(value)
         return self._finite(name, self._get(name, f"a finite number of {unit} >= 0", default), unit)
 
     def _finite(self, name: str, value: object, unit: str) -> float:
@@ -160,7 +180,7 @@ class Record:
     def _record(self, name: str, value: object) -> Record:
         if not isinstance(value, dict):
             raise self.wrong(name, shown(value), "an object", f"{FIX_TYPE}: put its fields in curly brackets")
-        return Record(value, self.file, self.line, ".".join(part for part in (self.path, name) if part))
+        return Record(value, self.file, self.line, self, name)
 
 
 def record_of(source: Source, raw: bytes, line: int) -> Record:

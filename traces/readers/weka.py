@@ -45,13 +45,11 @@ def _agents(record: Record, id: str, depth: int) -> list[Record]:
         if request.values.get("type") == "subagent":
             name = f"{id}/{request.identity('agent_id', str(index))}"
             inherited = {key: record.values.get(key) for key in ("block_size", "hash_id_scope")}
-            below += _agents(
-                Record(inherited | request.values, request.file, request.line, request.path), name, depth + 1
-            )
+            below += _agents(Record(inherited | request.values, request.file, request.line, request), name, depth + 1)
     if not own:
         return below
     values = {**record.values, "id": id, "requests": [request.values for request in own]}
-    return [Record(values, record.file, record.line, record.path), *below]
+    return [Record(values, record.file, record.line, record), *below]
 
 
 def _session(record: Record, reading: Reading) -> Session | None:
