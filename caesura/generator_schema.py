@@ -116,6 +116,23 @@ class Alike(Strict):
     returned: float = Field(default=0.0, ge=0, lt=1, strict=True)
 
 
+class WithPrompt(Strict):
+    """How values go with the first prompt of their session: correlations of normal scores, above -1 to below 1."""
+
+    calls: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+    output: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+    pause: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+    returned: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+
+
+class Along(Strict):
+    """How much of what a value has to itself goes over into the next one of its session, above -1 to below 1."""
+
+    output: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+    pause: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+    returned: float = Field(default=0.0, gt=-1, lt=1, strict=True)
+
+
 class TypedPrompt(Strict):
     """A prompt that is typed, sentence by sentence or clause by clause."""
 
@@ -146,6 +163,11 @@ class KindOfSession(Strict):
     ends_with_pause: Part = Field(default=0.0, description="share of sessions that end with a pause")
     rewrites: RewrittenContexts | None = None
     alike: Alike = Alike()
+    with_prompt: WithPrompt = WithPrompt()
+    along: Along = Along()
+    output_by_prompt: list[list[Share]] | None = Field(
+        default=None, description="for equal bands of prompts, shortest first: the shares of equal bands of outputs"
+    )
     stream: TypedPrompt | None = Field(default=None, description="what is typed after the prompt's tokens")
 
     @model_validator(mode="after")
@@ -168,11 +190,14 @@ class KindOfSession(Strict):
             ends_with_pause=self.ends_with_pause,
             rewrites=None if self.rewrites is None else _rewrites(self.rewrites),
             alike=self.alike.model_dump(),
+            with_prompt=self.with_prompt.model_dump(),
+            along=self.along.model_dump(),
+            output_by_prompt=self.output_by_prompt or (),
             typing=None if self.stream is None else _typing(self.stream),
         )
 
     def _augmentation(self, name: str) -> Shape:
-        for key in ("calls", "prompt", "output", "rewrites", "alike", "ends_with_pause", "stream"):
+        for key in sorted(type(self).model_fields.keys() - {"weight", "augmentation", "pauses"}):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} cannot be given with an augmentation; leave one of the two out")
         for pause in self.pauses:

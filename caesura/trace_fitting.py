@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,15 @@ from caesura.trace_files import PIPE, TraceInput, say, working
 from caesura.trace_generate import Amount, generate_trace
 from caesura.validation import validated
 from caesura.yaml_source import parse_yaml
+from traces.association import Association
 from traces.portrait import ALL, Portrait
 from traces.trace_fit import FittedTrace, TraceFit
 
 LEAST_DRAWN, MOST_DRAWN = 2_000, 20_000
+FAR_OFF, FAR_OFF_KS, FAR_OFF_CORRELATION = 0.1, 0.1, 0.1
+MOST_OFF_SPREAD = 1.5
+MARK = " !"
+"""Behind a figure that is far off."""
 CHECKED = {
     "calls": "calls of a session",
     "prompt": "first prompt (tokens)",
@@ -43,6 +50,7 @@ class Fit:
         text: the generator file.
         recorded: the trace's portrait.
         drawn: the portrait of a trace drawn from the generator, of as many sessions (2,000 to 20,000).
+        associations: how values of the drawn trace go together, by kind and quantity.
         seed: which was drawn with.
     """
 
@@ -51,6 +59,7 @@ class Fit:
     text: str
     recorded: Portrait
     drawn: Portrait
+    associations: Mapping[str, Mapping[str, Association]]
     seed: int
 
 
@@ -71,8 +80,12 @@ def fit_trace(given: TraceInput, points: int, seed: int) -> Fit:
         fitted = observed.fit(points)
         text = _text(given, fitted, recorded)
         file = validated(GeneratorFile, parse_yaml(text, "the fitted generator"))
-        drawn = generate_trace(file, Amount(min(max(recorded.sessions, LEAST_DRAWN), MOST_DRAWN), None), seed)
-        return Fit(given.stem, fitted, text, recorded, Portrait(drawn), seed)
+        drawn, seen = Portrait(), TraceFit()
+        count = min(max(recorded.sessions, LEAST_DRAWN), MOST_DRAWN)
+        for session in generate_trace(file, Amount(count, None), seed):
+            drawn.add(session)
+            seen.add(session)
+        return Fit(given.stem, fitted, text, recorded, drawn, seen.associations(), seed)
 
 
 def write_fit(fit: Fit, out: str, page: Path | None) -> None:
@@ -91,7 +104,7 @@ def write_fit(fit: Fit, out: str, page: Path | None) -> None:
     say(f"wrote {out}")
     from caesura.terminal import show_rows
 
-    show_rows(remarks(fit), [fit_rows(fit), check_rows(fit, ALL)])
+    show_rows(remarks(fit), [fit_rows(fit), check_rows(fit, ALL), association_rows(fit)])
 
 
 def fit_rows(fit: Fit) -> Rows:
@@ -102,7 +115,7 @@ def fit_rows(fit: Fit) -> Rows:
         best = fitted.candidates[:3]
         tried = ", ".join(f"{candidate.name} {candidate.ks:.3f}" for candidate in best) if best else "–"
         name = f"{quantity.kind}: {quantity.name}" if quantity.kind else quantity.name
-        rows.append([name, f"{fitted.count:,}", fitted.name, f"{fitted.ks:.3f}", tried])
+        rows.append([name, f"{fitted.count:,}", fitted.name, _ks(fitted.ks), tried])
     headings = ["quantity", "values", "stands for it", "KS", "least AIC, with KS"]
     return Rows("What was fitted (KS: greatest distance of the cumulative shares)", headings, rows)
 
@@ -139,7 +152,7 @@ def check_rows(fit: Fit, kind: str) -> Rows:
             continue
         distance = ks_2samp(fit.recorded.column(column, kind), fit.drawn.column(column, _drawn_kind(kind))).statistic
         figures = [number(side[figure]) for figure in ("mean", "p50", "p90", "p99") for side in (one, other)]
-        rows.append([title, *figures[:2], _off(one["mean"], other["mean"]), *figures[2:], f"{distance:.3f}"])
+        rows.append([title, *figures[:2], _off(one["mean"], other["mean"]), *figures[2:], _ks(distance)])
     headings = [
         "",
         "mean: trace",
@@ -157,6 +170,54 @@ def check_rows(fit: Fit, kind: str) -> Rows:
     return Rows(f"Described: the trace, and one drawn from the generator ({what})", headings, rows)
 
 
+def association_rows(fit: Fit) -> Rows:
+    """One row a quantity of a kind: its correlations in the trace, and as drawn."""
+    rows = []
+    for kind, recorded in fit.fitted.associations.items():
+        drawn = fit.associations.get(_drawn_kind(kind), {})
+        for name, one in recorded.items():
+            other = drawn.get(name)
+            of_session = ("alike", "next") if name != "calls" and one.next is not None else ()
+            chance = 2 / math.sqrt(len(fit.recorded.column("calls", kind)))
+            cells: list[str] = []
+            for figure in ("with_prompt", *of_session):
+                cells += _correlations(getattr(one, figure), getattr(other, figure, None), chance)
+            rows.append([f"{kind}: {name}" if kind else name, *cells, *["–"] * (6 - len(cells))])
+    titles = ("with the first prompt", "with others of the session", "with the next one")
+    headings = ["", *(heading for title in titles for heading in (f"{title}: trace", "drawn"))]
+    return Rows("How values go together (correlations of normal scores)", headings, rows)
+
+
+def _correlations(recorded: float, drawn: float | None, chance: float) -> tuple[str, str]:
+    if drawn is None:
+        return f"{recorded:.2f}", "–"
+    return f"{recorded:.2f}", f"{drawn:.2f}{_mark(abs(recorded - drawn) - max(FAR_OFF_CORRELATION, chance))}"
+
+
+def far_off(fit: Fit) -> list[str]:
+    """What the drawn trace has wrong by much, of all its sessions: name and by how much."""
+    rows = check_rows(fit, ALL).rows
+    means = [f"{row[0]} in its mean by {row[3].removesuffix(MARK)}" for row in rows if row[3].endswith(MARK)]
+    shares = [f"{row[0]} by a KS of {row[-1].removesuffix(MARK)}" for row in rows if row[-1].endswith(MARK)]
+    return means + shares + _arrivals_far_off(fit)
+
+
+def _arrivals_far_off(fit: Fit) -> list[str]:
+    """How much arrivals vary, where that is drawn by half more or a third less than recorded."""
+    if fit.fitted.arrivals is None:
+        return []
+    recorded, drawn = (portrait.summary(0.0)["arrivals"] for portrait in (fit.recorded, fit.drawn))
+    pairs = {
+        "sd / mean of the gaps": (fit.fitted.arrivals.gap_cv, drawn["gap_cv"]),
+        "variance / mean of the arrivals by the minute": (recorded["dispersion"], drawn["dispersion"]),
+    }
+    return [
+        f"{name}, {other:.3g} instead of {one:.3g}"
+        for name, (one, other) in pairs.items()
+        if one and other is not None and not 1 / MOST_OFF_SPREAD <= other / one <= MOST_OFF_SPREAD
+    ]
+
+
 def remarks(fit: Fit) -> list[str]:
     """Arrivals and rewritten contexts, of the trace and as drawn; and what the generator leaves out."""
     recorded, drawn = fit.recorded.summary(0.0), fit.drawn.summary(0.0)
@@ -172,6 +233,8 @@ def remarks(fit: Fit) -> list[str]:
         lines.append(f"Rewritten contexts: {shares[0]:.1f} % of the pauses, drawn {shares[1]:.1f} %.")
     if recorded["shared_blocks"]:
         lines.append("Shared blocks: not in the generator; its sessions share nothing.")
+    wrong = far_off(fit)
+    lines.append(f"Far off: {'; '.join(wrong)}." if wrong else "Nothing that is compared for all sessions is far off.")
     return lines
 
 
@@ -194,7 +257,18 @@ def _drawn_kind(kind: str) -> str:
 
 
 def _off(recorded: float, drawn: float) -> str:
-    return f"{100 * (drawn / recorded - 1):+.1f} %" if recorded else "–"
+    if not recorded:
+        return "–"
+    off = drawn / recorded - 1
+    return f"{100 * off:+.1f} %{_mark(abs(off) - FAR_OFF)}"
+
+
+def _mark(beyond: float) -> str:
+    return MARK if beyond > 0 else ""
+
+
+def _ks(distance: float) -> str:
+    return f"{distance:.3f}{_mark(distance - FAR_OFF_KS)}"
 
 
 def _text(given: TraceInput, fitted: FittedTrace, recorded: Portrait) -> str:
@@ -220,6 +294,6 @@ def _page(fit: Fit) -> str:
         fits=fit_rows(fit),
         arrivals=arrival_rows(fit),
         gaps=None if arrivals is None else embedded(fitted_arrivals(arrivals).png(110)),
-        checks=[check_rows(fit, kind) for kind in kinds],
+        checks=[*(check_rows(fit, kind) for kind in kinds), association_rows(fit)],
         kinds={kind or "sessions": embedded(picture.png(110)) for kind, picture in pictures.items()},
     )

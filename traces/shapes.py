@@ -1,8 +1,8 @@
 """Sessions drawn from distributions: what a generator file says about each kind of session.
 
-A kind's lengths and pauses are drawn independently of each other, with three exceptions that change what a server sees:
-which pause follows which (a tool, then a person, ...), how alike the values of one session are (`SessionShape.alike`),
-and contexts that a client rewrites, which keep only a part.
+A kind's lengths and pauses are drawn independently of each other, with exceptions that change what a server sees: which
+pause follows which (a tool, then a person, ...), how values go with the first prompt, with the others of their session
+and with the one before (a Gaussian copula), and contexts that a client rewrites, which keep only a part.
 
 Every quantity has a random stream of its own and is drawn by the inverse of its distribution. So the first sessions of
 a longer draw are those of a shorter one, and two generators that differ in one distribution differ in nothing else.
@@ -16,12 +16,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from traces.copula import by_bands, carried_over, check_bands, normal_of, uniform_of
 from traces.distributions import Distribution, Values, whole_numbers
 from traces.generate import AUGMENTATIONS, generate_session
 from traces.session import Call, Pause, Session
 from traces.typed import Typing
 
 ALIKE = ("output", "pause", "returned")
+WITH_PROMPT = ("calls", *ALIKE)
 MOST_CALLS = 10**7
 
 
@@ -79,6 +81,11 @@ class SessionShape:
         rewrites: contexts that the client rewrote.
         alike: for ``output``, ``pause`` and ``returned``, the correlation (0 to below 1) between the normal scores of
             two such values of one session.
+        with_prompt: for ``calls`` and these three, the correlation (-1 to 1, without these) between their normal scores
+            and that of the session's first prompt.
+        along: for these three, how much (-1 to 1, without these) of what a value has to itself goes over into the next.
+        output_by_prompt: how outputs depend on the first prompt where a correlation does not say it: for each of some
+            equal bands of prompts, shortest first, how often an output falls into each of some equal bands of outputs.
         typing: a prompt that is typed comes after ``prompt``, which is there from the start; None where none is.
     """
 
@@ -89,13 +96,21 @@ class SessionShape:
     ends_with_pause: float = 0.0
     rewrites: Rewrites | None = None
     alike: Mapping[str, float] = field(default_factory=dict)
+    with_prompt: Mapping[str, float] = field(default_factory=dict)
+    along: Mapping[str, float] = field(default_factory=dict)
+    output_by_prompt: Sequence[Sequence[float]] = ()
     typing: Typing | None = None
 
     def __post_init__(self) -> None:
         _check_pauses(self.pauses)
-        for name, value in self.alike.items():
-            if name not in ALIKE or not 0 <= value < 1:
-                raise ValueError(f"alike.{name} is {value!r}; there are {', '.join(ALIKE)}, each 0 to below 1")
+        _check_correlations("alike", self.alike, ALIKE, 0.0)
+        _check_correlations("along", self.along, ALIKE, math.nextafter(-1.0, 0.0))
+        check_bands("output_by_prompt", self.output_by_prompt)
+        if self.output_by_prompt and self.with_prompt.get("output"):
+            raise ValueError(
+                "output_by_prompt and with_prompt.output cannot be given together; leave one of the two out"
+            )
+        _check_correlations("with_prompt", self.with_prompt, WITH_PROMPT, math.nextafter(-1.0, 0.0))
 
     def draw(self, kind: str, count: int, seeds: np.random.SeedSequence) -> list[Session]:
         """``count`` sessions with arrival 0 and ids ``<kind>-<index>``.
@@ -106,17 +121,21 @@ class SessionShape:
         streams = {
             name: np.random.default_rng(seed) for name, seed in zip(_STREAMS, seeds.spawn(len(_STREAMS)), strict=True)
         }
-        calls = whole_numbers(self.calls.values(streams["calls"].random(count)), 1, "calls", MOST_CALLS)
+        of_prompts = streams["prompt"].random(count)
+        prompts = whole_numbers(self.prompt.values(of_prompts), 1, "prompt")
+        calls = whole_numbers(self.calls.values(self._of_calls(of_prompts, streams)), 1, "calls", MOST_CALLS)
         if calls.sum() > MOST_CALLS:
             raise ValueError(f"{kind}: {calls.sum():,} calls in {count} sessions; draw fewer sessions, or shorter ones")
         if not self.pauses and calls.max(initial=1) > 1:
             raise ValueError(
                 f"{kind}: a session has {calls.max()} calls, but no pauses are given to stand between them"
             )
-        prompts = whole_numbers(self.prompt.values(streams["prompt"].random(count)), 1, "prompt")
-        outputs = whole_numbers(self.output.values(self._alike("output", calls, streams)), 1, "output")
+        of_outputs = self._together("output", calls, of_prompts, streams)
+        if self.output_by_prompt:
+            of_outputs = by_bands(of_outputs, np.repeat(of_prompts, calls), self.output_by_prompt)
+        outputs = whole_numbers(self.output.values(of_outputs), 1, "output")
         sorts = self._sorts(calls, streams["sorts"])
-        seconds, returned = self._pauses(sorts, calls, streams)
+        seconds, returned = self._pauses(sorts, calls, of_prompts, streams)
         ends = streams["ends"].random(count) < self.ends_with_pause
         pauses = [
             Pause(float(s), int(r), self.pauses[sort].waits_for, self.pauses[sort].tool)
@@ -135,15 +154,29 @@ class SessionShape:
         ]
         return sessions if self.typing is None else self.typing.typed(sessions, streams["typing"])
 
-    def _alike(self, name: str, calls: np.ndarray, streams: Mapping[str, np.random.Generator]) -> Values:
-        """One uniform number a call, correlated within a session as ``alike`` says."""
-        from scipy.special import ndtr
+    def _of_calls(self, of_prompts: Values, streams: Mapping[str, np.random.Generator]) -> Values:
+        """One uniform number a session, correlated with its prompt's as ``with_prompt`` says."""
+        uniform, part = streams["calls"].random(len(of_prompts)), self.with_prompt.get("calls", 0.0)
+        return (
+            uniform_of(part * normal_of(of_prompts) + math.sqrt(1 - part**2) * normal_of(uniform)) if part else uniform
+        )
 
-        share = self.alike.get(name, 0.0)
+    def _together(
+        self, name: str, calls: np.ndarray, of_prompts: Values, streams: Mapping[str, np.random.Generator]
+    ) -> Values:
+        """One uniform number a call, correlated as ``with_prompt``, ``alike`` and ``along`` say.
+
+        Its normal score is ``p z + sqrt(c) s + sqrt(1 - p^2 - c) e``: z is the prompt's score, s the session's, e the
+        call's own. Two calls have ``p^2 + c`` in common: ``alike``, or more if the prompt alone brings more.
+        """
         own = streams[name].standard_normal(int(calls.sum()))
         common = np.repeat(streams[f"{name} of sessions"].standard_normal(len(calls)), calls)
-        scores: Values = ndtr(math.sqrt(share) * common + math.sqrt(1 - share) * own)
-        return np.minimum(scores, np.nextafter(1.0, 0.0))
+        if along := self.along.get(name, 0.0):
+            own = carried_over(own, calls, along)
+        part = self.with_prompt.get(name, 0.0)
+        share = max(self.alike.get(name, 0.0) - part**2, 0.0)
+        scores: Values = math.sqrt(share) * common + math.sqrt(1 - part**2 - share) * own
+        return uniform_of(scores + part * np.repeat(normal_of(of_prompts), calls) if part else scores)
 
     def _sorts(self, calls: np.ndarray, stream: np.random.Generator) -> list[int]:
         """Which sort of pause follows each call; a session's pauses form a chain."""
@@ -164,10 +197,14 @@ class SessionShape:
         return sorts
 
     def _pauses(
-        self, sorts: Sequence[int], calls: np.ndarray, streams: Mapping[str, np.random.Generator]
+        self,
+        sorts: Sequence[int],
+        calls: np.ndarray,
+        of_prompts: Values,
+        streams: Mapping[str, np.random.Generator],
     ) -> tuple[Values, np.ndarray]:
         """Seconds and returned tokens of the pause after each call."""
-        lasting, appended = self._alike("pause", calls, streams), self._alike("returned", calls, streams)
+        lasting, appended = (self._together(name, calls, of_prompts, streams) for name in ("pause", "returned"))
         seconds, returned = np.zeros(len(sorts)), np.zeros(len(sorts), dtype=np.int64)
         which = np.array(sorts, dtype=np.int64)
         for sort, pause in enumerate(self.pauses):
@@ -289,6 +326,13 @@ def _steps(weights: Sequence[float]) -> list[float]:
     steps = (np.cumsum(weights) / total).tolist()
     last = max(index for index, weight in enumerate(weights) if weight > 0)
     return [*steps[:last], *[1.0] * (len(weights) - last)]
+
+
+def _check_correlations(what: str, given: Mapping[str, float], names: Sequence[str], least: float) -> None:
+    for name, value in given.items():
+        if name not in names or not least <= value < 1:
+            low = "0" if least == 0 else "above -1"
+            raise ValueError(f"{what}.{name} is {value!r}; there are {', '.join(names)}, each {low} to below 1")
 
 
 def _check_pauses(pauses: Sequence[PauseShape]) -> None:

@@ -1,31 +1,36 @@
 """A generator fitted to a trace: the shape of a workload, to share in place of the workload itself.
 
 Per kind of session: calls, first prompts, outputs; per sort of pause: durations and returned tokens; which pause
-follows which, where that is not left to chance; contexts that the client rewrites; and how alike the values of one
-session are. What it leaves out: how a quantity depends on another or on its place in the session, which blocks are
-shared, and how the arrival rate drifts.
+follows which, where that is not left to chance; contexts that the client rewrites; and how values go with the first
+prompt, with others of their session and with the one before. What it leaves out: any other way in which quantities
+depend on each other or on their place in the session, which blocks are shared, and how the arrival rate drifts.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from traces.arrival_fit import FittedArrivals, fit_arrivals
+from traces.association import Association, association
+from traces.copula import bands_of, distance_from_independence
 from traces.distributions import Values
-from traces.fitting import Fitted, fit_distribution, likeness, rounded
+from traces.fitting import Fitted, fit_distribution, rounded
 from traces.session import Pause, Session
 from traces.shapes import pause_label
 
 FEWEST_PAUSES = 20
 MOST_SORTS = 12
 LEAST_CHAINED = 0.1
-LEAST_LIKENESS = 0.05
+LEAST_CORRELATION = 0.05
+BANDS, LEAST_A_BAND, LEAST_DEPENDENCE = 12, 20, 0.1
 OTHER = "other"
 UNKNOWN_ARRIVALS: Mapping[str, object] = {"poisson": {"rate": 1.0}}
 
@@ -57,11 +62,13 @@ class FittedTrace:
         written: as a generator file says it.
         quantities: every distribution in it.
         arrivals: the arrival process; None where the trace records too few arrivals.
+        associations: by kind of session and by quantity.
     """
 
     written: dict[str, object]
     quantities: tuple[Quantity, ...]
     arrivals: FittedArrivals | None
+    associations: Mapping[str, Mapping[str, Association]]
 
 
 @dataclass
@@ -126,12 +133,23 @@ class TraceFit:
             raise ValueError("there is no session to fit a generator to")
         quantities: list[Quantity] = []
         kinds: dict[str, object] = {}
+        associations = self.associations()
         for kind, observed in self._kinds.items():
             weight = rounded(len(observed.calls) / len(self._arrivals))
-            kinds[kind or "session"] = {"weight": weight, **_KindFit(kind, observed, points, quantities).written()}
+            fit = _KindFit(kind, observed, points, quantities)
+            together = _together(associations[kind], len(observed.calls))
+            bands = _output_by_prompt(observed)
+            if bands:
+                together.get("with_prompt", {}).pop("output", None)
+                together = {what: given for what, given in together.items() if given} | {"output_by_prompt": bands}
+            kinds[kind or "session"] = {"weight": weight, **fit.written(), **together}
         arrivals = fit_arrivals(np.sort(np.array(self._arrivals)))
         process = arrivals.written if arrivals is not None else dict(UNKNOWN_ARRIVALS)
-        return FittedTrace({"arrivals": process, "kinds": kinds}, tuple(quantities), arrivals)
+        return FittedTrace({"arrivals": process, "kinds": kinds}, tuple(quantities), arrivals, associations)
+
+    def associations(self) -> dict[str, dict[str, Association]]:
+        """How values go together, by kind of session and by ``calls``, ``output``, ``pause`` and ``returned``."""
+        return {kind: _associations(observed) for kind, observed in self._kinds.items()}
 
 
 class _KindFit:
@@ -159,8 +177,7 @@ class _KindFit:
             entry["ends_with_pause"] = rounded(observed.ended_with_pause / len(calls))
         if self.rewritten.any():
             entry["rewrites"] = self._rewrites()
-        alike = {name: share for name, share in self._alike().items() if share >= LEAST_LIKENESS}
-        return entry | ({"alike": alike} if alike else {})
+        return entry
 
     def _pauses(self) -> list[dict[str, object]]:
         seconds, returned = np.array(self.observed.seconds), np.array(self.observed.returned, dtype=np.float64)
@@ -215,19 +232,6 @@ class _KindFit:
             "keeps": self._fit("rewritten: kept part of new", kept[self.rewritten], "", whole=False),
         }
 
-    def _alike(self) -> dict[str, float]:
-        observed = self.observed
-        outputs = np.split(np.array(observed.outputs, dtype=np.float64), np.cumsum(observed.calls)[:-1])
-        found = {"output": likeness(outputs)}
-        if observed.sorts:
-            edges = np.cumsum(observed.pauses)[:-1]
-            ranks = _ranks_by_sort(np.array(observed.seconds), self.sorts)
-            found["pause"] = likeness(np.split(ranks, edges))
-            ranks = _ranks_by_sort(np.array(observed.returned, dtype=np.float64), self.sorts)
-            ranks[self.rewritten] = np.nan
-            found["returned"] = likeness([part[~np.isnan(part)] for part in np.split(ranks, edges)])
-        return found
-
     def _fit(self, name: str, values: Values, unit: str, whole: bool) -> float | dict[str, object]:
         fitted = fit_distribution(values, whole, self.points)
         self.quantities.append(Quantity(self.kind, name, np.sort(values), fitted, unit))
@@ -242,6 +246,45 @@ def _merged_sorts(sorts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     if len(rare) < 2:
         return list(sorts)
     return [sort if sort in common else (sort[0], OTHER) for sort in sorts]
+
+
+def _associations(observed: _Observed) -> dict[str, Association]:
+    prompts, calls = np.array(observed.prompts, dtype=np.float64), np.array(observed.calls, dtype=np.float64)
+    outputs = np.split(np.array(observed.outputs, dtype=np.float64), np.cumsum(observed.calls)[:-1])
+    found = {"calls": association(prompts, list(calls[:, np.newaxis])), "output": association(prompts, outputs)}
+    if observed.sorts:
+        sorts, edges = _merged_sorts(observed.sorts), np.cumsum(observed.pauses)[:-1]
+        rewritten = ~np.isnan(np.array(observed.kept))
+        found["pause"] = association(prompts, np.split(_ranks_by_sort(np.array(observed.seconds), sorts), edges))
+        ranks = _ranks_by_sort(np.array(observed.returned, dtype=np.float64), sorts)
+        ranks[rewritten] = np.nan
+        found["returned"] = association(prompts, [part[~np.isnan(part)] for part in np.split(ranks, edges)])
+    return found
+
+
+def _output_by_prompt(observed: _Observed) -> list[list[float]]:
+    """How outputs depend on prompts in sessions of one call, if they do by much; empty else, or where few were seen."""
+    sessions = len(observed.calls)
+    if len(observed.outputs) != sessions or sessions < LEAST_A_BAND * BANDS**2:
+        return []
+    prompts, outputs = (np.array(some, dtype=np.float64) for some in (observed.prompts, observed.outputs))
+    if len(np.unique(prompts)) < BANDS or len(np.unique(outputs)) < BANDS:
+        return []
+    bands = bands_of(prompts, outputs, BANDS)
+    by_chance = 0.4 * BANDS / math.sqrt(sessions)
+    return bands if distance_from_independence(bands) > LEAST_DEPENDENCE + by_chance else []
+
+
+def _together(associations: Mapping[str, Association], sessions: int) -> dict[str, Any]:
+    """The correlations that are more than a trifle and more than chance, as a generator file writes them."""
+    by_chance = max(LEAST_CORRELATION, 2 / math.sqrt(sessions))
+    several = {name: one for name, one in associations.items() if name != "calls"}
+    written = {
+        "alike": {name: one.alike for name, one in several.items() if one.alike >= LEAST_CORRELATION},
+        "with_prompt": {n: one.with_prompt for n, one in associations.items() if abs(one.with_prompt) >= by_chance},
+        "along": {name: one.along for name, one in several.items() if abs(one.along) >= LEAST_CORRELATION},
+    }
+    return {what: given for what, given in written.items() if given}
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:
