@@ -25,7 +25,7 @@ from traces.trace_fit import FittedTrace, TraceFit
 
 LEAST_DRAWN, MOST_DRAWN = 2_000, 20_000
 FAR_OFF, FAR_OFF_KS, FAR_OFF_CORRELATION = 0.1, 0.1, 0.1
-MOST_OFF_SPREAD = 1.5
+MOST_OFF_SPREAD, REGULAR = 1.5, 0.05
 MARK = " !"
 """Behind a figure that is far off."""
 CHECKED = {
@@ -214,7 +214,7 @@ def _arrivals_far_off(fit: Fit) -> list[str]:
     return [
         f"{name}, {other:.3g} instead of {one:.3g}"
         for name, (one, other) in pairs.items()
-        if one and other is not None and not 1 / MOST_OFF_SPREAD <= other / one <= MOST_OFF_SPREAD
+        if one and other and max(one, other) > REGULAR and not 1 / MOST_OFF_SPREAD <= other / one <= MOST_OFF_SPREAD
     ]
 
 

@@ -22,6 +22,7 @@ from traces.portrait import tick
 STEPS = 300
 MOST_GAPS = 50_000
 MOST_CV_OFF = 1.25
+REGULAR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def fit_arrivals(times: Values) -> FittedArrivals | None:
     rate, cv = 1 / float(gaps.mean()), max(float(gaps.std() / gaps.mean()), 1e-6)
     above = np.sort(gaps[gaps > 0])
     unit = above[:: max(1, len(above) // MOST_GAPS)] / gaps.mean()
-    tried = [_poisson(unit), _gamma(unit), _weibull(unit)]
+    tried = [_poisson(unit), _gamma(unit), _weibull(unit)] if cv > REGULAR else [_regular(unit)]
     if cv > 1:
         tried += [*_bursts(unit, rate, _two_phases(unit)), *_bursts(unit, rate, _divided(unit, cv))]
     tried.sort(key=lambda one: (abs(math.log(one.gap_cv / cv)) > math.log(MOST_CV_OFF), one.aic))
@@ -111,6 +112,13 @@ def _gamma(unit: Values) -> ArrivalCandidate:
     shape = max(rounded(stats.gamma.fit(unit, floc=0)[0]), LEAST_BURSTINESS)
     gaps = Scipy("gamma", {"a": shape, "scale": 1 / shape})
     return _candidate("gamma", {"burstiness": shape}, unit, gaps, 2, shape**-0.5)
+
+
+def _regular(unit: Values) -> ArrivalCandidate:
+    """Gaps that are all alike, to within `REGULAR`: maximum likelihood has no end there."""
+    shape = REGULAR**-2
+    gaps = Scipy("gamma", {"a": shape, "scale": 1 / shape})
+    return _candidate("gamma", {"burstiness": shape}, unit, gaps, 2, REGULAR)
 
 
 def _weibull(unit: Values) -> ArrivalCandidate:

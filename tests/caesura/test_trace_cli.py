@@ -176,6 +176,23 @@ def test_generate_draws_as_many_or_as_long_as_asked(caesura: Callable, folder: P
     assert 0 < arrivals[0] <= arrivals[-1] < 50
 
 
+def test_what_a_fitted_generator_draws_wrong_by_much_is_marked(caesura: Callable, folder: Path) -> None:
+    """Each session's second answer begins anew with a context of one token: drawn apart, final contexts are far off."""
+    ends = [10, 4000] * 200
+    lines = [
+        f'{{"id":"s{n}","arrival":{n},"prompt":100,"calls":[{{"output":10,"pause":{{"duration":1,"returned":{end}}}}},'
+        f'{{"output":{4010 - end}}}]}}'
+        for n, end in enumerate(ends)
+    ]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    said = caesura("trace", "fit", "a.jsonl", "-o", "g.yaml", "--page", "fit.html")
+    assert "final context (tokens) by a KS of 0." in said.out
+    assert "of the gaps, 0.01" not in said.out
+    page = (folder / "fit.html").read_text()
+    assert page.count('<td class="off">') >= 1
+    assert "How values go together" in page
+
+
 def test_a_fitted_generator_is_a_workload_and_its_page_stands_alone(caesura: Callable, folder: Path) -> None:
     assert caesura("trace", "generate", "-n", "300", "--rate", "3", "--weight", "chat=1", "-o", "a.jsonl").code == 0
     said = caesura("trace", "fit", "a.jsonl", "-o", "g.yaml", "--page", "fit.html")

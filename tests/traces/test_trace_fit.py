@@ -195,5 +195,12 @@ def test_arrivals_on_a_grid_are_spread_first() -> None:
     assert fitted.gap_cv == pytest.approx(1.0, abs=0.05)
 
 
+def test_arrivals_at_equal_gaps_are_fitted_as_regular_ones() -> None:
+    """No likelihood has a maximum there: a gamma process whose gaps vary by a hundredth stands for them."""
+    fitted = fit_arrivals(np.arange(400.0))
+    assert fitted is not None
+    assert fitted.written == {"gamma": {"rate": 1.0, "burstiness": pytest.approx(1e4)}}
+
+
 def test_too_few_arrivals_are_not_fitted() -> None:
     assert fit_arrivals(np.zeros(500)) is None
