@@ -1,6 +1,8 @@
-"""How fast the simulator is: CPU seconds, median of five, each run in a process of its own.
+"""How fast the simulator is: CPU seconds, median of five, each run in a process of its own, one on each core.
 
-python -m benchmarks                      # everything, some minutes; writes runs/bench/
+The large cases, and runs iteration by iteration on a share of each case, are done once.
+
+python -m benchmarks                      # everything, some ten minutes on two cores; writes runs/bench/
 python -m benchmarks a b-infercept c      # some cases
 python -m benchmarks --runs 1 --share 0.1 # a look
 """
@@ -14,6 +16,8 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,22 +37,29 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="names or their beginnings; all without any")
     parser.add_argument("--runs", type=int, default=5, help="of each case; the median counts")
     parser.add_argument("--share", type=float, default=1.0, help="of each workload")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="processes; by default one a core")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
-    if options.runs < 1 or not 0 < options.share <= 1:
-        parser.error("--runs is at least 1, --share above 0 and at most 1")
+    if options.runs < 1 or options.at_once < 1 or not 0 < options.share <= 1:
+        parser.error("--runs and --at-once are at least 1, --share above 0 and at most 1")
     chosen = [one for one in cases() if not options.cases or any(_named(one, name) for name in options.cases)]
     if not chosen:
         parser.error(f"no such case; there are {', '.join(one.name for one in cases())}")
     console = Console(width=None if sys.stdout.isatty() else 120)
     results = []
-    with Progress(console=Console(stderr=True)) as progress:
+    begin = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress, ThreadPoolExecutor(options.at_once) as pool:
         task = progress.add_task("", total=len(chosen))
-        for one in chosen:
-            progress.update(task, description=one.name)
-            results.append(_result(one, options.runs, options.share))
-            progress.advance(task)
-    about = _about(options.runs, options.share)
+        begun = {one.name: _begin(pool, one, options.runs, options.share) for one in _longest_first(chosen)}
+        try:
+            for one in chosen:
+                progress.update(task, description=one.name)
+                results.append(_result(one, begun[one.name]))
+                progress.advance(task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    about = _about(options, time.monotonic() - begin)
     console.print(as_table(results))
     for line in [*legend(results), *ratios(results), *about.values()]:
         console.print(line, style="dim", highlight=False)
@@ -62,10 +73,20 @@ def _named(one: Case, name: str) -> bool:
     return one.name == name or one.name.startswith(f"{name}-")
 
 
-def _result(one: Case, runs: int, share: float) -> Result:
-    leaping = [_measured(one, share, step=False) for _ in range(runs)]
+def _longest_first(chosen: list[Case]) -> list[Case]:
+    return sorted(chosen, key=lambda one: -one.sessions)
+
+
+def _begin(pool: ThreadPoolExecutor, one: Case, runs: int, share: float) -> list[Future[Measured]]:
+    """The runs of a case, the one iteration by iteration last if there is one."""
+    begun = [pool.submit(_measured, one, share, step=False) for _ in range(1 if one.once else runs)]
     stepped = share * one.stepped_share
-    stepping = [_measured(one, stepped, step=True) for _ in range(runs)] if stepped else []
+    return [*begun, pool.submit(_measured, one, stepped, step=True)] if stepped else begun
+
+
+def _result(one: Case, begun: list[Future[Measured]]) -> Result:
+    ended = [run.result() for run in begun]
+    leaping, stepping = [run for run in ended if run.leap], [run for run in ended if not run.leap]
     return Result(
         case=one.name,
         title=one.title,
@@ -95,14 +116,15 @@ def _median(runs: list[Measured]) -> Measured:
     return next(run for run in runs if run.cpu_s == middle)
 
 
-def _about(runs: int, share: float) -> dict[str, str]:
+def _about(options: argparse.Namespace, seconds: float) -> dict[str, str]:
     """What the figures were measured on, and how."""
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores seen",
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".rstrip(),
-        "figures": f"median of {runs}; {share:.0%} of each workload",
+        "figures": f"median of {options.runs}, the large cases once; {options.share:.0%} of each workload",
+        "took": f"{seconds / 60:.0f} minutes, {options.at_once} processes at once",
     }
 
 

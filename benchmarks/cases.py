@@ -61,7 +61,8 @@ class Case:
         rate: sessions/s over all replicas, Poisson.
         replicas: behind a round-robin router.
         least: calls per CPU second that it must reach, if any.
-        stepped_share: share of the workload that is run iteration by iteration for comparison; 0 for none.
+        stepped_share: share of the workload that is run once iteration by iteration for comparison; 0 for none.
+        once: run once only, as it takes minutes.
     """
 
     name: str
@@ -74,7 +75,8 @@ class Case:
     output: int = 512
     replicas: int = 1
     least: float | None = None
-    stepped_share: float = 1.0
+    stepped_share: float = 0.25
+    once: bool = False
 
     def shared(self, share: float) -> Case:
         """The same with a share of its sessions."""
@@ -113,9 +115,8 @@ def cases() -> list[Case]:
         )
         for system in sorted(preset_names(), key=lambda name: (name != "infercept", name))
     ]
-    large = Case(
-        "d", "1,000,000 sessions on 64 replicas", "vllm", LLAMA, 640.0, 1_000_000, replicas=64, stepped_share=0.02
-    )
+    large = Case("d", "1,000,000 sessions on 64 replicas", "vllm", LLAMA, 640.0, 1_000_000, replicas=64, once=True)
+    large = replace(large, stepped_share=0.02)
     quarter = replace(large.shared(0.25), name="d-quarter", title="250,000 sessions on 64 replicas", stepped_share=0.0)
     return [*flat[:2], *mix, *flat[2:], large, quarter]
 

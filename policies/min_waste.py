@@ -17,7 +17,6 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.unanswered import unanswered
 from policies.waste import chunked_discard_parts, preserve_exceeds_at
 
 Undecided = tuple[Paused, int, int]
@@ -122,6 +121,6 @@ def _undecided(view: EngineView) -> list[Undecided]:
     """
     return [
         (paused, own, own + paused.offloaded_tokens)
-        for paused in unanswered(view)
+        for paused in view.unanswered
         if (own := paused.resident_tokens - paused.shared_tokens)
     ]

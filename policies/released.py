@@ -21,7 +21,6 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.unanswered import unanswered
 from policies.waste import preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]
@@ -103,7 +102,7 @@ class Released(InterceptPolicy):
         now, size, remaining = view.now, view.block_size, self.estimator.remaining
         recompute = self._wastes.beside(view.running_query_tokens, view.running_context_tokens)
         considered = []
-        for paused in unanswered(view):
+        for paused in view.unanswered:
             context = -(-paused.resident_tokens // size) * size
             considered.append((paused, context, remaining(paused, now) * context, recompute(context)))
         return considered

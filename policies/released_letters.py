@@ -18,7 +18,6 @@ from policies.contract import (
 )
 from policies.heuristic import Heuristic
 from policies.released import Released
-from policies.unanswered import unanswered
 
 
 class ReleasedHeuristic(Released):
@@ -76,9 +75,9 @@ class GreedySwap(InterceptPolicy):
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a budget, as long as somebody is on the GPU who will still be away."""
-        return EVERY_ITERATION if unanswered(view) else NEVER
+        return EVERY_ITERATION if view.unanswered else NEVER
 
     def _away(self, view: EngineView) -> list[tuple[float, Paused]]:
         assert self.estimator is not None
-        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in unanswered(view)]
+        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in view.unanswered]
         return sorted(((s, paused) for s, paused in rest if s >= self.least), key=lambda pair: -pair[0])

@@ -15,7 +15,6 @@ from policies.contract import (
     Paused,
     Swap,
 )
-from policies.unanswered import unanswered
 
 
 class SwapOrDiscard(InterceptPolicy):
@@ -51,4 +50,4 @@ class SwapOrDiscard(InterceptPolicy):
 
     def _leaving(self, view: EngineView) -> list[Paused]:
         assert self.estimator is not None
-        return [one for one in unanswered(view) if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]
+        return [one for one in view.unanswered if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]

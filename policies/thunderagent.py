@@ -19,7 +19,6 @@ from policies.contract import (
     QueueOrder,
     Verdict,
 )
-from policies.unanswered import unanswered
 
 
 class ThunderAgent(InterceptPolicy):
@@ -50,7 +49,7 @@ class ThunderAgent(InterceptPolicy):
         if view.now >= self.next_tick:
             self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
             self._spare = view.gpu_blocks * view.block_size - view.running_context_tokens
-            self._spare -= sum(_counted(paused, view.now) for paused in unanswered(view))
+            self._spare -= sum(_counted(paused, view.now) for paused in view.unanswered)
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         if paused.id in self._to_set_aside:
@@ -61,7 +60,9 @@ class ThunderAgent(InterceptPolicy):
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         self.look(view)
-        for paused in sorted(unanswered(view), key=lambda one: one.resident_tokens):
+        if self._spare >= 0:
+            return
+        for paused in sorted(view.unanswered, key=lambda one: one.resident_tokens):
             if self._spare >= 0:
                 return
             because = {"overflow_tokens": -self._spare}
@@ -85,7 +86,7 @@ class ThunderAgent(InterceptPolicy):
         self.look(view)
         if queued.id in self._active:
             return True
-        alone = view.running_sessions == 0 and not unanswered(view)
+        alone = view.running_sessions == 0 and not view.unanswered
         if queued.context_tokens > self._spare and not alone:
             return False
         self._spare -= queued.context_tokens

@@ -82,6 +82,20 @@ class View:
         return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
 
     @property
+    def unanswered(self) -> list[SessionView]:
+        """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
+        something to decide. A list of its own."""
+        engine, spared, swapped = self._engine, self._engine.room.spared, State.SWAPPED
+        only_paused = engine.seating is not None
+        return [
+            live.view
+            for live in engine.contexts.held
+            if live.copy is None
+            and not live.resumed
+            and (live.state is State.PAUSED if only_paused else live is not spared and live.state is not swapped)
+        ]
+
+    @property
     def offloaded(self) -> list[SessionView]:
         """Paused contexts with tokens on the host: a list of its own."""
         return [live.view for live in self._engine.contexts.away if live.state is State.PAUSED]

@@ -120,6 +120,10 @@ class FakeView:
     running: Sequence[FakeQueued] = ()
     waiting: Sequence[FakeQueued] = ()
 
+    @property
+    def unanswered(self) -> Sequence[FakePaused]:
+        return [one for one in self.paused if not (one.moving or one.resumed)]
+
 
 class Known(DurationEstimator):
     """Remaining times that a test writes down, by session."""
