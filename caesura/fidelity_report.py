@@ -17,6 +17,7 @@ from caesura.fidelity_tables import (
     ranking_rows,
     value_rows,
     verdict,
+    waste_rows,
 )
 from caesura.pages import embedded, render
 from caesura.plain_data import plain
@@ -91,6 +92,7 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
         verdict=verdict(replayed),
         errors=error_rows(replayed),
         others=other_error_rows(replayed),
+        wastes=waste_rows(replayed),
         values=value_rows(replayed),
         ranks=ranking_rows(replayed),
         tokens=agreement_rows(replayed),

@@ -12,8 +12,8 @@ from caesura.tables import Rows, number
 _SHOWN = {"mean": "mean", "p50": "P50", "p90": "P90", "p99": "P99"}
 WASTE_HEADINGS = {
     "waste_preserve": "kept while paused",
-    "waste_recompute_own": "recomp. own",
-    "waste_recompute_others": "recomp. others",
+    "waste_recompute_own": "recompute, own",
+    "waste_recompute_others": "recompute, others'",
     "waste_swap": "swap",
 }
 _AIM = f"mean, P50 and throughput ±{AIM_PCT['mean']:g} %, P90 and P99 ±{AIM_PCT['p90']:g} %"
@@ -29,13 +29,17 @@ def error_rows(replayed: Sequence[Replayed]) -> Rows:
             *(_signed(one.fidelity.error_pct.get(name)) for name in names),
             _signed(one.fidelity.error_pct.get("throughput")),
             number(one.fidelity.mape_pct),
-            *(_signed(one.fidelity.waste_points[waste]) for waste in WASTE_HEADINGS),
         ]
         for one in replayed
     ]
     headings = ["system @ load", "sessions", *(f"norm. lat. {_SHOWN[s]}" for s in STATISTICS), "throughput", "MAPE"]
-    title = "Simulated against real: errors in % (norm. latency, throughput, MAPE over sessions), waste in points"
-    return Rows(title, [*headings, *(f"waste: {heading}" for heading in WASTE_HEADINGS.values())], rows)
+    return Rows("Simulated against real, errors in %: norm. latency, throughput, MAPE over sessions", headings, rows)
+
+
+def waste_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run: by how much each share of wasted memory differs."""
+    rows = [[one.label, *(_signed(one.fidelity.waste_points[waste]) for waste in WASTE_HEADINGS)] for one in replayed]
+    return Rows("Wasted memory, simulated − real, points", ["system @ load", *WASTE_HEADINGS.values()], rows)
 
 
 def other_error_rows(replayed: Sequence[Replayed]) -> Rows:

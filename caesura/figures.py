@@ -51,18 +51,20 @@ OTHER_LINES = ("-", "-.")
 MARKERS = "osD^vP*XphH<>"
 CAUSES = {
     "waste_preserve_pct": ("kept while paused", "#009E73"),
-    "waste_recompute_own_pct": ("recompute: its own memory", "#56B4E9"),
+    "waste_recompute_own_pct": ("recompute: its own memory", "#D55E00"),
     "waste_recompute_others_pct": ("recompute: everyone else's", "#0072B2"),
     "waste_swap_pct": ("swap: waiting for copies", "#E69F00"),
 }
 USES = {
     "useful": ("computing new tokens", "#C4C4C4"),
     "preserve": ("kept while paused", "#009E73"),
-    "recompute_own": ("recompute: its own memory", "#56B4E9"),
+    "recompute_own": ("recompute: its own memory", "#D55E00"),
     "recompute_others": ("recompute: everyone else's", "#0072B2"),
     "swap": ("swap: waiting for copies", "#E69F00"),
 }
 PANELS = 8
+_WIDE_BAND = 0.03
+"""Share of the axis from which a band of waste has room for its number."""
 _INK = "#222222"
 
 
@@ -108,11 +110,14 @@ def waste(comparison: Comparison, load: float | None = None) -> Picture:
     axes = figure.add_subplot()
     places = np.arange(len(rows))[::-1]
     left = np.zeros(len(rows))
+    reach = max(float(rows[list(CAUSES)].sum(axis=1).max()), 0.1)
     for column, (label, colour) in CAUSES.items():
         values = rows[column].to_numpy(dtype=float)
-        axes.barh(places, values, left=left, color=colour, label=label, height=0.68, edgecolor="white", linewidth=0.5)
+        axes.barh(places, values, left=left, color=colour, label=label, height=0.68, linewidth=0)
+        for place, begin, value in zip(places, left, values, strict=True):
+            if value > _WIDE_BAND * reach:
+                axes.text(begin + value / 2, place, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white")
         left += values
-    reach = max(float(left.max()), 0.1)
     for place, total in zip(places, left, strict=True):
         axes.annotate(
             f"{total:.2g} %" if total < 10 else f"{total:.0f} %", (total, place), xytext=(5, 0),

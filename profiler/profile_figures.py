@@ -5,6 +5,7 @@ Contexts and batch sizes run from dark to bright (viridis); single series have t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,7 +153,9 @@ def copies(findings: Findings) -> Figure:
 
 def beside(findings: Findings) -> Figure:
     """By how much a copy lengthens the iteration that it runs beside."""
-    figure, axes = _panel(findings, "Compute with a copy beside it", "", "longer by, % of the time side by side")
+    figure, axes = _panel(
+        findings, "Compute with a copy beside it", "what is computed", "iteration longer by, % of the overlap"
+    )
     table = findings.beside
     copying = table[["copy_out_s", "copy_in_s"]].max(axis=1)
     share: pd.Series[float] = 100 * (table["beside_s"] - table["alone_s"]) / np.minimum(copying, table["beside_s"])
@@ -166,9 +169,20 @@ def beside(findings: Findings) -> Figure:
             axes.plot(spread, values, marker, color=colour, markersize=4, alpha=0.6, markeredgewidth=0, label=label)
             axes.hlines(values.median(), index + offset - 0.08, index + offset + 0.08, color=colour, linewidth=2.5)
     axes.axhline(0, color=_INK, linewidth=0.8)
-    axes.set_xticks(range(len(shapes)), shapes)
-    _legend(axes, "")
+    axes.set_xticks(range(len(shapes)), [_in_words(shape) for shape in shapes])
+    _legend(axes, "medians: bars")
     return figure
+
+
+def _in_words(shape: str) -> str:
+    """``decode 8x1024`` and ``prefill 512+256``, as the samples name what was computed."""
+    if found := re.fullmatch(r"decode (\d+)x(\d+)", shape):
+        sessions, context = map(int, found.groups())
+        return f"{sessions:,} sessions decode,\n{context:,} tokens each"
+    if found := re.fullmatch(r"prefill (\d+)\+(\d+)", shape):
+        context, tokens = map(int, found.groups())
+        return f"a chunk of {tokens:,} tokens" + (f"\nafter {context:,}" if context else ",\nnothing before it")
+    return shape
 
 
 def recompute(findings: Findings) -> Figure:
