@@ -53,12 +53,14 @@ def show(explanation: Explanation, console: Console) -> None:
 def _head(explanation: Explanation) -> list[str]:
     row, label = explanation.session, explanation.label
     kind = f" ({row['kind']})" if row["kind"] else ""
+    each = f" of each of {row['samples']} samples" if row.get("samples", 1) > 1 else ""
     latency = f"; {number(1e3 * row['normalized_latency'])} ms per token" if row["status"] == "finished" else ""
     return [
         f"Session {row['id']}{kind} under {label['system']} at load {label['load']:g}, seed {label['seed']}: "
         f"{row['status']}{latency}",
-        f"{row['output_tokens']:,} tokens in {row['calls']} calls, {row['pauses']} pauses, {number(row['pause_s'])} s; "
-        f"{number(row['queued_s'])} s in the queue; {row['recomputed_tokens']:,} tokens recomputed, "
+        f"{row['output_tokens']:,} tokens{each} in {row['calls']} calls, {row['pauses']} pauses, "
+        f"{number(row['pause_s'])} s; {number(row['queued_s'])} s in the queue; "
+        f"{row['recomputed_tokens']:,} tokens recomputed, "
         f"{number(row['swapped_out_bytes'] / 1e6)} MB swapped out, {row['preemptions']} preemptions",
     ]
 

@@ -195,15 +195,19 @@ def _make_backend(plan: Plan, systems: Sequence[System], model: Llama, block: in
 
     profile, longest = plan.profile, plan.max_context + _SPARE_TOKENS
     budgets = [_budget(system, profile) for system in systems]
+    decodes = max(min(s.engine.max_running, budget) for s, budget in zip(systems, budgets, strict=True))
+    samples = [[one.samples for one in plan.sessions(load)] for load in plan.loads]
+    most = max(map(max, filter(None, samples)), default=1)
+    again = decodes * block if most > 1 else 0  # branches that are recomputed begin at a block's begin
     backend = make_backend(
         model,
         profile.kv_capacity_tokens // block,
         profile.host_capacity_tokens // block,
         block,
-        max_sessions=max(sum(one.samples for one in plan.sessions(load)) for load in plan.loads) + 8,
+        max_sessions=max(map(sum, samples)) + 8,
         max_context=longest,
-        max_decodes=max(min(s.engine.max_running, budget) for s, budget in zip(systems, budgets, strict=True)),
-        max_chunk_tokens=max(*budgets, longest),
+        max_decodes=decodes,
+        max_chunk_tokens=max(*budgets, most * longest) + again,
     )
     backend.executor.capture()
     return backend

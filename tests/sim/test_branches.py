@@ -157,8 +157,8 @@ def test_a_set_that_is_computed_again_keeps_to_the_budget() -> None:
 
 
 def test_every_sample_takes_a_place() -> None:
-    """4 places: two sets of 2 run, the third waits for one of them; a single session would find no place either."""
-    world = branched(*(session(name, 4, 6, samples=2) for name in "abc"), session("d", 4, 2, at=0.1), max_running=4)
+    """5 places: two sets of 2 run, the third waits for one of them; so does a single session behind it, which fits."""
+    world = branched(*(session(name, 4, 6, samples=2) for name in "abc"), session("d", 4, 2, at=0.1), max_running=5)
     assert world.call("c", 0)["scheduled_at"] == world.session("a")["finished_at"]
     assert world.call("d", 0)["scheduled_at"] >= world.session("a")["finished_at"]
 
