@@ -83,6 +83,14 @@ def test_a_preset_says_what_it_is_and_where_it_comes_from(name):
     assert system.origin
 
 
+def test_the_page_of_policies_has_a_paragraph_for_every_preset_and_shows_figures_that_exist():
+    page = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    headings = "".join(line for line in page.splitlines() if line.startswith("### "))
+    assert set(re.findall(r"`([a-z0-9.-]+)`", headings)) == set(PRESETS)
+    figures = re.findall(r"\]\((figures/[^)]+)\)", page)
+    assert figures and all((ROOT / "docs" / figure).is_file() for figure in figures)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_serves_a_slice_of_the_mix_to_its_end(name):
     record, sessions = run(name), slice_of_the_mix()
