@@ -240,11 +240,12 @@ def merge(
     """Put traces together by arrival. They are held in memory; ids that occur twice get their trace's name."""
     with _plainly():
         from caesura.trace_files import TraceInput, write_trace
-        from caesura.trace_parts import distinct_names
+        from caesura.trace_parts import distinct_names, warn_of_no_arrivals
         from traces.transform import merged
 
         given = [TraceInput(trace, format, on_error.value, tokenizer) for trace in traces]
-        parts = {name: one.sessions() for name, one in zip(distinct_names(given), given, strict=True)}
+        parts = {name: list(one.sessions()) for name, one in zip(distinct_names(given), given, strict=True)}
+        warn_of_no_arrivals(parts)
         write_trace(out, merged(parts), to)
 
 

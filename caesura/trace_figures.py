@@ -57,7 +57,7 @@ def arrivals(portrait: Portrait, token_s: float, title: str) -> Picture:
     mean, peak, bins = _open_over_time(portrait, token_s)
     concurrency.stairs(peak, bins, color=COLOURS[1], linewidth=1, label="most")
     concurrency.stairs(mean, bins, fill=True, color=COLOURS[2], alpha=0.8, label="mean")
-    concurrency.legend(frameon=False, fontsize=9)
+    concurrency.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0)
     concurrency.set_ylabel("open sessions")
     concurrency.set_xlabel(f"time (s); a session is open for its pauses and {1e3 * token_s:g} ms a generated token")
     between = np.diff(times)
@@ -98,7 +98,7 @@ def pauses(portrait: Portrait, title: str) -> Picture:
     figure = Picture(figsize=(9, 4.4), layout="constrained")
     axes = figure.add_subplot()
     lines = {pause_label(*wait): portrait.pause_seconds(*wait) for wait in portrait.waits[:MOST_LINES]}
-    _cdfs(axes, lines, "pause (s)", least=LEAST_SHOWN_S)
+    _cdfs(axes, lines, f"pause (s); {LEAST_SHOWN_S:g} s and less stand at the left end", least=LEAST_SHOWN_S)
     axes.set_title(title, loc="left", fontsize=10)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from caesura.errors import UserError
 from caesura.trace_files import TraceInput, say
@@ -19,6 +19,13 @@ def warned_of_orphans(sessions: Iterable[Session]) -> Iterator[Session]:
         yield session
     if missing := waited_for - ids:
         say(f"warning: {len(missing):,} sessions that others wait for were left out, such as {min(missing)!r}")
+
+
+def warn_of_no_arrivals(traces: Mapping[str, Sequence[Session]]) -> None:
+    """A warning about each of several traces that records no arrivals: all of its sessions come at once."""
+    for name, sessions in traces.items():
+        if len(sessions) > 1 and not any(session.arrival for session in sessions):
+            say(f"warning: {name} records no arrivals: all of its {len(sessions):,} sessions come at 0 s")
 
 
 def distinct_names(traces: Sequence[TraceInput]) -> list[str]:

@@ -82,6 +82,12 @@ def test_sample_keeps_order_and_depends_on_the_seed_alone(caesura: Callable, fol
     assert sorted(ids[0], key=order.index) == ids[0]
 
 
+def test_merge_warns_of_a_trace_that_records_no_arrivals(caesura: Callable, csv: Path, folder: Path) -> None:
+    said = caesura("trace", "merge", "a.csv", "infercept-mix", "-o", "both.jsonl")
+    assert said.code == 0
+    assert "warning: infercept-mix records no arrivals: all of its 397 sessions come at 0 s" in said.err
+
+
 def test_merge_orders_by_arrival_and_keeps_ids_apart(caesura: Callable, csv: Path, folder: Path) -> None:
     (folder / "late.csv").write_text(AZURE.replace("18:15:0", "18:15:1"))
     assert caesura("trace", "merge", "a.csv", "late.csv", "-o", "both.jsonl").code == 0

@@ -199,7 +199,7 @@ def workloads_that_share(draw: st.DrawFn) -> list[Session]:
 
 
 @pytest.mark.parametrize("system", preset_names())
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(workload=workloads_that_share(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
 def test_sessions_that_share_blocks_emit_the_tokens_that_each_emits_alone(system, workload, spare, host_blocks):
     longest = max(-(-session.max_context // BLOCK) for session in workload)

@@ -54,6 +54,8 @@ class Source:
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise self.wrong(f"damaged gzip data ({error})", "download or compress the file again") from None
         except OSError as error:
+            if error.errno is None:  # pyarrow's, about what it takes apart
+                raise self.wrong(f"damaged zstd data ({error})", "download or compress the file again") from None
             found = f"a file that cannot be read ({error.strerror or error})"
             raise self.wrong(found, "check the path and its permissions") from None
 

@@ -55,7 +55,7 @@ def test_damaged_compression_is_named(tmp_path: Path, name: str) -> None:
     traces.write(path, [Session(f"s{i}", i / 7, 1 + i * i, (Call(1 + i),)) for i in range(3000)])
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TraceError, match=r"trace\.(gz|zst): found .*(damaged|cannot be read)"):
+    with pytest.raises(TraceError, match=r"trace\.(gz|zst): found damaged (gzip|zstd) data"):
         list(traces.read(path).sessions)
 
 
