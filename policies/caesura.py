@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from operator import itemgetter
 
 from policies.contract import (
@@ -30,15 +31,20 @@ class Caesura(InterceptPolicy):
     """Keeps everything while memory is free; then the contexts leave whose blocks are worth least.
 
     What t tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it, with
-    q query tokens of N running sessions in an iteration:
+    q query tokens of N running sessions in an iteration, D of them decoding, and chunks of c tokens beside these:
 
         swapped:    T_swap(t) + T_fwd(q), the second only if none of the context was on the host before
-        discarded:  N * (T_fwd(q + t) - T_fwd(q)), for a recompute lengthens an iteration for all that share it
+        discarded:  N * t / c * (T_fwd(D + c) - T_fwd(D)), for a recompute lengthens the iterations of all that share it
         price = min(swapped, discarded) / (t * R), per token and second of memory
 
+    with T_fwd of the chunk halfway through what is gone, for the attention of a long context costs more than its head.
     R is how long the pause is still expected to last; ask ``empirical``, the mean residual life of the tool. Where the
-    second line is the smaller one, or the host is full, the tail is dropped: the rest of the batch hides a short
-    recompute. Otherwise it is swapped.
+    second line is the smaller one the tail is dropped: the rest of the batch hides a short recompute. Otherwise it is
+    swapped.
+
+    The host has a price too, discarded / (t * R): when it is full, contexts there are forgotten for one that would lose
+    more, the least loss first; if there is none, that one is forgotten itself. Who is back keeps what it has: two that
+    need more than there is would take it from each other for ever.
 
     The next block is worth something only if it will be wanted: as long as ``headroom`` is free nothing leaves. Below,
     the cheapest go beside each iteration, their tails first, within what its forward pass hides, unless the answer is
@@ -49,43 +55,67 @@ class Caesura(InterceptPolicy):
         estimator: expects R.
         headroom: share of the GPU's blocks that is kept free for those who come and grow.
         window: finished sessions of each kind that ``tokens_expected`` remembers.
+        pace_window: finished sessions whose latencies ``pace`` is the mean of.
     """
 
-    def __init__(self, estimator: DurationEstimator, headroom: float = 0.1, window: int = 1000) -> None:
+    def __init__(
+        self, estimator: DurationEstimator, headroom: float = 0.1, window: int = 1000, pace_window: int = 200
+    ) -> None:
         if not 0 <= headroom <= 1:
             raise ValueError("headroom is a share of the GPU's blocks, 0 to 1")
         self.estimator = estimator
+        if pace_window < 1:
+            raise ValueError("pace_window is at least 1 session")
         self.headroom = headroom
         self._lengths: dict[str, Samples] = defaultdict(lambda: Samples(window))
-        self._emitted: dict[str, tuple[int, int]] = {}  # calls and tokens of sessions inside
+        self._inside: dict[str, Progress] = defaultdict(Progress)
+        self._recent_s: deque[float] = deque()  # seconds per token of the sessions that finished last
+        self._pace_window = pace_window
+        self._pace = 0.0
         self._settled = True
 
     # ---- who leaves
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         losses = Losses(view)
+        host = HostRoom(self, losses, view)
         for price, paused in self._cheapest_first(losses, view):
             held = -(-paused.resident_tokens // view.block_size)
             keep = max(0, held - blocks) * view.block_size
             blocks = max(1, blocks - held)
-            yield paused, _leave(paused, keep, price, losses, view)
+            gone = paused.resident_tokens - keep
+            swapped, discarded = losses.swapped_s(paused, gone), losses.discarded_s(paused, gone)
+            because = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
+            if swapped <= discarded:
+                yield from host.make_room(paused, gone)
+                if host.take(gone):
+                    yield paused, Swap(keep=keep, because=because)
+                    continue
+            yield paused, Discard(keep=keep, because=because)
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         """Restore the headroom as far as the swap budget goes."""
         lacking = math.ceil(self.headroom * view.gpu_blocks) - view.free_gpu_blocks
-        if self._settled or lacking <= 0 or not view.free_host_blocks:
+        if self._settled or lacking <= 0:
             self._settled = True
             return
         assert self.estimator is not None
+        losses = Losses(view)
+        host = HostRoom(self, losses, view)
         budget, candidates = view.swap_budget, 0
-        for price, paused in self._cheapest_first(Losses(view), view):
+        for price, paused in self._cheapest_first(losses, view):
             held = paused.resident_tokens
-            if paused.resumed or self.estimator.remaining(paused, view.now) <= 2 * view.costs.swap_time(held):
+            if self.estimator.remaining(paused, view.now) <= 2 * view.costs.swap_time(held):
+                continue
+            keep = int(max(0, held - min(budget, lacking * view.block_size)))
+            if lacking > 0 and budget >= view.block_size:
+                yield from host.make_room(paused, held - keep)
+            if not host.free:
                 continue
             candidates += 1
             if lacking <= 0 or budget < view.block_size:
                 break
-            keep = int(max(0, held - min(budget, lacking * view.block_size)))
+            host.take(held - keep)
             budget -= held - keep
             lacking -= (held - keep) // view.block_size
             yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
@@ -96,52 +126,73 @@ class Caesura(InterceptPolicy):
         return NEVER if self._settled else EVERY_ITERATION
 
     def price(self, paused: Paused, view: EngineView) -> float:
-        """What a token of a context is worth for each second that it stays, s/(token s); endless for who is back."""
+        """What a token of a context is worth for each second that it stays, s/(token s)."""
         return self._price(paused, Losses(view), view.now)
 
     def _price(self, paused: Paused, losses: Losses, now: float) -> float:
-        if paused.resumed:
-            return math.inf
         assert self.estimator is not None
         remaining = self.estimator.remaining(paused, now)
         if remaining <= 0:
             return math.inf
         tokens = paused.resident_tokens
-        swapped, discarded = losses.swapped_s(paused, tokens), losses.discarded_s(tokens)
+        swapped, discarded = losses.swapped_s(paused, tokens), losses.discarded_s(paused, tokens)
         return (swapped if swapped < discarded else discarded) / (tokens * remaining)
+
+    def loss_rate(self, paused: Paused, tokens: int, losses: Losses, now: float) -> float:
+        """What forgetting the last ``tokens`` resident tokens of a context loses, and what it has on the host with
+        them, per token and second of host memory, s/(token s)."""
+        assert self.estimator is not None
+        remaining = self.estimator.remaining(paused, now)
+        gone = tokens + paused.offloaded_tokens
+        return losses.discarded_s(paused, tokens) / (gone * remaining) if gone and remaining > 0 else math.inf
 
     def _cheapest_first(self, losses: Losses, view: EngineView) -> list[tuple[float, Paused]]:
         now = view.now
-        priced = [(self._price(paused, losses, now), paused) for paused in view.paused if not paused.moving]
+        away = [paused for paused in view.paused if not (paused.resumed or paused.moving)]
+        priced = [(self._price(paused, losses, now), paused) for paused in away]
         priced.sort(key=itemgetter(0))
         return priced
 
     # ---- what is learnt
 
     def on_pause(self, paused: Paused, view: EngineView) -> Preserve:
-        calls, emitted = self._emitted.get(paused.id, (0, 0))
-        self._emitted[paused.id] = calls + 1, emitted + paused.emitted_tokens
+        progress = self._inside[paused.id]
+        progress.calls += 1
+        progress.tokens += paused.emitted_tokens
         self._settled = False
         return Preserve()
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
+        self._inside[paused.id].paused_s += duration
         self._settled = False
 
     def on_start(self, started: Queued, view: EngineView) -> None:
         self._settled = False
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
-        calls, emitted = self._emitted.pop(finished.id, (0, 0))
-        if calls < finished.calls_done:
-            emitted += finished.emitted_tokens
+        progress = self._inside.pop(finished.id, Progress())
+        tokens = progress.tokens + (finished.emitted_tokens if progress.calls < finished.calls_done else 0)
         for kind in (finished.kind, ALL_KINDS):
-            self._lengths[kind].add(emitted)
+            self._lengths[kind].add(tokens)
+        if len(self._recent_s) == self._pace_window:
+            self._recent_s.popleft()
+        self._recent_s.append((view.now - finished.arrival - progress.paused_s) / max(1, tokens))
+        self._pace = math.fsum(self._recent_s) / len(self._recent_s)
         self._settled = False
+
+    @property
+    def pace(self) -> float:
+        """Mean normalized latency of the sessions that finished last, s/token; 0 before any has."""
+        return self._pace
+
+    def paused_s(self, session: Queued) -> float:
+        """Seconds that a session's pauses have lasted by now, one under way left out."""
+        return self._inside[session.id].paused_s if session.id in self._inside else 0.0
 
     def tokens_expected(self, session: Queued) -> float:
         """Tokens that a session will have emitted at its end: the mean of finished ones of its kind that emitted more
         than it has; of all kinds for a new one. Without any, as many again as it has emitted."""
-        _, emitted = self._emitted.get(session.id, (0, 0))
+        emitted = self._inside[session.id].tokens if session.id in self._inside else 0
         for kind in (session.kind, ALL_KINDS):
             longer = self._lengths[kind].mean_beyond(emitted)
             if longer is not None:
@@ -149,30 +200,45 @@ class Caesura(InterceptPolicy):
         return 2.0 * emitted
 
 
+@dataclass(slots=True)
+class Progress:
+    """What a session inside has done: calls that ended, tokens that they emitted, seconds that its pauses lasted."""
+
+    calls: int = 0
+    tokens: int = 0
+    paused_s: float = 0.0
+
+
 class DueFirst(QueueOrder):
-    """By when a session is due: its arrival + ``latency`` * the tokens that it is expected to emit in all.
+    """By when a session is due, at a few times the pace at which sessions are served at present:
 
-    Normalized latency divides a session's delay by its tokens, so a second of waiting weighs more the shorter a session
-    is. This is the earliest deadline first of an objective on normalized latency. Nobody starves: a deadline that has
-    been set comes before those of all who arrive late enough.
+        arrival + its pauses so far + patience * pace * tokens that it is expected to emit in all
 
-    Goes with the policy ``caesura``, which learns how long sessions are.
+    the pace being the mean normalized latency of those that finished last. Normalized latency divides a session's delay
+    by its tokens, so a second of waiting weighs more the shorter a session is. This is the earliest deadline first of
+    an objective that nobody has to know: where all is quick it is first come, first served but for a moment; the longer
+    queues are, the further short sessions may pass long ones. Nobody starves: a deadline that has been set comes before
+    those of all who arrive late enough, and of two that are due at once the first to come goes first.
+
+    Goes with the policy ``caesura``, which learns how long sessions are and how fast they are served.
 
     Args:
-        latency: seconds per token; 0 is first come, first served.
+        patience: by how much a session may be slower than others are before it is due; 0 is first come, first served.
     """
 
     key_names = ("due",)
 
-    def __init__(self, latency: float = 0.1) -> None:
-        if not 0 <= latency < math.inf:
-            raise ValueError("latency is in seconds per token, finite and >= 0")
-        self.latency = latency
+    def __init__(self, patience: float = 3.0) -> None:
+        if not 0 <= patience < math.inf:
+            raise ValueError("patience is a multiple of the present pace, finite and >= 0")
+        self.patience = patience
 
     def key(self, queued: Queued, view: EngineView) -> float:
-        if not isinstance(self.policy, Caesura):
+        policy = self.policy
+        if not isinstance(policy, Caesura):
             raise ValueError("the order 'due-first' goes with the policy 'caesura', which learns how long sessions are")
-        return queued.arrival + self.latency * self.policy.tokens_expected(queued)
+        due = queued.arrival + policy.paused_s(queued)
+        return due + self.patience * policy.pace * policy.tokens_expected(queued)
 
 
 class Losses:
@@ -182,26 +248,63 @@ class Losses:
     """
 
     def __init__(self, view: EngineView) -> None:
-        costs, queries = view.costs, view.running_query_tokens
+        costs = view.costs
         self._costs = costs
-        self._queries = queries
-        self._batch_s = costs.forward_time(queries) if queries else 0.0
-        self._wait_s = costs.forward_time(max(1, queries))
+        self._wait_s = costs.forward_time(max(1, view.running_query_tokens))
         self._sharing = max(1, view.running_sessions)
+        self._decoding = min(view.running_sessions, view.token_budget - 1)
+        self._decoding_s = costs.forward_time(self._decoding) if self._decoding else 0.0
+        self._chunk = view.token_budget - self._decoding
 
     def swapped_s(self, paused: Paused, tokens: int) -> float:
         """The last ``tokens`` tokens are on the host: a copy, and an iteration more if nothing was there before."""
         return self._costs.swap_time(tokens) + (0.0 if paused.offloaded_tokens else self._wait_s)
 
-    def discarded_s(self, tokens: int) -> float:
-        """``tokens`` tokens must be recomputed: the wait is its own, and of all in the batch."""
-        return (self._costs.forward_time(self._queries + tokens) - self._batch_s) * self._sharing
+    def discarded_s(self, paused: Paused, tokens: int) -> float:
+        """The last ``tokens`` resident tokens are gone, and what is on the host with them: they must be recomputed in
+        the chunks that the decoding sessions leave room for, and everybody waits for each."""
+        gone = tokens + paused.offloaded_tokens
+        there = paused.resident_tokens - tokens
+        chunk = min(gone, self._chunk)
+        if not chunk:
+            return 0.0
+        halfway = (there + gone // 2) // self._chunk * self._chunk
+        longer = self._costs.forward_time(self._decoding + chunk, halfway) - self._decoding_s
+        return longer * gone / chunk * self._sharing
 
 
-def _leave(paused: Paused, keep: int, price: float, losses: Losses, view: EngineView) -> Swap | Discard:
-    gone = paused.resident_tokens - keep
-    swapped, discarded = losses.swapped_s(paused, gone), losses.discarded_s(gone)
-    because = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
-    if discarded < swapped or not view.free_host_blocks:
-        return Discard(keep=keep, because=because)
-    return Swap(keep=keep, because=because)
+class HostRoom:
+    """The host's blocks as changes are put together: contexts there may be forgotten for one whose loss is greater."""
+
+    def __init__(self, policy: Caesura, losses: Losses, view: EngineView) -> None:
+        self._policy = policy
+        self._losses = losses
+        self._view = view
+        self._there: list[tuple[float, Paused]] | None = None
+        self.free = view.free_host_blocks
+
+    def make_room(self, paused: Paused, tokens: int) -> Iterator[Change]:
+        """Forget contexts on the host for ``tokens`` of another, while they are worth less than these."""
+        blocks, view = -(-tokens // self._view.block_size), self._view
+        if self.free >= blocks:
+            return
+        worth = self._policy.loss_rate(paused, tokens, self._losses, view.now)
+        if self._there is None:
+            self._there = self._dearest_first()
+        while self.free < blocks and self._there and self._there[-1][0] < worth:
+            rate, last = self._there.pop()
+            if last is not paused:
+                self.free += -(-last.offloaded_tokens // view.block_size)
+                yield last, Discard(keep=last.resident_tokens, because={"host_price": rate, "price": worth})
+
+    def _dearest_first(self) -> list[tuple[float, Paused]]:
+        losses, now = self._losses, self._view.now
+        there = [one for one in self._view.offloaded if not one.moving]
+        rated = [(self._policy.loss_rate(one, 0, losses, now), one) for one in there]
+        return sorted(rated, key=itemgetter(0), reverse=True)
+
+    def take(self, tokens: int) -> bool:
+        """Use free blocks for ``tokens``, as far as they go. False if there are none."""
+        found = self.free > 0
+        self.free = max(0, self.free - -(-tokens // self._view.block_size))
+        return found

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from policies.caesura import Caesura, DueFirst
+from policies.caesura import Caesura, DueFirst, Losses
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Swap
 from policies.estimators import Oracle
 from traces.session import Call, Pause, Session
@@ -38,10 +38,37 @@ def test_the_cheapest_lose_their_tails_first(paused, view, known):
     assert [(one.id, type(verdict), verdict.keep) for one, verdict in changes] == [("c", Swap, 0), ("b", Swap, 70)]
 
 
-def test_who_is_back_gives_way_last_and_a_full_host_means_to_forget(paused, view, known):
+def test_who_is_back_keeps_what_it_has(paused, view, known):
+    """Two that are back and need more than there is would take it from each other for ever."""
     contexts = [paused(id="back", resumed=True), paused(id="a")]
-    changes = Caesura(known(a=10.0)).gives_way(20, view(paused=contexts, free_host_blocks=0))
-    assert [(one.id, type(verdict)) for one, verdict in changes] == [("a", Discard), ("back", Discard)]
+    changes = Caesura(known(a=10.0)).gives_way(20, view(paused=contexts))
+    assert [(one.id, type(verdict)) for one, verdict in changes] == [("a", Swap)]
+
+
+def test_with_a_full_host_the_context_is_forgotten_that_loses_least(paused, view, known):
+    """A token takes as long to recompute in all of them, so who is away longest loses least by the second: far, then
+    the one that must leave the GPU, then near. Its 10 blocks are more than far's 6, and it swaps as far as these go."""
+    contexts = [paused(id="here")]
+    there = [paused(id=name, resident_tokens=0, offloaded_tokens=60) for name in ("near", "far")]
+    here = view(paused=contexts, offloaded=there, free_host_blocks=0)
+    changes = Caesura(known(here=10.0, near=1.0, far=100.0)).gives_way(10, here)
+    assert [(one.id, type(verdict), verdict.keep) for one, verdict in changes] == [
+        ("far", Discard, 0),
+        ("here", Swap, 0),
+    ]
+    changes = Caesura(known(here=1000.0, near=1.0, far=100.0)).gives_way(10, here)
+    assert [(one.id, type(verdict)) for one, verdict in changes] == [("here", Discard)]
+
+
+def test_what_is_on_the_host_behind_a_dropped_tail_is_lost_with_it(paused, view, known):
+    """Beside one decoding session 30 tokens of the GPU and 40 behind them on the host are 70 to recompute: 3.241 ms."""
+    alone = view(running_sessions=1, running_query_tokens=1)
+    assert Losses(alone).discarded_s(paused(offloaded_tokens=40), 30) == pytest.approx(70 * 4.63e-5)
+
+
+def test_a_recompute_is_paid_in_the_chunks_that_the_budget_allows(paused, view, known):
+    """Chunks of 384 - 134 = 250 tokens: a thousand tokens are four chunks of 11.575 ms, for 134 sessions."""
+    assert Losses(view()).discarded_s(paused(resident_tokens=1000), 1000) == pytest.approx(4 * 0.011575 * 134)
 
 
 def test_nothing_leaves_while_the_headroom_is_free(paused, view, known):
@@ -105,13 +132,42 @@ def test_a_last_pause_adds_no_tokens(paused, queued, view, known):
 
 
 def test_the_shorter_a_session_the_earlier_it_is_due(queued, view, known):
-    """At 0.1 s a token 20 tokens are due 2 s after their arrival; 100 tokens that came a second earlier, at 9 s."""
-    order, policy = DueFirst(latency=0.1), Caesura(known())
+    """Two sessions have left at 0.1 s a token: 20 tokens in 2 s, 100 tokens in 10 s. At a patience of 2, 20 tokens are
+    due 4 s after their arrival; 100 tokens that came a second earlier, 20 s after theirs."""
+    order, policy = DueFirst(patience=2.0), Caesura(known())
     order.policy = policy
     for kind, tokens in (("x", 20), ("y", 100)):
-        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_tokens=tokens), view())
-    assert order.key(queued(kind="x", arrival=1.0), view()) == pytest.approx(3.0)
-    assert order.key(queued(kind="y", arrival=0.0), view()) == pytest.approx(10.0)
+        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_tokens=tokens), view(now=tokens / 10))
+    assert policy.pace == pytest.approx(0.1)
+    assert order.key(queued(kind="x", arrival=1.0), view()) == pytest.approx(5.0)
+    assert order.key(queued(kind="y", arrival=0.0), view()) == pytest.approx(20.0)
+
+
+def test_pauses_put_off_when_a_session_is_due(paused, queued, view, known):
+    """5 s of pauses: due at 0 + 5 + 2 * 0.1 * 20. Left at 25 s it would have been served 20 s."""
+    order, policy = DueFirst(patience=2.0), Caesura(known())
+    order.policy = policy
+    policy.on_finish(queued(id="x", kind="x", calls_done=1, emitted_tokens=20), view(now=2.0))
+    policy.on_pause(paused(id="a", kind="x", emitted_tokens=10), view())
+    policy.on_resume(paused(id="a", kind="x"), 5.0, view())
+    assert order.key(queued(id="a", kind="x"), view()) == pytest.approx(9.0)
+    policy.on_finish(queued(id="a", kind="x", calls_done=2, emitted_tokens=90), view(now=25.0))
+    assert policy.pace == pytest.approx((0.1 + 20 / 100) / 2)
+
+
+def test_the_pace_is_that_of_the_last_to_finish(queued, view, known):
+    """1 s, 2 s and 6 s a token, of which two are remembered."""
+    policy = Caesura(known(), pace_window=2)
+    assert policy.pace == 0.0
+    for number, seconds in enumerate((10.0, 20.0, 60.0)):
+        policy.on_finish(queued(id=str(number), calls_done=1, emitted_tokens=10), view(now=seconds))
+    assert policy.pace == pytest.approx(4.0)
+
+
+def test_before_anybody_has_finished_it_is_first_come_first_served(queued, view, known):
+    order = DueFirst()
+    order.policy = Caesura(known())
+    assert order.key(queued(arrival=7.0), view()) == 7.0
 
 
 def test_the_order_goes_with_its_policy(queued, view):
@@ -122,5 +178,7 @@ def test_the_order_goes_with_its_policy(queued, view):
 def test_impossible_parameters_are_refused(known):
     with pytest.raises(ValueError, match="headroom is a share"):
         Caesura(known(), headroom=1.5)
-    with pytest.raises(ValueError, match="latency is in seconds"):
-        DueFirst(latency=math.inf)
+    with pytest.raises(ValueError, match="pace_window is at least 1"):
+        Caesura(known(), pace_window=0)
+    with pytest.raises(ValueError, match="patience is a multiple"):
+        DueFirst(patience=math.inf)

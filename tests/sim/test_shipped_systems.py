@@ -33,7 +33,7 @@ QUICK = [
     ({"name": "continuum", "enough": 1, "window": 3}, "pinned-first"),
     ({"name": "thunderagent", "tick": 0.7}, "active-first"),
     ({"name": "mori", "tick": 0.7, "headroom": 0.5}, {"name": "least-attained", "quantum": 0.2, "beta": 0.5}),
-    ({"name": "caesura", "estimator": "empirical", "headroom": 0.5}, {"name": "due-first", "latency": 1.0}),
+    ({"name": "caesura", "estimator": "empirical", "headroom": 0.5}, {"name": "due-first", "patience": 10.0}),
     ({"name": "tokencake", "estimator": "oracle", "pressure": 1.0}, "fcfs"),
     ({"name": "tokencake", "estimator": "ewma", "pressure": 1.0}, {"name": "least-attained", "beta": 1.0}),
     (
