@@ -63,32 +63,44 @@ USES = {
     "swap": ("swap: waiting for copies", "#E69F00"),
 }
 PANELS = 8
+COLOURED = 12
 _WIDE_BAND = 0.03
 """Share of the axis from which a band of waste has room for its number."""
 _INK = "#222222"
 
 
 def latency(comparison: Comparison) -> Picture:
-    """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends."""
-    legend_inches = 0.2 + 0.225 * len(comparison.systems)
-    figure = Picture(figsize=(8.6, max(4.8, legend_inches)), layout="constrained")
+    """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends.
+
+    Of more than a dozen systems the best at the highest load have colours, and the others are grey.
+    """
+    systems = comparison.systems
+    curves = {
+        system: [math.nan if value is None else 1e3 * value for value in comparison.latency(system)]
+        for system in systems
+    }
+    known = {system: [value for value in curve if math.isfinite(value)] for system, curve in curves.items()}
+    ends = sorted(systems, key=lambda system: known[system][-1] if known[system] else math.inf)
+    shown = [system for system in systems if system in ends[:COLOURED]]
+    figure = Picture(figsize=(8.6, max(4.8, 0.2 + 0.225 * len(shown))), layout="constrained")
     axes = figure.add_subplot()
     loads = comparison.loads
-    ends: list[tuple[float, str]] = []
-    for index, system in enumerate(comparison.systems):
-        values = [math.nan if value is None else 1e3 * value for value in comparison.latency(system)]
-        colour, dash = style(system, comparison.systems)
+    grey = [
+        axes.plot(loads, curves[system], color="#CFCFCF", linewidth=1.2, zorder=1)[0]
+        for system in systems
+        if system not in shown
+    ]
+    for index, system in enumerate(shown):
+        colour, dash = style(system, shown)
         marker = MARKERS[index % len(MARKERS)]
-        axes.plot(loads, values, dash, color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=system)
-        known = [value for value in values if math.isfinite(value)]
-        ends.append((known[-1] if known else -math.inf, system))
+        axes.plot(loads, curves[system], dash, color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=system)
     objective = 1e3 * comparison.objective
     axes.axhline(objective, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate(
         f"objective: {objective:g} ms", (0, objective), xycoords=("axes fraction", "data"), xytext=(6, 4),
         textcoords="offset points", fontsize=9, color="#555555", bbox={"fc": "white", "ec": "none", "pad": 1.5},
     )  # fmt: skip
-    if not any(math.isfinite(end) for end, _ in ends):
+    if not any(known.values()):
         axes.set_ylim(objective / 10, objective * 10)
     axes.set_yscale("log")
     plain_log(axes)
@@ -97,8 +109,10 @@ def latency(comparison: Comparison) -> Picture:
     axes.set_ylabel("mean normalized latency (ms per token)")
     frame(axes)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = [system for _, system in sorted(ends, key=lambda end: -end[0])]
-    figure.legend([handles[s] for s in order], order, loc="outside right upper", frameon=False, fontsize=9.5)
+    order = [system for system in reversed(ends) if system in handles]
+    lines = [*([grey[0]] if grey else []), *(handles[system] for system in order)]
+    names = [*([f"{len(grey)} others"] if grey else []), *order]
+    figure.legend(lines, names, loc="outside right upper", frameon=False, fontsize=9.5)
     return figure
 
 

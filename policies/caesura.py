@@ -43,8 +43,9 @@ class Caesura(InterceptPolicy):
     swapped.
 
     The host has a price too, discarded / (t * R): when it is full, contexts there are forgotten for one that would lose
-    more, the least loss first; if there is none, that one is forgotten itself. Who is back keeps what it has: two that
-    need more than there is would take it from each other for ever.
+    more, the least loss first; if there is none, that one is forgotten itself. Who is back keeps what it has while
+    anybody runs: two that need more than there is would swap each other out for ever. When nobody can run otherwise,
+    the last to arrive of them forget their tails.
 
     The next block is worth something only if it will be wanted: as long as ``headroom`` is free nothing leaves. Below,
     the cheapest go beside each iteration, their tails first, within what its forward pass hides, unless the answer is
@@ -92,6 +93,8 @@ class Caesura(InterceptPolicy):
                     yield paused, Swap(keep=keep, because=because)
                     continue
             yield paused, Discard(keep=keep, because=because)
+        if not view.running_sessions:
+            yield from _tails_of_ready(blocks, view)
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         """Restore the headroom as far as the swap budget goes."""
@@ -239,6 +242,16 @@ class DueFirst(QueueOrder):
             raise ValueError("the order 'due-first' goes with the policy 'caesura', which learns how long sessions are")
         due = queued.arrival + policy.paused_s(queued)
         return due + self.patience * policy.pace * policy.tokens_expected(queued)
+
+
+def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
+    """Contexts of sessions that are back, but cannot run: the last to arrive loses its tail first."""
+    ready = [paused for paused in view.paused if paused.resumed and not paused.moving]
+    for paused in sorted(ready, key=lambda one: -one.arrival):
+        held = -(-paused.resident_tokens // view.block_size)
+        keep = max(0, held - blocks) * view.block_size
+        blocks = max(1, blocks - held)
+        yield paused, Discard(keep=keep, because={"blocks_needed": blocks})
 
 
 class Losses:

@@ -38,11 +38,19 @@ def test_the_cheapest_lose_their_tails_first(paused, view, known):
     assert [(one.id, type(verdict), verdict.keep) for one, verdict in changes] == [("c", Swap, 0), ("b", Swap, 70)]
 
 
-def test_who_is_back_keeps_what_it_has(paused, view, known):
+def test_who_is_back_keeps_what_it_has_while_anybody_runs(paused, view, known):
     """Two that are back and need more than there is would take it from each other for ever."""
     contexts = [paused(id="back", resumed=True), paused(id="a")]
     changes = Caesura(known(a=10.0)).gives_way(20, view(paused=contexts))
     assert [(one.id, type(verdict)) for one, verdict in changes] == [("a", Swap)]
+
+
+def test_when_nobody_runs_the_last_to_arrive_of_those_who_are_back_forgets_its_tail(paused, view, known):
+    """25 blocks: 10 of a, whose pause goes on, 10 of late and 5 of early."""
+    contexts = [paused(id=name, resumed=True, arrival=at) for name, at in (("early", 1.0), ("late", 2.0))]
+    here = view(paused=[*contexts, paused(id="a")], running_sessions=0, running_query_tokens=0)
+    changes = [(one.id, type(verdict), verdict.keep) for one, verdict in Caesura(known(a=10.0)).gives_way(25, here)]
+    assert changes == [("a", Swap, 0), ("late", Discard, 0), ("early", Discard, 50)]
 
 
 def test_with_a_full_host_the_context_is_forgotten_that_loses_least(paused, view, known):
