@@ -38,7 +38,7 @@ def main(folder: Path, load: float) -> None:
 
 def _print_latencies(found: Comparison, measure: str, oracles: set[str], load: float | None) -> None:
     means = found.table.pivot_table(index="system", columns="load", values=measure).loc[found.systems]
-    means = means.sort_values([*reversed(found.loads)])
+    means = means.sort_values(by=means.columns[::-1].tolist())
     saved = {} if load is None else dict(zip(found.at(load)["system"], possible_saving(found.at(load)), strict=True))
     more: list[str] = [] if load is None else ["holds", f"waste saved at {load:g}"]
     loads = [f"{one:g}" for one in found.loads]
