@@ -6,22 +6,49 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from profiler.points import Points
+from profiler.points import Floats, Mask, Points
 from sim.profile import HostCost
 
 RARE = 0.99
 """Iterations beyond this quantile of the engine's time were interrupted by something else."""
 
 
-def fit_host(serving: pd.DataFrame) -> HostCost:
-    """Wall less device time: a constant and shares for each session and chunk. Means, not medians: they add up."""
-    sessions = (serving["decodes"] + serving["chunks"]).to_numpy(dtype=np.float64)
+def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
+    """Wall less device time, from two sides. Means, not medians: they add up.
+
+    What chunks add is seen where passes run without an engine; what a call that begins adds, and what every iteration
+    costs with the engine at work, in serving.
+    """
+    grid = _usual(points.gap_s)
+    sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
+    _, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
+    begun = serving["begun" if "begun" in serving else "chunks"].to_numpy(dtype=np.float64)
+    chunks = serving["chunks"].to_numpy(dtype=np.float64)
     gap = (serving["wall_s"] - serving["device_s"]).to_numpy(dtype=np.float64)
-    usual = gap <= np.quantile(gap, RARE)
-    chunks = serving["chunks"].to_numpy(dtype=np.float64)[usual]
-    columns = np.stack((np.ones_like(chunks), sessions[usual] / 100, chunks), axis=1)
-    (fixed, per_hundred, per_chunk), _ = nnls(columns, np.maximum(gap[usual], 0.0))
-    return HostCost(per_iteration_s=float(fixed), per_session_s=float(per_hundred) / 100, per_chunk_s=float(per_chunk))
+    gap = gap - chunked * (chunks > 0) - per_chunk * chunks
+    usual = _usual(gap)
+    sessions = serving["decodes"].to_numpy(dtype=np.float64) + chunks
+    fixed, per_session, per_call = _shares(gap[usual], sessions[usual], begun[usual])
+    return HostCost(
+        per_iteration_s=fixed,
+        per_session_s=per_session,
+        chunked_s=chunked,
+        per_chunk_s=per_chunk,
+        per_call_s=per_call,
+    )
+
+
+def _usual(gap: Floats) -> Mask:
+    usual: Mask = gap <= np.quantile(gap, RARE)
+    return usual
+
+
+def _shares(gap: Floats, *features: Floats | Mask) -> list[float]:
+    """A constant, and what each feature adds, none less than zero."""
+    scales = [max(1.0, float(feature.max(initial=0))) for feature in features]
+    columns = [np.ones_like(gap), *(feature / scale for feature, scale in zip(features, scales, strict=True))]
+    found, _ = nnls(np.stack(columns, axis=1), np.maximum(gap, 0.0))
+    return [float(share) / scale for share, scale in zip(found, (1.0, *scales), strict=True)]
 
 
 def host_figures(serving: pd.DataFrame, points: Points) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from profiler.fit import NotEnoughPoints, device_seconds, error_of, fit_forward, relative
+from profiler.fit import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit_copies import CopyFit, fit_copies
 from profiler.fit_host import fit_host, host_figures
+from profiler.fit_power import at_reference, fit_power
 from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
-from profiler.points import Floats, Points, points_of
+from profiler.points import Floats, Mask, Points, points_of
 from profiler.saturation import SHARE, saturation_point
 from sim.costs import CostModel
 from sim.plan import Batch
+from sim.power import PowerState
 from sim.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
 FILE = "profile.yaml"
@@ -26,7 +28,7 @@ MEDIAN_AIM, P95_AIM = 0.03, 0.08
 HELD_OUT_AIM = 200
 SATURATION_REACH = 2048
 """Tokens: beyond, attention within the chunk is no longer small beside the matrix products."""
-BATCH = ("decodes", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
+BATCH = ("decodes", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs", "begun")
 """Columns of a table, in the order of the fields of ``sim.plan.Batch``."""
 DIGITS = 6
 
@@ -65,14 +67,15 @@ def make_profile(samples: Samples) -> Findings:
     if missing := [name for name, table in {**tables, "iterations": iterations}.items() if table.empty]:
         raise NotEnoughPoints(f"{', '.join(missing)} were not measured yet, so that nothing can be fitted")
     sizes, pass_sizes = (tuple(int(size) for size in facts.get(name, ())) for name in ("decode_sizes", "pass_sizes"))
-    points = points_of(iterations, pass_sizes)
-    on_grid = ~np.isin(points.sets, ("held-out", "reference"))
-    fit = fit_forward(points[on_grid], sizes, pass_sizes, int(provenance["seed"]))
+    if "begun" not in tables["serving"]:  # measured before it was noted: every chunk of that run begins a call
+        tables["serving"] = tables["serving"].assign(begun=tables["serving"]["chunks"])
+    points, fit = _fit(iterations, sizes, pass_sizes, int(provenance["seed"]))
+    on_grid = _on_grid(points)
     predicted = device_seconds(fit.forward, points)
     curve = _one_chunk_curve(points)
     copies = fit_copies(tables["copies"], tables["beside"], overlaps="cuda" in provenance["machine"])
     profile = _profile(provenance, facts, fit.forward, copies, saturation_point(*curve))
-    profile = profile.model_copy(update={"host": fit_host(tables["serving"])})
+    profile = profile.model_copy(update={"host": fit_host(tables["serving"], points)})
     errors = {"cross_validated": error_of(fit.cross_validated), **_errors(points, predicted)}
     errors |= {f"cross_validated_{name}": error_of(fit.cross_validated[points.sets[on_grid] == name])
                for name in sorted(set(points.sets[on_grid].tolist()))}  # fmt: skip
@@ -84,6 +87,26 @@ def make_profile(samples: Samples) -> Findings:
     }
     profile = profile.model_copy(update={"measured": measured.model_copy(update=figures), "source": _source(measured)})
     return Findings(profile, points, predicted, curve, **tables)
+
+
+def _fit(
+    iterations: pd.DataFrame, sizes: tuple[int, ...], pass_sizes: tuple[int, ...], seed: int
+) -> tuple[Points, ForwardFit]:
+    """The costs: fitted without regard to the order of passes, then to what they take at the same power."""
+    points = points_of(iterations, pass_sizes)
+    first = fit_forward(points[_on_grid(points)], sizes, pass_sizes, seed)
+    power = fit_power(iterations, first.forward, points)
+    if power is None:
+        return points, first
+    forward = first.forward.model_copy(update={"power": power})
+    points = points_of(at_reference(iterations, forward, points), pass_sizes)
+    second = fit_forward(points[_on_grid(points)], sizes, pass_sizes, seed)
+    return points, replace(second, forward=second.forward.model_copy(update={"power": power}))
+
+
+def _on_grid(points: Points) -> Mask:
+    grid: Mask = ~np.isin(points.sets, ("held-out", "reference"))
+    return grid
 
 
 def write_profile(folder: Path, findings: Findings) -> None:
@@ -182,10 +205,23 @@ def _errors_of_sequences(profile: Profile, recompute: pd.DataFrame, serving: pd.
                      for context, chunk in zip(cases["context"], cases["chunk"], strict=True)]  # fmt: skip
         found["recompute"] = error_of(relative(np.array(predicted), cases["device_s"].to_numpy(dtype=np.float64)))
     if not serving.empty:
-        whole = CostModel(profile)
-        columns = [serving[name].tolist() for name in BATCH]
-        predicted = [whole.iteration_time(Batch(*sums)) for sums in zip(*columns, strict=True)]
+        predicted = _served(profile, serving)
         found["serving"] = error_of(relative(np.array(predicted), serving["wall_s"].to_numpy(dtype=np.float64)))
+    return found
+
+
+def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
+    """Seconds of a serving run's iterations, one after the other."""
+    costs, forward = CostModel(profile), profile.forward
+    limit = forward.power if isinstance(forward, PhysicalForward) else None
+    batches = [Batch(*sums) for sums in zip(*(serving[name].tolist() for name in BATCH), strict=True)]
+    if limit is None:
+        return [costs.iteration_time(batch) for batch in batches]
+    state, now, found = PowerState(costs, limit), 0.0, []
+    for batch, wall in zip(batches, serving["wall_s"].tolist(), strict=True):
+        found += state.pass_times(batch, now, 1)
+        now += wall
+        state.took(1, now)
     return found
 
 

@@ -148,6 +148,7 @@ class Batching:
         if math.isnan(live.scheduled_at):
             live.scheduled_at = plan.now
             plan.started.append(live)
+            plan.batch.begun += 1
         if not math.isnan(live.waits_since):
             live.begin_service(plan.now)
 

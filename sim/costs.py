@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from itertools import accumulate
 
 from sim.plan import Batch, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
@@ -26,7 +27,7 @@ class CostModel:
         self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
-        self._per_chunk_s = host.per_chunk_s
+        self._per_chunk_s, self._chunked_s, self._per_call_s = host.per_chunk_s, host.chunked_s, host.per_call_s
         self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
@@ -54,48 +55,55 @@ class CostModel:
     def _time(self, batch: Batch) -> float:
         seconds = self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
         if self._launch_s and batch.prefill_sessions:
-            return max(seconds, self._outside_device(batch) + self._launch_s)
+            return max(seconds, self.outside_device(batch) + self._launch_s)
         return seconds
 
     def ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
-        """Times at which iterations of ``batch`` end, each with every decoding context one token longer, s.
+        """Times at which iterations of ``batch`` end that follow one another, s; see ``times``."""
+        return list(accumulate(self.times(batch, iterations), initial=begin))[1:]
+
+    def times(self, batch: Batch, iterations: int) -> list[float]:
+        """Seconds of iterations of ``batch`` one after the other, each with every decoding context one token longer.
 
         A batch with a chunk has no second one, and it goes on with as many tokens in each iteration. Bit for bit the
         times that ``iteration_time`` gives when it is asked for one iteration after the other.
         """
+        if iterations == 1:
+            return [self.iteration_time(batch)]
         if batch.prefill_sessions:
-            return self._chunk_ends(replace(batch), begin, iterations)
-        base, slope, context = self._without_decode_context(batch), self._decode_read_s, batch.decode_context
-        ends, now = [], begin
-        for _ in range(iterations):
-            now += base + slope * context
-            context += batch.decode_sessions
-            ends.append(now)
-        return ends
+            return self._chunk_times(replace(batch), iterations)
+        first = self._without_decode_context(batch)
+        slope, context, step = self._decode_read_s, batch.decode_context, batch.decode_sessions
+        if batch.begun == 0:
+            return [first + slope * (context + step * index) for index in range(iterations)]
+        later = self._without_decode_context(replace(batch, begun=0))
+        return [(later if index else first) + slope * (context + step * index) for index in range(iterations)]
 
-    def _chunk_ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
-        ends, now, tokens = [], begin, batch.prefill_tokens
+    def _chunk_times(self, batch: Batch, iterations: int) -> list[float]:
+        times, tokens = [], batch.prefill_tokens
         for _ in range(iterations):
-            now += self.iteration_time(batch)
+            times.append(self.iteration_time(batch))
+            batch.begun = 0
             batch.decode_context += batch.decode_sessions
             batch.prefill_context += tokens
             batch.prefill_pairs += tokens * tokens
-            ends.append(now)
-        return ends
+        return times
+
+    def matrix_seconds(self, batch: Batch) -> float:
+        """Seconds of matrix work in one pass, by ``per_token_s``; 0 without a physical cost."""
+        cost = self._physical
+        return 0.0 if cost is None else cost.per_token_s * self._padded_tokens(batch, cost)
 
     def _without_decode_context(self, batch: Batch) -> float:
         """Seconds of an iteration, less what grows with the contexts of decoding sessions."""
-        outside = self._outside_device(batch)
+        outside = self.outside_device(batch)
         if self._linear is not None:
             return outside + self._linear.per_token_s * batch.query_tokens
         cost = self._physical
         assert cost is not None
-        decodes = padded(batch.decode_sessions, cost.decode_sizes)
-        tokens = decodes + batch.prefill_tokens
-        if batch.prefill_sessions:
-            tokens = padded(tokens, cost.pass_sizes)
-            if decodes:
-                outside += cost.mixed_s
+        decodes, tokens = padded(batch.decode_sessions, cost.decode_sizes), self._padded_tokens(batch, cost)
+        if batch.prefill_sessions and decodes:
+            outside += cost.mixed_s
         return (
             outside
             + cost.per_session_s * (decodes + batch.prefill_sessions)
@@ -106,12 +114,19 @@ class CostModel:
             + cost.exchange_s * tokens
         )
 
-    def _outside_device(self, batch: Batch) -> float:
-        """Seconds of an iteration in which the device has nothing to do."""
+    @staticmethod
+    def _padded_tokens(batch: Batch, cost: PhysicalForward) -> int:
+        """Query tokens as the backend pads them."""
+        tokens = padded(batch.decode_sessions, cost.decode_sizes) + batch.prefill_tokens
+        return padded(tokens, cost.pass_sizes) if batch.prefill_sessions else tokens
+
+    def outside_device(self, batch: Batch, begun: int | None = None) -> float:
+        """Seconds of an iteration in which the device has nothing to do; ``begun`` replaces the batch's own."""
         chunks = batch.prefill_sessions
         seconds = (
             self._per_iteration_s + self._per_session_s * (batch.decode_sessions + chunks) + self._per_chunk_s * chunks
         )
+        seconds += self._per_call_s * (batch.begun if begun is None else begun) + (self._chunked_s if chunks else 0.0)
         if self._linear is not None:
             return seconds + self._linear.fixed_s
         cost = self._physical

@@ -60,7 +60,8 @@ class Chunk:
 
 @dataclass(slots=True)
 class Batch:
-    """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention."""
+    """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention, ``begun``
+    calls that begin to compute."""
 
     decode_sessions: int = 0
     decode_context: int = 0
@@ -68,6 +69,7 @@ class Batch:
     prefill_tokens: int = 0
     prefill_context: int = 0
     prefill_pairs: int = 0
+    begun: int = 0
 
     def add_missing(self, live: LiveSession, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
@@ -95,6 +97,7 @@ class Batch:
             self.prefill_tokens,
             self.prefill_context,
             self.prefill_pairs,
+            self.begun,
         )
 
     def add_chunk(self, start: int, tokens: int) -> None:
@@ -150,7 +153,7 @@ class Plan:
 
     def batch_without_recompute(self) -> Batch:
         """The batch, had nobody recomputed anything."""
-        rest = Batch(self.batch.decode_sessions, self.batch.decode_context)
+        rest = Batch(self.batch.decode_sessions, self.batch.decode_context, begun=self.batch.begun)
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
                 rest.add_missing(chunk.live, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)

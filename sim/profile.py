@@ -21,6 +21,24 @@ class LinearForward(_Facts):
     per_token_s: float = Field(gt=0)
 
 
+class PowerLimit(_Facts):
+    """How passes slow down on a GPU that reaches its power limit.
+
+    The share of recent time in which matrix products ran stands for the power drawn: after a pass or a rest of t
+    seconds it has moved towards that of the pass by t / (memory_s + t) of the way. A pass takes on the device
+
+        (1 + (slowdown + slowdown_matrix * w) * (max(share, free_share) - reference_share))
+
+    times its cost, w being the share of the pass itself that is matrix work, at per_token_s a token.
+    """
+
+    memory_s: float = Field(gt=0, description="seconds over which the share is taken")
+    free_share: float = Field(ge=0, le=1, description="up to here clocks are at their highest")
+    reference_share: float = Field(ge=0, le=1, description="the share at which the costs hold as they stand")
+    slowdown: float = Field(ge=0)
+    slowdown_matrix: float = Field(ge=0)
+
+
 class PhysicalForward(_Facts):
     """A sum of what a forward pass really spends its time on, for x query tokens of n sessions:
 
@@ -60,6 +78,7 @@ class PhysicalForward(_Facts):
     pass_sizes: tuple[int, ...] = Field(
         default=(), description="the same for all tokens of a pass with chunks, after the decoding sessions are padded"
     )
+    power: PowerLimit | None = Field(default=None, description="what heavy passes do to those after them")
 
 
 class HostCost(_Facts):
@@ -68,6 +87,8 @@ class HostCost(_Facts):
     per_iteration_s: float = Field(default=0.0, ge=0)
     per_session_s: float = Field(default=0.0, ge=0, description="for each session that computes in the iteration")
     per_chunk_s: float = Field(default=0.0, ge=0, description="for each of them that computes a chunk")
+    chunked_s: float = Field(default=0.0, ge=0, description="for a pass with chunks, however many")
+    per_call_s: float = Field(default=0.0, ge=0, description="for each call that begins to compute")
 
 
 class SwapCost(_Facts):

@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ from sim.clock import LAST, Clock
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
+from sim.power import PowerState
+from sim.profile import PhysicalForward
 from sim.record import Part
 from sim.recorder import Recorder
 from traces.session import Session
@@ -93,6 +96,9 @@ class Replica:
         self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
         self._channel_free = {Direction.OUT: 0.0, Direction.IN: 0.0}
         self._copying_until = 0.0
+        forward = engine.costs.profile.forward
+        limit = forward.power if isinstance(forward, PhysicalForward) else None
+        self._power = PowerState(engine.costs, limit) if limit is not None else None
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
         self._ends: list[float] = []  # of the iterations under way
@@ -219,6 +225,8 @@ class Replica:
         if self._plan is not None:
             plan, self._plan = self._plan, None
             plan.iterations = len(self._ends)
+            if self._power is not None and plan.computes:
+                self._power.took(plan.iterations, now)
             self._commit(plan, now)
         self._take_news()
         self._acting, self.clock.acting = False, -1
@@ -234,13 +242,18 @@ class Replica:
                 self._set_timer(review)
             return
         self._plan, self._stall = plan, stall
+        times = (
+            costs.times(plan.batch, plan.iterations)
+            if self._power is None or not plan.computes
+            else self._power.pass_times(plan.batch, now + stall, plan.iterations)
+        )
         if plan.iterations == 1:
-            forward = costs.iteration_time(plan.batch)
+            forward = times[0]
             if self._copying_until > now + stall:
                 forward = costs.slowed(forward, self._beside(now + stall))
             self._ends = [now + (stall + forward)]
         else:
-            self._ends = costs.ends(plan.batch, now, plan.iterations)
+            self._ends = list(accumulate(times, initial=now))[1:]
             if plan.review_at < self._ends[-1]:
                 del self._ends[bisect_left(self._ends, plan.review_at) + 1 :]
         self._set_timer(self._ends[-1])

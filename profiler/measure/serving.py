@@ -102,6 +102,7 @@ def _rows(timings: Timings) -> list[dict[str, Any]]:
                 "chunk_tokens": batch.prefill_tokens,
                 "chunk_context": batch.prefill_context,
                 "pairs": batch.prefill_pairs,
+                "begun": batch.begun,
                 "device_s": device,
                 "host_s": host,
                 "wall_s": wall,

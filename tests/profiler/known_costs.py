@@ -35,7 +35,7 @@ FORWARD = PhysicalForward(
     decode_sizes=SIZES,
 )
 SWAP = SwapCost(out_bytes_per_s=53e9, in_bytes_per_s=50e9, latency_s=25e-6, slowdown_out=0.024, slowdown_in=0.08)
-HOST = HostCost(per_iteration_s=0.3e-3, per_session_s=2e-6, per_chunk_s=60e-6)
+HOST = HostCost(per_iteration_s=0.3e-3, per_session_s=2e-6, per_chunk_s=60e-6, chunked_s=0.25e-3, per_call_s=0.4e-3)
 PROFILE = Profile(
     name="paper",
     model="llama-3.1-8b",
@@ -88,7 +88,7 @@ def write_samples(folder: Path, noise: float = 0.01, time: Any = DEVICE.iteratio
         runs=[{"date": "2026-01-01 00:00 +0000", "seconds": 400.0}], complete=True,
     )  # fmt: skip
     for point in all_points():
-        rows = [_row(point.set, point.shape, noisy(time(point.shape.batch()))) for _ in range(3)]
+        rows = [sample(point.set, point.shape, noisy(time(point.shape.batch()))) for _ in range(3)]
         samples.append("iterations", point.name, rows)
     _write_copies(samples, noisy)
     _write_serving(samples, noisy)
@@ -101,7 +101,7 @@ def write_samples(folder: Path, noise: float = 0.01, time: Any = DEVICE.iteratio
     return samples
 
 
-def _row(kind: str, shape: Shape, seconds: float) -> dict[str, Any]:
+def sample(kind: str, shape: Shape, seconds: float) -> dict[str, Any]:
     batch = shape.batch()
     sums = {
         "decodes": batch.decode_sessions,
@@ -112,7 +112,8 @@ def _row(kind: str, shape: Shape, seconds: float) -> dict[str, Any]:
         "chunk_context": batch.prefill_context,
         "pairs": batch.prefill_pairs,
     }
-    return {"set": kind, **sums, "device_s": seconds, "host_s": 4e-4, "waited_s": 0.0, "wall_s": seconds + 5e-5}
+    gap = 5e-5 + 60e-6 * batch.prefill_sessions + (0.25e-3 if batch.prefill_sessions else 0.0)
+    return {"set": kind, **sums, "device_s": seconds, "host_s": 4e-4, "waited_s": 0.0, "wall_s": seconds + gap}
 
 
 def _write_copies(samples: Samples, noisy: Any) -> None:
@@ -142,12 +143,13 @@ def _write_serving(samples: Samples, noisy: Any) -> None:
         batch = Batch(decode_sessions=sessions, decode_context=200 * sessions)
         if index % 5 == 0:
             batch.add_chunk(0, 32)
+            batch.begun = 1
         device = noisy(DEVICE.iteration_time(batch))
         wall = device + noisy(WALL.iteration_time(batch) - DEVICE.iteration_time(batch))
-        row = _row("serving", Shape(), device)
-        row |= {"decodes": sessions, "decode_context": batch.decode_context, "chunks": batch.prefill_sessions}
-        row |= {"chunk_tokens": batch.prefill_tokens, "chunk_context": batch.prefill_context}
-        rows.append({**row, "pairs": batch.prefill_pairs, "wall_s": wall})
+        served = sample("serving", Shape(), device)
+        served |= {"decodes": sessions, "decode_context": batch.decode_context, "chunks": batch.prefill_sessions}
+        served |= {"chunk_tokens": batch.prefill_tokens, "chunk_context": batch.prefill_context}
+        rows.append({**served, "pairs": batch.prefill_pairs, "begun": batch.begun, "wall_s": wall})
     samples.append("serving", "serving", rows)
 
 

@@ -116,10 +116,13 @@ def test_copies_and_their_slowdown_are_found(samples: Samples) -> None:
 
 
 def test_the_engine_s_share_is_found(samples: Samples) -> None:
-    found = fit_host(samples.read("serving"))
+    """What chunks add is seen without an engine; calls that begin add theirs in serving."""
+    found = fit_host(samples.read("serving"), points_of(samples.read("iterations")))
     assert found.per_iteration_s == pytest.approx(0.3e-3, rel=0.02)
     assert found.per_session_s == pytest.approx(2e-6, rel=0.05)
-    assert found.per_chunk_s == pytest.approx(60e-6, rel=0.1)
+    assert found.chunked_s == pytest.approx(0.25e-3, rel=0.02)
+    assert found.per_chunk_s == pytest.approx(60e-6, rel=0.02)
+    assert found.per_call_s == pytest.approx(0.4e-3, rel=0.05)
 
 
 def test_a_folder_holds_costs_errors_and_figures(samples: Samples) -> None:

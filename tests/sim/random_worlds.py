@@ -29,7 +29,7 @@ from policies.contract import (
 from policies.registry import make_policy
 from sim.contexts import Contexts
 from sim.diary import Diary
-from sim.profile import PhysicalForward, Profile
+from sim.profile import HostCost, PhysicalForward, PowerLimit, Profile
 from sim.settings import EngineSettings
 from sim.streamed import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
@@ -225,6 +225,21 @@ SETTINGS = st.builds(
     sample_layout=st.sampled_from(["paged-sharing", "segment", "contiguous"]),
     streamed_prompts=st.sampled_from(["whole", "parts", "parts"]),
 )
+POWER = st.builds(
+    PowerLimit,
+    memory_s=st.sampled_from([0.01, 1.0]),
+    free_share=st.sampled_from([0.0, 0.3]),
+    reference_share=st.just(0.5),
+    slowdown=st.sampled_from([0.0, 0.3]),
+    slowdown_matrix=st.sampled_from([0.0, 0.3]),
+)
+HOST = st.builds(
+    HostCost,
+    per_iteration_s=st.sampled_from([0.0, 0.01]),
+    per_session_s=st.sampled_from([0.0, 1e-3]),
+    chunked_s=st.sampled_from([0.0, 0.02]),
+    per_call_s=st.sampled_from([0.0, 0.03]),
+)
 PHYSICAL = st.builds(
     PhysicalForward,
     overhead_s=st.sampled_from([0.0, 0.003]),
@@ -235,6 +250,7 @@ PHYSICAL = st.builds(
     decode_read_s=st.sampled_from([0.0, 1e-5]),
     prefill_read_s=st.sampled_from([0.0, 1e-5]),
     pair_s=st.sampled_from([0.0, 1e-7]),
+    power=st.none() | POWER,
 )
 
 
@@ -259,7 +275,7 @@ def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any], orders: st.SearchSt
         host=draw(st.sampled_from([0, 1, fits, 20 * fits]) | st.integers(0, 2 * fits)) * block,
         saturation=draw(st.integers(1, 64)),
         forward=draw(st.none() | PHYSICAL),
-    )
+    ).model_copy(update={"host": draw(HOST)})
     return Plot(
         sessions=sessions,
         policy=draw(policies),

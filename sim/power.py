@@ -1,0 +1,55 @@
+"""How a GPU at its power limit slows down, and recovers.
+
+Matrix products draw more power than reads of memory. A GPU that does mostly matrix products lowers its clocks until it
+stays within its limit, and raises them when decoding gives it a rest; what a pass takes therefore depends on those
+before it. Here the share of recent time in which matrix products ran stands for the power that was drawn.
+"""
+
+from __future__ import annotations
+
+from sim.costs import CostModel
+from sim.plan import Batch
+from sim.profile import PowerLimit
+
+
+class PowerState:
+    """The state of one GPU.
+
+    Args:
+        costs: what passes take at ``limit.reference_share``.
+        limit: how that changes with the share.
+    """
+
+    def __init__(self, costs: CostModel, limit: PowerLimit) -> None:
+        self._costs, self._limit = costs, limit
+        self._share, self._at = 0.0, 0.0
+        self._shares: list[float] = []
+
+    def pass_times(self, batch: Batch, at: float, iterations: int) -> list[float]:
+        """Seconds of iterations of ``batch`` that begin at ``at`` and follow one another, each with every context
+        longer by what the one before computed. The state changes when ``took`` says how many of them took place."""
+        costs, limit = self._costs, self._limit
+        share = rested(self._share, at - self._at, limit)
+        steady, slope, free = limit.memory_s, limit.slowdown_matrix, limit.free_share
+        times, self._shares = [], []
+        outside, busy = costs.outside_device(batch), costs.matrix_seconds(batch)
+        for nominal in costs.times(batch, iterations):
+            device = nominal - outside
+            work = busy / device if busy < device else 1.0
+            slower = (limit.slowdown + slope * work) * ((share if share > free else free) - limit.reference_share)
+            seconds = nominal + device * slower
+            share += (work * device / seconds - share) * seconds / (steady + seconds)
+            times.append(seconds)
+            self._shares.append(share)
+            if batch.begun:
+                outside = costs.outside_device(batch, begun=0)
+        return times
+
+    def took(self, iterations: int, end: float) -> None:
+        """``iterations`` of those asked for last took place; the last of them ended at ``end``."""
+        self._share, self._at = self._shares[iterations - 1], end
+
+
+def rested(share: float, seconds: float, limit: PowerLimit) -> float:
+    """The share after ``seconds`` in which the GPU computed nothing."""
+    return share * limit.memory_s / (limit.memory_s + seconds) if seconds > 0 else share
