@@ -210,13 +210,19 @@ class Audience:
 
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
-    """Look for cycles of garbage after 50,000 new objects, not after 700.
+    """Look for cycles of garbage after 50,000 new objects, not after 700, and only among those of the run.
 
-    A run makes many short-lived objects and one small cycle for each session; looking for more took a fifth of it.
+    A run makes many short-lived objects and one small cycle for each session; looking for more took a fifth of it. What
+    was there before, libraries for the most part, is frozen meanwhile, unless somebody froze anything for himself.
     """
-    before = gc.get_threshold()
+    before, mine = gc.get_threshold(), gc.get_freeze_count() == 0
     gc.set_threshold(before[0] and max(before[0], 50_000), *before[1:])  # 0 stands for never
+    if mine:
+        gc.freeze()
     try:
         yield
     finally:
+        if mine:
+            gc.collect()  # otherwise the old threshold would at once have everything looked at
+            gc.unfreeze()
         gc.set_threshold(*before)
