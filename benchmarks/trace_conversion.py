@@ -3,7 +3,7 @@
 python -m benchmarks.trace_conversion                       # every format, about a minute
 python -m benchmarks.trace_conversion vidur mooncake        # some
 python -m benchmarks.trace_conversion --memory 0.25         # peak memory for files of 0.25 GB, one of each kind
-python -m benchmarks.trace_conversion --memory 2 vidur own  # for whole files of 2 GB (six minutes, and 2 GB of disk)
+python -m benchmarks.trace_conversion --memory 2 vidur own  # for whole files of 2 GB (five minutes, 2 GB of disk)
 """
 
 from __future__ import annotations
