@@ -30,19 +30,21 @@ class PowerState:
         longer by what the one before computed. The state changes when ``took`` says how many of them took place."""
         costs, limit = self._costs, self._limit
         share = rested(self._share, at - self._at, limit)
-        steady, slope, free = limit.memory_s, limit.slowdown_matrix, limit.free_share
-        times, self._shares = [], []
+        memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
+        free, reference = limit.free_share, limit.reference_share
         outside, busy = costs.outside_device(batch), costs.matrix_seconds(batch)
+        times: list[float] = []
+        shares: list[float] = []
         for nominal in costs.times(batch, iterations):
             device = nominal - outside
-            work = busy / device if busy < device else 1.0
-            slower = (limit.slowdown + slope * work) * ((share if share > free else free) - limit.reference_share)
-            seconds = nominal + device * slower
-            share += (work * device / seconds - share) * seconds / (steady + seconds)
+            matrix = busy if busy < device else device
+            seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
+            share += (matrix - share * seconds) / (memory + seconds)
             times.append(seconds)
-            self._shares.append(share)
+            shares.append(share)
             if batch.begun:
                 outside = costs.outside_device(batch, begun=0)
+        self._shares = shares
         return times
 
     def took(self, iterations: int, end: float) -> None:
