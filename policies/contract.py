@@ -169,7 +169,8 @@ class InterceptPolicy:
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """``blocks`` GPU blocks are needed: who gives way, in which order, and how? Default: nobody.
 
-        The engine takes changes from the front until the blocks are found, so an iterator may be lazy.
+        The engine takes changes from the front until the blocks are found, so an iterator may be lazy. It may ask
+        several times before an iteration, and need not carry out what it was answered.
         """
         return ()
 
@@ -178,7 +179,8 @@ class InterceptPolicy:
         return ()
 
     def review_at(self, view: EngineView) -> float:
-        """Until when ``revise`` would answer nothing while nobody joins, leaves, pauses or comes back.
+        """Until when ``revise`` would answer nothing, and ``gives_way`` no more than now, while nobody joins, leaves,
+        pauses or comes back.
 
         ``NEVER``, a time, or ``EVERY_ITERATION``. The engine asks ``revise`` whenever it plans an iteration; this says
         how far time may leap between two of them, and when to ask while nothing runs. A policy that overrides

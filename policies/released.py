@@ -43,8 +43,9 @@ class Released(InterceptPolicy):
         self.estimator = estimator
         self.per_token = per_token
         self.fixed = fixed
-        self._budget_at = math.nan
+        self._budget_at = self._short_at = math.nan
         self._budget_blocks = 0
+        self._offered: list[tuple[Paused, int, int]] = []  # contexts, their resident tokens then, blocks that may leave
         self._wastes: DiscardWastes | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
@@ -58,12 +59,13 @@ class Released(InterceptPolicy):
     def review_at(self, view: EngineView) -> float:
         """When another context may become a candidate: until then the dearest one is alone, and nobody is discarded.
 
-        Recompute wastes only grow meanwhile, with the contexts of others. While nothing runs nobody asks.
+        Recompute wastes only grow meanwhile, with the contexts of others. While nothing runs nobody asks. Where the
+        budget was too small for who needed room, the next iteration's may be enough: free memory only shrinks.
         """
         assert self.estimator is not None
         costs = view.costs
         cheaper_by_the_dozen = costs.forward_time(costs.saturation_tokens) < costs.forward_time(1)
-        if not view.running_sessions or cheaper_by_the_dozen:
+        if not view.running_sessions or cheaper_by_the_dozen or self._short_at == view.now:
             return EVERY_ITERATION
         review, candidates = NEVER, 0
         for paused, context, keep, recompute in self._considered(view):
@@ -76,19 +78,34 @@ class Released(InterceptPolicy):
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
+        budget = self._budget_left(view)
+        candidates = self._candidates(view)
+        dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
+        for recompute, keep, paused in candidates:
+            if recompute < dearest:
+                continue
+            held = -(-paused.resident_tokens // view.block_size)
+            wanted = min(held, blocks)
+            leaving = min(wanted, budget)
+            if leaving < wanted:
+                self._short_at = view.now
+            if leaving > 0:
+                because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
+                blocks, budget = blocks - leaving, budget - leaving
+                self._offered.append((paused, paused.resident_tokens, leaving))
+                yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
+
+    def _budget_left(self, view: EngineView) -> int:
+        """Blocks that may yet leave in this iteration; who was offered and stayed has spent nothing."""
         if self._budget_at != view.now:
             free = view.free_gpu_blocks * view.block_size
             budget = (1 + self.per_token) * view.costs.saturation_tokens + self.fixed - free / 2
             self._budget_at, self._budget_blocks = view.now, max(0, int(budget // view.block_size))
-        candidates = self._candidates(view)
-        dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
-        for recompute, keep, paused in candidates:
-            held = -(-paused.resident_tokens // view.block_size)
-            leaving = min(held, blocks, self._budget_blocks)
-            if leaving > 0 and recompute >= dearest:
-                because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
-                blocks, self._budget_blocks = blocks - leaving, self._budget_blocks - leaving
-                yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
+            self._offered.clear()
+        for paused, resident, leaving in self._offered:
+            self._budget_blocks -= leaving if paused.moving or paused.resident_tokens < resident else 0
+        self._offered.clear()
+        return self._budget_blocks
 
     def _candidates(self, view: EngineView) -> list[Candidate]:
         """Paused contexts that waste less recomputed than kept: (recompute waste, preserve waste, context)."""

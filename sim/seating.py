@@ -49,6 +49,7 @@ class Seating:
         self._room = room
         self._owed = OwedTurns()
         self._head: LiveSession | None = None  # the first that found no tokens or no memory
+        self._joined_after_refusal = False
         self._places = queues.most_running
         self._swaps = settings.preemption == "swap"
         self._ahead_of_need = self._swaps and settings.swap == "overlapped"
@@ -63,7 +64,7 @@ class Seating:
         """
         queues = self._queues
         self._owed.settle()
-        self._head = None
+        self._head, self._joined_after_refusal = None, False
         moved = self._precedence.reranked()
         for live, key in moved:
             self._owed.move(live, key)
@@ -86,7 +87,7 @@ class Seating:
         for live in sorted((one for one in self._idle() if _decodes(one)), key=by_key):
             if self._full_before(live):
                 break
-            self._seat_one(live, now)
+            self._joined_after_refusal |= self._seat_one(live, now)
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
@@ -292,9 +293,12 @@ class Seating:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the next plan may differ though the order stands: a turn that was owed ends with the next token, or
-        the watermark is not free and an idle context could yet leave for it."""
-        return bool(self._owed) or (self._short() and self._contexts.host.free > 0 and bool(self._copyable()))
+        """Whether the next plan may differ though the order stands: a turn that was owed ends with the next token,
+        paused contexts may give way beside who joined since they were asked, or the watermark is not free and an idle
+        context could yet leave for it."""
+        if self._owed or self._joined_after_refusal:
+            return True
+        return self._short() and self._contexts.host.free > 0 and bool(self._copyable())
 
     def untouched_blocks(self) -> int:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""

@@ -173,6 +173,36 @@ def test_a_victim_leaves_from_its_tail_within_the_releases_budget(paused, view, 
     assert told(policy.gives_way(needed, here)) == ([("a", Swap, (100 - leaving) * 10)] if leaving else [])
 
 
+def test_who_was_offered_and_stays_has_spent_nothing(paused, view, known):
+    """49 blocks may leave and 60 are needed: too few, so nobody goes, and who needs 10 then finds them."""
+    policy = Released(known(a=10.0))
+    here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
+    assert told(policy.gives_way(60, here)) == [("a", Swap, 510)]
+    assert told(policy.gives_way(10, here)) == [("a", Swap, 900)]
+
+
+@pytest.mark.parametrize("gone", [{"moving": True}, {"resident_tokens": 0}], ids=["on its way", "left"])
+def test_who_leaves_has_spent_the_budget_of_the_iteration(paused, view, known, gone):
+    """Of 49 blocks a takes 40; b gives 9 in the same iteration and could give all its 40 in the next."""
+    policy = Released(known(a=10.0, b=10.0))
+    a, b = paused("a", resident_tokens=400), paused("b", resident_tokens=400)
+    assert told(policy.gives_way(40, view(now=10.0, paused=[a, b], free_gpu_blocks=0))) == [("a", Swap, 0)]
+    for name, value in gone.items():
+        setattr(a, name, value)
+    for now, keep in ((10.0, 310), (11.0, 0)):
+        assert told(policy.gives_way(60, view(now=now, paused=[a, b], free_gpu_blocks=0))) == [("b", Swap, keep)]
+
+
+def test_it_wants_to_be_asked_again_when_the_budget_was_too_small(paused, view, known):
+    """49 blocks may leave. Decoding takes free blocks, and half a block each adds to the next iteration's budget."""
+    policy = Released(known(a=10.0))
+    here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
+    for needed, review in ((49, NEVER), (50, EVERY_ITERATION)):
+        list(policy.gives_way(needed, here))
+        assert policy.review_at(here) == review
+    assert policy.review_at(view(now=11.0, paused=here.paused)) == NEVER
+
+
 def test_it_decides_afresh_whenever_room_is_needed(paused, view, known):
     """Who was cheap beside a dearer context is the dearest when that has left, and need not wait to be told so."""
     policy = Released(known(a=10.0, b=10.0))

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy
+from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy, Key, PreemptiveOrder, Queued
 from policies.orders import FirstCome
-from tests.sim.random_orders import PREEMPTIVE
+from tests.sim.random_orders import PREEMPTIVE, LatestPreempts
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
 from traces.session import Session
@@ -178,6 +178,87 @@ def test_a_policy_is_asked_at_its_time_while_nothing_runs() -> None:
     world = both(session("a", 10, 1, pause(90.0)), policy=DropsAfterTwoSeconds())
     assert [one["time"] for one in world.record.decisions if one["asked"] == "revise"] == [pytest.approx(3.10)]
     assert world.totals["waste_preserve_token_s"] == pytest.approx(20.0)
+
+
+class FirstPreempts(PreemptiveOrder):
+    """First come, first served."""
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return queued.arrival
+
+
+RELEASED = {"name": "min-waste-released", "estimator": "oracle", "per_token": 0.0}
+
+
+def test_a_budget_that_grows_as_memory_fills_ends_a_leap() -> None:
+    """20 blocks of 2; p pauses with 6 and a decodes from 8 tokens. w comes at 1.5 and needs 11 blocks.
+
+    At 2.20 10 are free, a takes one, and w lacks 2. The release lets 8 + 5 - 20 / 2 = 3 tokens leave, one block. At
+    3.21 9 are free, a takes none, and w lacks 2 again: now 13 - 18 / 2 = 4 tokens may leave, and w computes.
+    """
+    world = both(
+        session("p", 12, 1, pause(90.0), 1),
+        session("a", 8, 9),
+        session("w", 22, 1, at=1.5),
+        policy={**RELEASED, "fixed": 5.0},
+        order=FirstPreempts(),
+        gpu=40,
+        block_size=2,
+        saturation=8,
+        chunked_prefill=False,
+        swap="blocking",
+    )
+    assert world.call("w", 0)["scheduled_at"] == pytest.approx(3.21)
+
+
+def test_an_offer_that_is_not_taken_up_leaves_the_budget_to_the_next_who_asks() -> None:
+    """23 blocks; p pauses with 12 and a decodes from 4. w comes at 1.5, goes before a and needs 16.
+
+    At 2.16 7 are free, a takes one, and w lacks 10, or with a's 4 only 5. The release lets 8 + 2 - 7 / 2 = 6 leave:
+    less than 10, and nobody goes; enough for 5, so a stops and w computes.
+    """
+    world = both(
+        session("p", 12, 1, pause(90.0), 1),
+        session("a", 4, 8, at=0.1),
+        session("w", 16, 1, at=1.5),
+        policy={**RELEASED, "fixed": 2.0},
+        order=LatestPreempts(),
+        gpu=23,
+        saturation=8,
+        chunked_prefill=False,
+        swap="blocking",
+    )
+    assert world.call("w", 0)["scheduled_at"] == pytest.approx(2.16)
+
+
+class GivesWayBesideTwo(InterceptPolicy):
+    """Paused contexts give way while more than one session runs."""
+
+    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+        if view.running_sessions > 1:
+            yield from ((paused, Discard()) for paused in view.paused)
+
+
+def test_who_goes_on_after_somebody_found_no_room_may_change_the_answer() -> None:
+    """Two places, 40 blocks, the latest first. p holds 12; w (at 1.5) needs 30, d's blocks are too few, and p stays.
+
+    x and a take both places at 3.17, and x ends. At 4.21 a runs alone, so w is refused, and d goes on. Beside two the
+    policy gives way: w is admitted one iteration later.
+    """
+    world = both(
+        session("p", 12, 1, pause(90.0), 1),
+        session("d", 4, 20, at=0.1),
+        session("w", 30, 1, at=1.5),
+        session("a", 2, 20, at=2.5),
+        session("x", 2, 1, at=2.6),
+        policy=GivesWayBesideTwo(),
+        order=LatestPreempts(),
+        gpu=40,
+        max_running=2,
+        chunked_prefill=False,
+        swap="blocking",
+    )
+    assert world.call("w", 0)["scheduled_at"] == pytest.approx(4.21 + 1.02)
 
 
 @pytest.mark.parametrize("horizon", [1.0, 1.10, 50.0, 50.59, 50.6, 1e4])
