@@ -7,6 +7,9 @@ from typing import Any
 
 from caesura.units import format_seconds
 
+MARK = " !"
+"""The end of a table's cell that stands out."""
+
 
 def render(template: str, **values: Any) -> str:
     """A page from one of the templates; a name that it needs and does not get is an error."""
@@ -14,6 +17,7 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
     environment.filters["seconds"] = format_seconds
+    environment.globals["MARK"] = MARK
     return environment.get_template(template).render(values)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from caesura.errors import UserError
 from caesura.generator_schema import GeneratorFile
-from caesura.pages import embedded, render
+from caesura.pages import MARK, embedded, render
 from caesura.run_folder import write_bytes
 from caesura.tables import Rows, number
 from caesura.trace_files import PIPE, TraceInput, say, working
@@ -26,8 +26,6 @@ from traces.trace_fit import FittedTrace, TraceFit
 LEAST_DRAWN, MOST_DRAWN = 2_000, 20_000
 FAR_OFF, FAR_OFF_KS, FAR_OFF_CORRELATION = 0.1, 0.1, 0.1
 MOST_OFF_SPREAD, REGULAR = 1.5, 0.05
-MARK = " !"
-"""Behind a figure that is far off."""
 CHECKED = {
     "calls": "calls of a session",
     "prompt": "first prompt (tokens)",
@@ -61,6 +59,21 @@ class Fit:
     drawn: Portrait
     associations: Mapping[str, Mapping[str, Association]]
     seed: int
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One quantity of the trace and of the drawn one: figures by name, and the greatest distance of their shares."""
+
+    title: str
+    recorded: Mapping[str, float]
+    drawn: Mapping[str, float]
+    ks: float
+
+    @property
+    def off(self) -> float | None:
+        """By what share of it the drawn mean differs from the recorded one; None of one that is 0."""
+        return self.drawn["mean"] / self.recorded["mean"] - 1 if self.recorded["mean"] else None
 
 
 def fit_trace(given: TraceInput, points: int, seed: int) -> Fit:
@@ -142,17 +155,12 @@ def arrival_rows(fit: Fit) -> Rows:
 
 def check_rows(fit: Fit, kind: str) -> Rows:
     """The figures of ``describe`` for the trace and for one drawn from the generator."""
-    from scipy.stats import ks_2samp
-
-    recorded, drawn = fit.recorded.summary(0.0)["kinds"][kind], fit.drawn.summary(0.0)["kinds"].get(_drawn_kind(kind))
     rows = []
-    for column, title in CHECKED.items():
-        one, other = recorded[column], drawn[column] if drawn is not None else None
-        if one is None or other is None:
-            continue
-        distance = ks_2samp(fit.recorded.column(column, kind), fit.drawn.column(column, _drawn_kind(kind))).statistic
-        figures = [number(side[figure]) for figure in ("mean", "p50", "p90", "p99") for side in (one, other)]
-        rows.append([title, *figures[:2], _off(one["mean"], other["mean"]), *figures[2:], _ks(distance)])
+    for one in _compared(fit, kind):
+        sides = (one.recorded, one.drawn)
+        figures = [number(side[figure]) for figure in ("mean", "p50", "p90", "p99") for side in sides]
+        off = "–" if one.off is None else f"{_percent(one.off)}{_mark(abs(one.off) - FAR_OFF)}"
+        rows.append([one.title, *figures[:2], off, *figures[2:], _ks(one.ks)])
     headings = [
         "",
         "mean: trace",
@@ -196,9 +204,11 @@ def _correlations(recorded: float, drawn: float | None, chance: float) -> tuple[
 
 def far_off(fit: Fit) -> list[str]:
     """What the drawn trace has wrong by much, of all its sessions: name and by how much."""
-    rows = check_rows(fit, ALL).rows
-    means = [f"{row[0]} in its mean by {row[3].removesuffix(MARK)}" for row in rows if row[3].endswith(MARK)]
-    shares = [f"{row[0]} by a KS of {row[-1].removesuffix(MARK)}" for row in rows if row[-1].endswith(MARK)]
+    compared = _compared(fit, ALL)
+    means = [
+        f"{one.title} in its mean by {_percent(one.off)}" for one in compared if one.off and abs(one.off) > FAR_OFF
+    ]
+    shares = [f"{one.title} by a KS of {one.ks:.3f}" for one in compared if one.ks > FAR_OFF_KS]
     return means + shares + _arrivals_far_off(fit)
 
 
@@ -256,11 +266,21 @@ def _drawn_kind(kind: str) -> str:
     return kind or "session"
 
 
-def _off(recorded: float, drawn: float) -> str:
-    if not recorded:
-        return "–"
-    off = drawn / recorded - 1
-    return f"{100 * off:+.1f} %{_mark(abs(off) - FAR_OFF)}"
+def _compared(fit: Fit, kind: str) -> list[_Compared]:
+    from scipy.stats import ks_2samp
+
+    recorded, drawn = fit.recorded.summary(0.0)["kinds"][kind], fit.drawn.summary(0.0)["kinds"].get(_drawn_kind(kind))
+    found = []
+    for column, title in CHECKED.items():
+        one, other = recorded[column], drawn[column] if drawn is not None else None
+        if one is not None and other is not None:
+            values = fit.recorded.column(column, kind), fit.drawn.column(column, _drawn_kind(kind))
+            found.append(_Compared(title, one, other, ks_2samp(*values).statistic))
+    return found
+
+
+def _percent(off: float) -> str:
+    return f"{100 * off:+.1f} %"
 
 
 def _mark(beyond: float) -> str:
