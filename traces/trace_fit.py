@@ -137,11 +137,7 @@ class TraceFit:
         for kind, observed in self._kinds.items():
             weight = rounded(len(observed.calls) / len(self._arrivals))
             fit = _KindFit(kind, observed, points, quantities)
-            together = _together(associations[kind], len(observed.calls))
-            bands = _output_by_prompt(observed)
-            if bands:
-                together.get("with_prompt", {}).pop("output", None)
-                together = {what: given for what, given in together.items() if given} | {"output_by_prompt": bands}
+            together = _together(associations[kind], len(observed.calls), _output_by_prompt(observed))
             kinds[kind or "session"] = {"weight": weight, **fit.written(), **together}
         arrivals = fit_arrivals(np.sort(np.array(self._arrivals)))
         process = arrivals.written if arrivals is not None else dict(UNKNOWN_ARRIVALS)
@@ -275,14 +271,19 @@ def _output_by_prompt(observed: _Observed) -> list[list[float]]:
     return bands if distance_from_independence(bands) > LEAST_DEPENDENCE + by_chance else []
 
 
-def _together(associations: Mapping[str, Association], sessions: int) -> dict[str, Any]:
-    """The correlations that are more than a trifle and more than chance, as a generator file writes them."""
+def _together(
+    associations: Mapping[str, Association], sessions: int, output_by_prompt: list[list[float]]
+) -> dict[str, Any]:
+    """The correlations that are more than a trifle and more than chance, as a generator file writes them; bands of
+    outputs, where there are any, stand in place of the outputs' correlation with the prompt."""
     by_chance = max(LEAST_CORRELATION, 2 / math.sqrt(sessions))
     several = {name: one for name, one in associations.items() if name != "calls"}
+    of_prompts = {name: one for name, one in associations.items() if name != "output" or not output_by_prompt}
     written = {
         "alike": {name: one.alike for name, one in several.items() if one.alike >= LEAST_CORRELATION},
-        "with_prompt": {n: one.with_prompt for n, one in associations.items() if abs(one.with_prompt) >= by_chance},
+        "with_prompt": {n: one.with_prompt for n, one in of_prompts.items() if abs(one.with_prompt) >= by_chance},
         "along": {name: one.along for name, one in several.items() if abs(one.along) >= LEAST_CORRELATION},
+        "output_by_prompt": output_by_prompt,
     }
     return {what: given for what, given in written.items() if given}
 
