@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import caesura
+from caesura.figures import USES
 
 COLUMNS = ("tokens/s", "mean, ms per token", "P99", "TTFT, s", "TPOT, ms", "batch", "peak memory, %", "preempted")
 
@@ -41,8 +42,7 @@ def _peaks(timeline: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The largest number of branches that ran and of GPU blocks in use, in percent of the pool: means over a second,
     the largest of each run, averaged over the seeds."""
     pool = table["gpu_blocks"].iloc[0]
-    uses = ["useful", "preserve", "recompute_own", "recompute_others", "swap"]
-    steps = timeline.assign(memory=100 * timeline[uses].sum(axis="columns") / pool)
+    steps = timeline.assign(memory=100 * timeline[list(USES)].sum(axis="columns") / pool)
     runs = steps.groupby(["system", "load", "seed"])[["running", "memory"]].max()
     return runs.groupby(["system", "load"]).mean()
 
