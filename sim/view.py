@@ -85,15 +85,8 @@ class View:
     def unanswered(self) -> list[SessionView]:
         """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
         something to decide. A list of its own."""
-        engine, spared, swapped = self._engine, self._engine.room.spared, State.SWAPPED
-        only_paused = engine.seating is not None
-        return [
-            live.view
-            for live in engine.contexts.held
-            if live.copy is None
-            and not live.resumed
-            and (live.state is State.PAUSED if only_paused else live is not spared and live.state is not swapped)
-        ]
+        held, paused = self._engine.contexts.held, State.PAUSED
+        return [live.view for live in held if live.copy is None and live.state is paused]
 
     @property
     def offloaded(self) -> list[SessionView]:

@@ -5,6 +5,7 @@ An iteration of x tokens takes 1 s + 0.01 s * x; blocks hold one token (see ``wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -171,6 +172,27 @@ def test_a_policy_is_asked_at_its_time_in_the_middle_of_a_leap() -> None:
     world = both(session("a", 10, 1, pause(90.0)), session("b", 5, 60), policy=DropsAfterTwoSeconds())
     dropped = [one["time"] for one in world.record.decisions if one["asked"] == "revise"]
     assert dropped == [pytest.approx(3.17)]
+
+
+def test_who_was_copied_back_before_its_first_pause_is_not_unanswered() -> None:
+    """18 blocks, two places: who is preempted is swapped out, comes back and waits for a place. It has never paused, so
+    there is no pause of its own that a policy could weigh."""
+    world = both(
+        session("p", 4, 1, pause(90.0), 1),
+        session("a", 3, 10, at=1.5),
+        session("b", 3, 6, at=1.5),
+        session("c", 4, 11, at=3.5),
+        session("d", 8, 9, at=0.5),
+        policy={"name": "min-waste", "estimator": "elapsed", "swaps": False},
+        gpu=18,
+        max_running=2,
+        preemption="swap",
+        swap="overlapped",
+        swap_budget="unlimited",
+        resume_resident="queue",
+    )
+    assert sum(world.record.sessions["preemptions"]) > 0
+    assert all(math.isfinite(at) for at in world.record.sessions["finished_at"])
 
 
 def test_a_policy_is_asked_at_its_time_while_nothing_runs() -> None:
