@@ -49,12 +49,6 @@ OTHERS = (
 )  # fmt: skip
 OTHER_LINES = ("-", "-.")
 MARKERS = "osD^vP*XphH<>"
-CAUSES = {
-    "waste_preserve_pct": ("kept while paused", "#009E73"),
-    "waste_recompute_own_pct": ("recompute: its own memory", "#D55E00"),
-    "waste_recompute_others_pct": ("recompute: everyone else's", "#0072B2"),
-    "waste_swap_pct": ("swap: waiting for copies", "#E69F00"),
-}
 USES = {
     "useful": ("computing new tokens", "#C4C4C4"),
     "preserve": ("kept while paused", "#009E73"),
@@ -62,6 +56,7 @@ USES = {
     "recompute_others": ("recompute: everyone else's", "#0072B2"),
     "swap": ("swap: waiting for copies", "#E69F00"),
 }
+CAUSES = {f"waste_{use}_pct": look for use, look in USES.items() if use != "useful"}
 PANELS = 8
 COLOURED = 12
 _WIDE_BAND = 0.03
