@@ -70,8 +70,7 @@ class Caesura(InterceptPolicy):
         self.headroom = headroom
         self._lengths: dict[str, Samples] = defaultdict(lambda: Samples(window))
         self._inside: dict[str, Progress] = defaultdict(Progress)
-        self._recent_s: deque[float] = deque()  # seconds per token of the sessions that finished last
-        self._pace_window = pace_window
+        self._recent_s: deque[float] = deque(maxlen=pace_window)  # seconds per token of the sessions that finished last
         self._pace = 0.0
         self._settled = True
 
@@ -177,8 +176,6 @@ class Caesura(InterceptPolicy):
         tokens = progress.tokens + (finished.emitted_tokens if progress.calls < finished.calls_done else 0)
         for kind in (finished.kind, ALL_KINDS):
             self._lengths[kind].add(tokens)
-        if len(self._recent_s) == self._pace_window:
-            self._recent_s.popleft()
         self._recent_s.append((view.now - finished.arrival - progress.paused_s) / max(1, tokens))
         self._pace = math.fsum(self._recent_s) / len(self._recent_s)
         self._settled = False
