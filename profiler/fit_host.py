@@ -22,7 +22,7 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
     grid = _usual(points.gap_s)
     sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
     _, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
-    begun = serving["begun" if "begun" in serving else "chunks"].to_numpy(dtype=np.float64)
+    begun = serving["begun"].to_numpy(dtype=np.float64)
     chunks = serving["chunks"].to_numpy(dtype=np.float64)
     gap = (serving["wall_s"] - serving["device_s"]).to_numpy(dtype=np.float64)
     gap = gap - chunked * (chunks > 0) - per_chunk * chunks
