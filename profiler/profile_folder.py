@@ -20,7 +20,7 @@ from profiler.points import Floats, Mask, Points, points_of
 from profiler.saturation import SHARE, saturation_point
 from sim.costs import CostModel
 from sim.plan import Batch
-from sim.power import PowerState
+from sim.power import power_of
 from sim.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
 FILE = "profile.yaml"
@@ -212,12 +212,12 @@ def _errors_of_sequences(profile: Profile, recompute: pd.DataFrame, serving: pd.
 
 def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
     """Seconds of a serving run's iterations, one after the other."""
-    costs, forward = CostModel(profile), profile.forward
-    limit = forward.power if isinstance(forward, PhysicalForward) else None
+    costs = CostModel(profile)
     batches = [Batch(*sums) for sums in zip(*(serving[name].tolist() for name in BATCH), strict=True)]
-    if limit is None:
+    state = power_of(costs)
+    if state is None:
         return [costs.iteration_time(batch) for batch in batches]
-    state, now, found = PowerState(costs, limit), 0.0, []
+    now, found = 0.0, []
     for batch, wall in zip(batches, serving["wall_s"].tolist(), strict=True):
         found += state.pass_times(batch, now, 1)
         now += wall

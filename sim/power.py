@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sim.costs import CostModel
 from sim.plan import Batch
-from sim.profile import PowerLimit
+from sim.profile import PhysicalForward, PowerLimit
 
 
 class PowerState:
@@ -50,6 +50,13 @@ class PowerState:
     def took(self, iterations: int, end: float) -> None:
         """``iterations`` of those asked for last took place; the last of them ended at ``end``."""
         self._share, self._at = self._shares[iterations - 1], end
+
+
+def power_of(costs: CostModel) -> PowerState | None:
+    """The state of a GPU with these costs, at rest; None if they know no power limit."""
+    forward = costs.profile.forward
+    limit = forward.power if isinstance(forward, PhysicalForward) else None
+    return PowerState(costs, limit) if limit is not None else None
 
 
 def rested(share: float, seconds: float, limit: PowerLimit) -> float:

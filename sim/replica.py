@@ -26,8 +26,7 @@ from sim.clock import LAST, Clock
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Copy, Direction, Plan
-from sim.power import PowerState
-from sim.profile import PhysicalForward
+from sim.power import power_of
 from sim.record import Part
 from sim.recorder import Recorder
 from traces.session import Session
@@ -96,9 +95,7 @@ class Replica:
         self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
         self._channel_free = {Direction.OUT: 0.0, Direction.IN: 0.0}
         self._copying_until = 0.0
-        forward = engine.costs.profile.forward
-        limit = forward.power if isinstance(forward, PhysicalForward) else None
-        self._power = PowerState(engine.costs, limit) if limit is not None else None
+        self._power = power_of(engine.costs)
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
         self._ends: list[float] = []  # of the iterations under way
