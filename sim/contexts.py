@@ -11,7 +11,7 @@ from typing import Protocol
 from sim.branches import BranchBlocks, Layout
 from sim.live import LiveSession, State
 from sim.memory import BlockPool
-from sim.plan import Copy, Direction
+from sim.plan import Chunk, Copy, Direction
 from sim.prefixes import Prefixes
 from traces.session import Session
 
@@ -82,6 +82,10 @@ class Contexts:
     def blocks_at(self, live: LiveSession, resident: int) -> int:
         """GPU blocks of a context in its call once ``resident`` tokens, of each branch, are resident."""
         return self.branches.blocks(live, resident) if live.samples > 1 else -(-resident // self.block_size)
+
+    def recomputing(self, chunk: Chunk) -> float:
+        """GPU blocks of a context under recompute, by the share of its chunk that was computed before."""
+        return self.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
 
     def most_blocks(self, session: Session) -> int:
         """GPU blocks that a session holds at most, if it holds its whole context."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.contexts import Contexts
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.plan import Direction, Plan
@@ -55,7 +54,8 @@ class Ledger:
         recomputes = own = 0.0
         if plan.recomputes:
             recomputes = self.lengthened(plan) * computes
-            own = min(_recomputing(contexts, plan), running)  # contexts may share blocks
+            recomputing = sum(contexts.recomputing(chunk) for chunk in plan.chunks if chunk.recomputed)
+            own = min(recomputing, running)  # contexts may share blocks
         reads = min(free, _read_blocks(plan)) if plan.copies else 0
         uses = (
             (running - own) * (computes - recomputes),
@@ -177,15 +177,6 @@ class Ledger:
         for place, name in enumerate(COLUMNS):
             columns[name] = [row[place] / width for _, row, width in rows]
         return columns
-
-
-def _recomputing(contexts: Contexts, plan: Plan) -> float:
-    """Blocks of contexts under recompute, by the share of their chunk that was computed before."""
-    return sum(
-        contexts.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
-        for chunk in plan.chunks
-        if chunk.recomputed
-    )
 
 
 def _read_blocks(plan: Plan) -> int:

@@ -230,12 +230,10 @@ class Page:
             self._book(live, "swap", (self._running() + reads) * stall * mine / sum(copied.values()))
 
     def _book_recompute(self, chunk: Chunk, plan: Plan, seconds: float, lengthened: float) -> None:
-        def own(one: Chunk) -> float:
-            return self._engine.contexts.blocks_at(one.live, one.start + one.tokens) * one.recomputed / one.tokens
-
-        others = self._running() - sum(own(one) for one in plan.chunks)
+        recomputing = self._engine.contexts.recomputing
+        others = self._running() - sum(recomputing(one) for one in plan.chunks)
         share = chunk.recomputed / sum(one.recomputed for one in plan.chunks)
-        self._book(chunk.live, "recompute_own", own(chunk) * seconds)
+        self._book(chunk.live, "recompute_own", recomputing(chunk) * seconds)
         self._book(chunk.live, "recompute_others", others * lengthened * share * seconds)
 
     def _running(self) -> int:
