@@ -78,9 +78,8 @@ class Diary:
         page = Page(self, engine, replica)
         self._pages.append(page)
         engine.contexts.witness = engine.counsel.witness = page
-        for turns in (engine.turns, engine.precedence):
-            if turns is not None:
-                turns.witness = page
+        if engine.asking is not None:
+            engine.asking.witness = page
         return _TellingRecorder(page, _TellingLedger(page, engine, *ledger), bytes_per_token, replica)
 
     def write(self, at: float, what: str, live: LiveSession, replica: int, details: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ from sim.leaping import find_alike
 from sim.live import RUNNING, LiveSession, State
 from sim.moves import depart
 from sim.plan import Batch, Copy, Outcome, Plan
-from sim.precedence import Precedence, turns_of
+from sim.precedence import Precedence, Turns, turns_of
 from sim.queues import Queues, by_key
 from sim.room import Room
 from sim.seating import Seating
@@ -87,8 +87,10 @@ class Engine:
             self.precedence = Precedence(order, self.counsel.view)
             self.seating = Seating(settings, self.token_budget, self.precedence, self.contexts, self.queues, self.room)
         self.turns = turns_of(order, self.counsel.view)
-        asks = self.turns or self.precedence
-        self.batching = Batching(settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, asks)
+        self.asking: Turns | None = self.turns or self.precedence
+        self.batching = Batching(
+            settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, self.asking
+        )
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -267,7 +269,7 @@ class Engine:
         """When the policy or the order wants to be asked though nothing runs, s; infinity for never."""
         if self.queues.empty:
             return math.inf
-        asked = [one for one in (self.counsel, self.precedence, self.turns) if one is not None]
+        asked = [one for one in (self.counsel, self.asking) if one is not None]
         reviews = [one.next_review() for one in asked]
         return min((at for at in reviews if at > self.now), default=math.inf)
 
@@ -362,6 +364,5 @@ class Engine:
             self.queues.withdraw(last)
         self.contexts.keep_only(last, 0)
         self.queues.wait(last)
-        order = self.turns or self.precedence
-        if ran and order is not None:
-            order.preempted(last)
+        if ran and self.asking is not None:
+            self.asking.preempted(last)
