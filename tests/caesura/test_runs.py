@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -202,6 +203,11 @@ def test_a_killed_comparison_leaves_whole_runs_and_goes_on(
     assert not list((out / "runs").glob(".*")), "drafts of the killed process are gone"
 
 
+def told(err: str) -> list[str]:
+    """Lines of stderr but for those of progress, which a slow machine sees."""
+    return [line for line in err.splitlines() if not re.fullmatch(r"caesura: x: \d+ %, \d+ of \d+ runs, \d+ s", line)]
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_is_one_line_and_exit_code_130(jobs: str, experiment: Callable, process: Callable) -> None:
     experiment(LONG)
@@ -211,7 +217,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(jobs: str, experiment: Callable, p
     out, err = started.communicate(timeout=30)
     assert started.returncode == 130
     assert out == ""
-    assert err == "caesura: interrupted; runs that ended are kept, and the same command goes on from there\n"
+    assert told(err) == ["caesura: interrupted; runs that ended are kept, and the same command goes on from there"]
     assert not list(Path("o/runs").glob(".*"))
     for folder in run_folders(Path("o")):
         assert {file.name for file in folder.iterdir()} == ALL_FILES
@@ -225,8 +231,8 @@ def test_sigterm_is_one_line_and_exit_code_143(experiment: Callable, process: Ca
     started.terminate()
     out, err = started.communicate(timeout=30)
     assert started.returncode == 143
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("caesura: interrupted;")
+    assert out == ""
+    assert [line.split(";")[0] for line in told(err)] == ["caesura: interrupted"]
     assert not list(Path("o/runs").glob(".*"))
 
 

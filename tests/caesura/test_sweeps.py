@@ -99,7 +99,10 @@ def test_swept_keys_may_stand_in_the_experiment(caesura: Callable, experiment: C
     [
         (["--over", "workload.duratoin=5 s"], "unknown key; did you mean 'duration'?"),
         (["--over", "systems[infercpt].engine.max_running=1"], "no system 'infercpt'; did you mean 'infercept'?"),
-        (["--over", "workload.duration=5 s,never"], "--over workload.duration = never: workload.duration: "),
+        (
+            ["--over", "workload.duration=5 s,never"],
+            "--over workload.duration = never: 'never' is not a quantity; write a number of seconds",
+        ),
         (["--over", "workload.duration=5 s,5 s"], "the value 5 s is listed twice"),
         (["--over", "workload.duration"], "expected KEY=V1,V2,..."),
         (["--over", "workload.duration=[5"], "are not YAML"),
