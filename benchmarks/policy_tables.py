@@ -15,6 +15,7 @@ import pandas as pd
 
 import caesura
 from caesura.comparison import Comparison
+from caesura.errors import UserError
 from caesura.tables import number, possible_saving
 
 OURS = "caesura"
@@ -85,4 +86,7 @@ def _by_seed(found: Comparison, measure: str, load: float) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), float(sys.argv[2]))
+    except UserError as error:
+        sys.exit(f"{Path(__file__).stem}: {error}")

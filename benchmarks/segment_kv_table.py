@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import caesura
+from caesura.errors import UserError
 from caesura.figures import USES
 
 COLUMNS = ("tokens/s", "mean, ms per token", "P99", "TTFT, s", "TPOT, ms", "batch", "peak memory, %", "preempted")
@@ -48,4 +49,7 @@ def _peaks(timeline: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except UserError as error:
+        sys.exit(f"{Path(__file__).stem}: {error}")

@@ -193,8 +193,9 @@ def _computed(entry: Entry, numbers: Mapping[str, Any]) -> str:
     waited = f"after {_s(numbers['waited_s'])} in the queue " if numbers["waited_s"] > 0 else ""
     count, again = numbers["iterations"], numbers["recomputed_tokens"]
     recomputed = f", {again:,} of them for the second time" if again else ""
-    iterations = f"{count} iterations" if count > 1 else "one iteration"
-    return f"{waited}computes {_tokens(numbers['tokens'])}{recomputed}, in {iterations} of {_s(numbers['computing_s'])}"
+    seconds = _s(numbers["computing_s"])
+    spent = f"{count} iterations, {seconds} in all" if count > 1 else f"one iteration of {seconds}"
+    return f"{waited}computes {_tokens(numbers['tokens'])}{recomputed}, in {spent}"
 
 
 def _emitted(numbers: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -38,6 +38,10 @@ PANELS: dict[str, tuple[Callable[[Fidelity, str], float], str]] = {
     "wasted memory (%)": (lambda one, side: sum(getattr(one, f"{side}_waste").values()), "linear"),
 }
 _LINE = 0.27
+_APART = 0.24
+"""How far marks of one run stand above and below its line: some errors are equal."""
+_WIDE = 10.0
+"""Values further apart than by this factor are drawn on a logarithmic scale."""
 
 
 def errors(replayed: Sequence[Replayed]) -> Picture:
@@ -48,11 +52,19 @@ def errors(replayed: Sequence[Replayed]) -> Picture:
     for aim, shade in ((AIM_PCT["p90"], "#EFEFEF"), (AIM_PCT["mean"], "#DADADA")):
         axes.axvspan(-aim, aim, color=shade, linewidth=0, zorder=0)
     axes.axvline(0, color="#888888", linewidth=1, zorder=1)
-    for name, (label, marker, size) in MARKS.items():
+    apart = np.linspace(-_APART, _APART, len(MARKS))
+    for shift, (name, (label, marker, size)) in zip(apart, MARKS.items(), strict=True):
         values = [one.fidelity.error_pct.get(name, math.nan) for one in replayed]
         edge = None if marker == "x" else "white"
         axes.scatter(
-            values, places, marker=marker, s=size, c=_colours(replayed), label=label, edgecolors=edge, zorder=3
+            values,
+            np.array(places) + shift,
+            marker=marker,
+            s=size,
+            c=_colours(replayed),
+            label=label,
+            edgecolors=edge,
+            zorder=3,
         )
     reach = max([2 * AIM_PCT["p90"], *(abs(v) for one in replayed for v in _shown(one.fidelity))])
     axes.set_xlim(-1.06 * reach, 1.06 * reach)
@@ -69,6 +81,12 @@ def errors(replayed: Sequence[Replayed]) -> Picture:
     return figure
 
 
+def _range(*values: np.ndarray[Any, Any]) -> float:
+    """The largest of all values over the smallest."""
+    together = np.concatenate(values)
+    return float(np.nanmax(together) / np.nanmin(together)) if np.nanmin(together) > 0 else 1.0
+
+
 def real_and_simulated(replayed: Sequence[Replayed]) -> Picture:
     """Real and simulated values joined by a line, one panel a measure."""
     figure = Picture(figsize=(10.6, 1.3 + 2 * (0.6 + 0.22 * _height(replayed))), layout="constrained")
@@ -80,7 +98,7 @@ def real_and_simulated(replayed: Sequence[Replayed]) -> Picture:
         axes.scatter(real, places, s=34, c=colours, zorder=3, label="real")
         axes.scatter(simulated, places, s=34, facecolors="white", edgecolors=colours, linewidths=1.5, zorder=4,
                      label="simulated")  # fmt: skip
-        if scale == "log":
+        if scale == "log" and _range(real, simulated) > _WIDE:
             axes.set_xscale("log")
             _few_ticks(axes)
         else:

@@ -112,8 +112,10 @@ def verdict(replayed: Sequence[Replayed]) -> str:
     mean = [abs(error) for one in replayed if (error := _mean(one.fidelity)) is not None]
     worst = f"; mean normalized latency is off by at most {max(mean):.1f} %" if mean else ""
     wrong = sum(len(found.wrong) for _, found in rankings(replayed))
-    ranks = "every clear ranking is right" if not wrong else f"{wrong} pairs of systems rank the wrong way round"
-    return f"{errors} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}; {ranks}."
+    ranks = "; every clear ranking is right" if not wrong else f"; {wrong} pairs of systems rank the wrong way round"
+    if all(len(found.real) < 2 for _, found in rankings(replayed)):
+        ranks = ""
+    return f"{errors} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
 
 
 def _mean(fidelity: Fidelity) -> float | None:

@@ -115,7 +115,7 @@ def filter_trace(
     with _plainly():
         from caesura.errors import UserError
         from caesura.trace_files import TraceInput, write_trace
-        from caesura.trace_parts import warned_of_orphans
+        from caesura.trace_parts import some_of, warned_of_orphans
         from traces.filters import all_of
 
         try:
@@ -123,7 +123,8 @@ def filter_trace(
         except ValueError as error:
             raise UserError(str(error)) from None
         sessions = TraceInput(trace, format, on_error.value, tokenizer).sessions()
-        write_trace(out, warned_of_orphans(session for session in sessions if holds(session)), to)
+        kept = some_of((session for session in sessions if holds(session)), "for which " + " and ".join(conditions))
+        write_trace(out, warned_of_orphans(kept), to)
 
 
 @app.command()
@@ -171,13 +172,15 @@ def scale(
     with _plainly():
         from caesura.errors import UserError
         from caesura.trace_files import TraceInput, write_trace
+        from caesura.trace_parts import warned_of_no_arrivals
         from traces.transform import Scale, scaled
 
         try:
             by = Scale(rate, pauses, prompt * lengths, output * lengths, returned * lengths)
         except ValueError as error:
             raise UserError(f"scale: {error}") from None
-        write_trace(out, scaled(TraceInput(trace, format, on_error.value, tokenizer).sessions(), by), to)
+        sessions = scaled(TraceInput(trace, format, on_error.value, tokenizer).sessions(), by)
+        write_trace(out, warned_of_no_arrivals(sessions) if rate != 1.0 else sessions, to)
 
 
 @app.command()

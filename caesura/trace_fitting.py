@@ -244,7 +244,8 @@ def remarks(fit: Fit) -> list[str]:
     if recorded["shared_blocks"]:
         lines.append("Shared blocks: not in the generator; its sessions share nothing.")
     wrong = far_off(fit)
-    lines.append(f"Far off: {'; '.join(wrong)}." if wrong else "Nothing that is compared for all sessions is far off.")
+    nothing = "Nothing that is compared for all sessions is far off; kind by kind, what is bears a mark on the page."
+    lines.append(f"Far off: {'; '.join(wrong)}." if wrong else nothing)
     return lines
 
 

@@ -21,6 +21,31 @@ def warned_of_orphans(sessions: Iterable[Session]) -> Iterator[Session]:
         say(f"warning: {len(missing):,} sessions that others wait for were left out, such as {min(missing)!r}")
 
 
+def some_of(sessions: Iterable[Session], which: str) -> Iterator[Session]:
+    """The sessions, of which there must be one.
+
+    Raises:
+        UserError: there is none; ``which`` says which were looked for.
+    """
+    found = False
+    for session in sessions:
+        found = True
+        yield session
+    if not found:
+        raise UserError(f"filter: there is no session {which}; `caesura trace describe` shows what the trace holds")
+
+
+def warned_of_no_arrivals(sessions: Iterable[Session]) -> Iterator[Session]:
+    """The sessions; at their end, a warning if all came at once, so that a rate changes nothing."""
+    count, arrive = 0, False
+    for session in sessions:
+        count, arrive = count + 1, arrive or session.arrival > 0
+        yield session
+    if count > 1 and not arrive:
+        rest = f"a rate changes nothing, and all of its {count:,} sessions come at 0 s"
+        say(f"warning: the trace records no arrivals: {rest}")
+
+
 def warn_of_no_arrivals(traces: Mapping[str, Sequence[Session]]) -> None:
     """A warning about each of several traces that records no arrivals: all of its sessions come at once."""
     for name, sessions in traces.items():

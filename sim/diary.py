@@ -166,7 +166,7 @@ class _TellingLedger(Ledger):
 
     def work(self, engine: Engine, plan: Plan, begin: float, stall: float, ends: Sequence[float]) -> None:
         super().work(engine, plan, begin, stall, ends)
-        self._page.worked(plan, begin, ends[-1], stall, self.lengthened)
+        self._page.worked(plan, begin, ends, stall, self.lengthened)
 
     def idle(self, engine: Engine, begin: float, end: float) -> None:
         super().idle(engine, begin, end)

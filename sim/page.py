@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.engine import Engine
@@ -170,29 +170,37 @@ class Page:
 
     # ---- iterations, and what they waste
 
-    def worked(self, plan: Plan, begin: float, end: float, stall: float, lengthened: Callable[[Plan], float]) -> None:
+    def worked(
+        self, plan: Plan, begin: float, ends: Sequence[float], stall: float, lengthened: Callable[[Plan], float]
+    ) -> None:
         """Iterations are over that began at ``begin``, of which the first waited ``stall`` seconds for copies.
 
         Args:
             lengthened: gives the share of a plan's forward pass that is due to recomputation.
         """
-        self._accounted = end
-        seconds = end - begin
+        self._accounted = ends[-1]
+        seconds = ends[-1] - begin
         for live in self._here():
             self._book_memory(live, seconds, resting=False)
             self._book_stall(live, plan, stall)
         if self._live is not None:
-            self._worked_for(self._live, plan, begin, end, stall, lengthened)
+            self._worked_for(self._live, plan, begin, ends, stall, lengthened)
 
     def _worked_for(
-        self, live: LiveSession, plan: Plan, begin: float, end: float, stall: float, lengthened: Callable[[Plan], float]
+        self,
+        live: LiveSession,
+        plan: Plan,
+        begin: float,
+        ends: Sequence[float],
+        stall: float,
+        lengthened: Callable[[Plan], float],
     ) -> None:
         self._notice_preemption(live)
         for chunk in plan.chunks:
             if chunk.live is live:
-                self._computed(chunk, begin, end)
+                self._computed(chunk, begin, ends)
                 if chunk.recomputed:
-                    self._book_recompute(chunk, plan, end - begin - stall, lengthened(plan))
+                    self._book_recompute(chunk, plan, ends[-1] - begin - stall, lengthened(plan))
         if plan.decoding and live.state is State.DECODING and live.queued_s > self._waited:
             self.note(begin, "went_on", live, waited_s=self._wait(live))
 
@@ -243,20 +251,21 @@ class Page:
     def _book(self, live: LiveSession, cause: str, block_seconds: float) -> None:
         self._diary.book(live.call_index, cause, block_seconds * self._engine.contexts.block_size)
 
-    def _computed(self, chunk: Chunk, begin: float, end: float) -> None:
+    def _computed(self, chunk: Chunk, begin: float, ends: Sequence[float]) -> None:
         """Missing tokens are computed: in one entry with those of the iterations before, if nothing came between."""
-        live, span = chunk.live, self._span
+        live, span, end = chunk.live, self._span, ends[-1]
+        tokens = chunk.tokens * len(ends)
         if not span:
             self._hear_decisions(live)
             span.update(begin=begin, waited_s=0.0, tokens=0, recomputed_tokens=0, iterations=0, computing_s=0.0)
         span["waited_s"] += self._wait(live)
-        span["tokens"] += live.queries(chunk.start, chunk.tokens)
+        span["tokens"] += live.queries(chunk.start, tokens)
         span["recomputed_tokens"] += live.queries(chunk.start, chunk.recomputed)
-        span["iterations"] += 1
+        span["iterations"] += len(ends)
         span["computing_s"] += end - begin
         span["until"] = end
-        span["tokens_were"] = chunk.start + chunk.tokens, live.offloaded, live.missing - chunk.tokens
-        if live.missing == chunk.tokens and live.emitted == 0:
+        span["tokens_were"] = chunk.start + tokens, live.offloaded, live.missing - tokens
+        if live.missing == tokens and live.emitted == 0:
             self._first_token_at = end
 
     def _end_span(self, live: LiveSession) -> None:

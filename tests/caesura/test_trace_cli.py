@@ -72,6 +72,21 @@ def test_convert_filter_and_scale_each_do_what_they_say(caesura: Callable, csv: 
     assert [(s.arrival, s.prompt) for s in read_sessions("c.jsonl")] == [(1.0, 150), (1.5, 200), (2.0, 250)]
 
 
+def test_a_filter_that_keeps_nobody_says_so_and_writes_nothing(caesura: Callable, csv: Path) -> None:
+    said = caesura("trace", "filter", "a.csv", "kind=qqq", "-o", "none.jsonl")
+    assert said.code != 0
+    assert "filter: there is no session for which kind=qqq" in said.err
+    assert not Path("none.jsonl").exists()
+
+
+def test_a_rate_where_nobody_arrives_at_a_time_of_their_own_is_warned_of(caesura: Callable, csv: Path) -> None:
+    said = caesura("trace", "scale", "infercept-mix", "--rate", "2", "-o", "x.jsonl")
+    assert said.code == 0
+    assert "records no arrivals: a rate changes nothing, and all of its 397 sessions come at 0 s" in said.err
+    assert "warning" not in caesura("trace", "scale", "infercept-mix", "--pauses", "2", "-o", "y.jsonl").err
+    assert "warning" not in caesura("trace", "scale", "a.csv", "--rate", "2", "-o", "z.jsonl").err
+
+
 def test_sample_keeps_order_and_depends_on_the_seed_alone(caesura: Callable, folder: Path) -> None:
     for out, seed in (("a.jsonl", "0"), ("b.jsonl", "0"), ("c.jsonl", "1")):
         assert caesura("trace", "sample", "infercept-mix", "-n", "50", "--seed", seed, "--out", out).code == 0
@@ -128,7 +143,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "an unknown field": (["filter", "a.csv", "prompts<5"], "no field 'prompts'; did you mean 'prompt'?"),
     "a word as a number": (["filter", "a.csv", "prompt<many"], "prompt is a number, and 'many' is not"),
     "an order of words": (["filter", "a.csv", "kind<qa"], "kind is a word; it can be compared with = and != only"),
-    "nothing left": (["filter", "a.csv", "prompt>1e9", "-o", "b"], "b: found no session to write"),
+    "nothing left": (["filter", "a.csv", "prompt>1e9", "-o", "b"], "filter: there is no session for which prompt>1e9"),
     "neither count nor share": (["sample", "a.csv"], "give either --count or --share"),
     "a rate of nothing": (["scale", "a.csv", "--rate", "0"], "scale: rate is 0.0; it must be > 0"),
     "a time that is none": (["describe", "a.csv", "--token-time", "soon"], "--token-time: 'soon' is not a quantity"),

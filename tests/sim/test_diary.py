@@ -56,6 +56,18 @@ def test_a_discarded_context_is_told_from_arrival_to_end_with_what_its_recompute
     assert diary.waste == {1: pytest.approx(dict(zip(CAUSES, (0.0, own, others, 0.0), strict=True)))}
 
 
+@pytest.mark.parametrize("leap", [True, False])
+def test_chunks_that_leap_are_told_one_by_one(leap: bool):
+    """Prompt 200 in chunks of 64, 64, 64 and 8: 3 * 1.64 + 1.08 = 6 s in four iterations, three of them one event."""
+    diary = Diary("a")
+    world = run(session("a", 200, 2), diary=diary, leap=leap)
+    assert world.record.totals["events"] == (3 if leap else 5)
+    (computed,) = details(diary, "computed")
+    assert (computed["tokens"], computed["iterations"]) == (200, 4)
+    assert computed["computing_s"] == pytest.approx(6.0)
+    assert told(diary)[1] == (0.0, "computed", 200, 0, 0)
+
+
 def test_a_context_that_gives_way_says_how_many_blocks_were_lacking_and_for_whom():
     """a holds 49 tokens of 100 while it pauses from 1.4 + 9 * 1.01 s on; b comes at 20 s with 80 tokens, so 29 lack.
 
