@@ -162,8 +162,10 @@ def test_contexts_that_share_all_they_have_give_way_together() -> None:
 
 @st.composite
 def sharing(draw: st.DrawFn, orders: st.SearchStrategy[Any] = ANY_ORDER) -> Plot:
-    """A world whose prompts begin alike: by a named prefix, or by the hashes of blocks of one size. Each has one sample:
-    with several, an order that preempts was seen to lose count of blocks, a fault that docs/model.md names."""
+    """A world whose prompts begin alike: by a named prefix, or by the hashes of blocks of one size.
+
+    Each has one sample: with several, an order that preempts was seen to lose count of blocks (docs/model.md names it).
+    """
     plot = draw(plots(ANY_POLICY, orders))
     size = draw(st.sampled_from([1, plot.settings.block_size, 3, 8, 32]))
 
