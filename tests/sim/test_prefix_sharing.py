@@ -14,6 +14,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from policies.contract import EngineView, InterceptPolicy, Paused, Preserve, Swap, Verdict
+from sim.settings import EngineSettings
 from tests.sim.random_orders import PREEMPTIVE
 from tests.sim.random_worlds import ANY_ORDER, SHIPPED, Plot, examples, plots
 from tests.sim.test_invariants import assert_books, assert_drained
@@ -162,15 +163,11 @@ def test_contexts_that_share_all_they_have_give_way_together() -> None:
 
 @st.composite
 def sharing(draw: st.DrawFn, orders: st.SearchStrategy[Any] = ANY_ORDER) -> Plot:
-    """A world whose prompts begin alike: by a named prefix, or by the hashes of blocks of one size.
-
-    Each has one sample: with several, an order that preempts was seen to lose count of blocks (docs/model.md names it).
-    """
+    """A world whose prompts begin alike: by a named prefix, or by the hashes of blocks of one size."""
     plot = draw(plots(ANY_POLICY, orders))
     size = draw(st.sampled_from([1, plot.settings.block_size, 3, 8, 32]))
 
-    def shaped(drawn: Session) -> Session:
-        one = replace(drawn, samples=1)
+    def shaped(one: Session) -> Session:
         if draw(st.booleans()):
             name = draw(st.sampled_from(["system", "tools"]))
             return replace(one, prefix=SharedPrefix(name, draw(st.integers(0, one.prompt))))
@@ -179,8 +176,11 @@ def sharing(draw: st.DrawFn, orders: st.SearchStrategy[Any] = ANY_ORDER) -> Plot
         hashes += [9] * draw(st.integers(0, most - len(hashes))) if hashes else []
         return replace(one, block_hashes=tuple(hashes), hash_block=size if hashes else 0)
 
-    sessions = tuple(shaped(one) for one in plot.sessions)
-    return replace(plot, sessions=sessions, settings=plot.settings.model_copy(update={"prefix_sharing": True}))
+    rules = plot.settings.model_dump() | {"prefix_sharing": True}
+    if plot.settings.sample_layout == "contiguous":  # refused beside prefix sharing
+        rules["sample_layout"] = draw(st.sampled_from(["paged-sharing", "segment"]))
+    settings = EngineSettings.model_validate(rules)
+    return replace(plot, sessions=tuple(shaped(one) for one in plot.sessions), settings=settings)
 
 
 @examples(80)
