@@ -180,7 +180,9 @@ def scale(
         except ValueError as error:
             raise UserError(f"scale: {error}") from None
         sessions = scaled(TraceInput(trace, format, on_error.value, tokenizer).sessions(), by)
-        write_trace(out, warned_of_no_arrivals(sessions) if rate != 1.0 else sessions, to)
+        if rate != 1.0:
+            sessions = warned_of_no_arrivals(sessions, "the trace", "a rate changes nothing, and ")
+        write_trace(out, sessions, to)
 
 
 @app.command()
@@ -243,12 +245,12 @@ def merge(
     """Put traces together by arrival. They are held in memory; ids that occur twice get their trace's name."""
     with _plainly():
         from caesura.trace_files import TraceInput, write_trace
-        from caesura.trace_parts import distinct_names, warn_of_no_arrivals
+        from caesura.trace_parts import distinct_names, warned_of_no_arrivals
         from traces.transform import merged
 
         given = [TraceInput(trace, format, on_error.value, tokenizer) for trace in traces]
-        parts = {name: list(one.sessions()) for name, one in zip(distinct_names(given), given, strict=True)}
-        warn_of_no_arrivals(parts)
+        named = zip(distinct_names(given), given, strict=True)
+        parts = {name: list(warned_of_no_arrivals(one.sessions(), name)) for name, one in named}
         write_trace(out, merged(parts), to)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from caesura.errors import UserError
 from caesura.trace_files import TraceInput, say
@@ -35,22 +35,14 @@ def some_of(sessions: Iterable[Session], which: str) -> Iterator[Session]:
         raise UserError(f"filter: there is no session {which}; `caesura trace describe` shows what the trace holds")
 
 
-def warned_of_no_arrivals(sessions: Iterable[Session]) -> Iterator[Session]:
-    """The sessions; at their end, a warning if all came at once, so that a rate changes nothing."""
+def warned_of_no_arrivals(sessions: Iterable[Session], name: str, so: str = "") -> Iterator[Session]:
+    """The sessions; at their end, a warning if all come at once, and what is ``so`` therefore."""
     count, arrive = 0, False
     for session in sessions:
         count, arrive = count + 1, arrive or session.arrival > 0
         yield session
     if count > 1 and not arrive:
-        rest = f"a rate changes nothing, and all of its {count:,} sessions come at 0 s"
-        say(f"warning: the trace records no arrivals: {rest}")
-
-
-def warn_of_no_arrivals(traces: Mapping[str, Sequence[Session]]) -> None:
-    """A warning about each of several traces that records no arrivals: all of its sessions come at once."""
-    for name, sessions in traces.items():
-        if len(sessions) > 1 and not any(session.arrival for session in sessions):
-            say(f"warning: {name} records no arrivals: all of its {len(sessions):,} sessions come at 0 s")
+        say(f"warning: {name} records no arrivals: {so}all of its {count:,} sessions come at 0 s")
 
 
 def distinct_names(traces: Sequence[TraceInput]) -> list[str]:
