@@ -111,9 +111,10 @@ def verdict(replayed: Sequence[Replayed]) -> str:
     wastes = f"{sum(one.wastes_within_aim() for one in runs)} of {sum(len(one.waste_points) for one in runs)} wastes"
     mean = [abs(error) for one in replayed if (error := _mean(one.fidelity)) is not None]
     worst = f"; mean normalized latency is off by at most {max(mean):.1f} %" if mean else ""
-    wrong = sum(len(found.wrong) for _, found in rankings(replayed))
+    ranked = [found for _, found in rankings(replayed)]
+    wrong = sum(len(found.wrong) for found in ranked)
     ranks = "; every clear ranking is right" if not wrong else f"; {wrong} pairs of systems rank the wrong way round"
-    if all(len(found.real) < 2 for _, found in rankings(replayed)):
+    if all(len(found.real) < 2 for found in ranked):
         ranks = ""
     return f"{errors} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
 
