@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from profiler.points import Floats, Mask, Points
+from profiler.points import Floats, Mask, Points, names_of
 from sim.profile import PhysicalForward, PowerLimit
 
 MEMORIES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
@@ -76,11 +76,8 @@ def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Points
     return limit if best**2 < WORTH * float(before @ before) else None
 
 
-def at_reference(iterations: pd.DataFrame, forward: PhysicalForward, points: Points) -> pd.DataFrame:
-    """The samples with the device's time as it would have been at ``forward.power.reference_share``."""
-    limit = forward.power
-    if limit is None:
-        return iterations
+def at_reference(iterations: pd.DataFrame, forward: PhysicalForward, points: Points, limit: PowerLimit) -> pd.DataFrame:
+    """The samples with the device's time as it would have been at ``limit.reference_share``."""
     series = _series(iterations, forward, points)
     heard = np.maximum(_shares(series, limit.memory_s), limit.free_share) - limit.reference_share
     slower = 1.0 + (limit.slowdown + limit.slowdown_matrix * series.work) * heard
@@ -89,7 +86,7 @@ def at_reference(iterations: pd.DataFrame, forward: PhysicalForward, points: Poi
 
 def _series(iterations: pd.DataFrame, forward: PhysicalForward, points: Points) -> _Series:
     names = {name: index for index, name in enumerate(points.names.tolist())}
-    passes = iterations["name" if "name" in iterations else "point"].map(names).to_numpy(dtype=np.intp)
+    passes = names_of(iterations).map(names).to_numpy(dtype=np.intp)
     median, device = points.seconds[passes], iterations["device_s"].to_numpy(dtype=np.float64)
     busy = np.minimum(median, forward.per_token_s * points.tokens[passes])
     repeats = np.bincount(passes, minlength=len(points))[passes]

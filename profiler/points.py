@@ -61,7 +61,7 @@ def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points
         pass_sizes: to what the backend pads the tokens of passes with chunks.
     """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
-    groups = samples.groupby("name" if "name" in samples else "point", sort=False)
+    groups = samples.groupby(names_of(samples), sort=False)
     first, times = groups.first(), groups["device_s"]
     columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}
     return Points(
@@ -76,6 +76,11 @@ def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points
         gap_s=groups["gap_s"].median().to_numpy(dtype=np.float64),
         at_s=first["at_s"].to_numpy(dtype=np.float64),
     )
+
+
+def names_of(samples: pd.DataFrame) -> pd.Series[str]:
+    """Which pass each row measured: part of a series that was measured in one go has names, a point of its own none."""
+    return samples["name" if "name" in samples else "point"]
 
 
 def _padded_tokens(columns: dict[str, Floats], pass_sizes: tuple[int, ...]) -> Floats:

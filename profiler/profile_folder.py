@@ -98,8 +98,7 @@ def _fit(
     power = fit_power(iterations, first.forward, points)
     if power is None:
         return points, first
-    forward = first.forward.model_copy(update={"power": power})
-    points = points_of(at_reference(iterations, forward, points), pass_sizes)
+    points = points_of(at_reference(iterations, first.forward, points, power), pass_sizes)
     second = fit_forward(points[_on_grid(points)], sizes, pass_sizes, seed)
     return points, replace(second, forward=second.forward.model_copy(update={"power": power}))
 

@@ -53,7 +53,8 @@ def test_at_the_reference_a_pass_takes_the_same_whatever_came_before() -> None:
     samples = rounds(LIMIT)
     points = points_of(samples)
     limit = fit_power(samples, known.FORWARD, points)
-    level = at_reference(samples, known.FORWARD.model_copy(update={"power": limit}), points)
+    assert limit is not None
+    level = at_reference(samples, known.FORWARD, points, limit)
 
     def spread(frame: pd.DataFrame) -> float:
         groups = frame.groupby("name")["device_s"]
