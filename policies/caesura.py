@@ -149,9 +149,8 @@ class Caesura(InterceptPolicy):
         return losses.discarded_s(paused, tokens) / (gone * remaining) if gone and remaining > 0 else math.inf
 
     def _cheapest_first(self, losses: Losses, view: EngineView) -> list[tuple[float, Paused]]:
-        now = view.now
-        away = [paused for paused in view.paused if not (paused.resumed or paused.moving)]
-        priced = [(self._price(paused, losses, now), paused) for paused in away]
+        now, price = view.now, self._price
+        priced = [(price(paused, losses, now), paused) for paused in view.unanswered]
         priced.sort(key=itemgetter(0))
         return priced
 
@@ -265,6 +264,7 @@ class Losses:
         self._decoding = min(view.running_sessions, view.token_budget - 1)
         self._decoding_s = costs.forward_time(self._decoding) if self._decoding else 0.0
         self._chunk = view.token_budget - self._decoding
+        self._longer_by: dict[tuple[int, int], float] = {}  # seconds, by the tokens of a chunk and those before it
 
     def swapped_s(self, paused: Paused, tokens: int) -> float:
         """The last ``tokens`` tokens are on the host: a copy, and an iteration more if nothing was there before."""
@@ -275,11 +275,14 @@ class Losses:
         the chunks that the decoding sessions leave room for, and everybody waits for each."""
         gone = tokens + paused.offloaded_tokens
         there = paused.resident_tokens - tokens
-        chunk = min(gone, self._chunk)
-        if not chunk:
+        if not gone:
             return 0.0
+        chunk = gone if gone < self._chunk else self._chunk
         halfway = (there + gone // 2) // self._chunk * self._chunk
-        longer = self._costs.forward_time(self._decoding + chunk, halfway) - self._decoding_s
+        longer = self._longer_by.get((chunk, halfway))
+        if longer is None:
+            longer = self._costs.forward_time(self._decoding + chunk, halfway) - self._decoding_s
+            self._longer_by[chunk, halfway] = longer
         return longer * gone / chunk * self._sharing
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from policies.cache_lru import last_blocks
 from policies.contract import NEVER, Change, EngineView, InterceptPolicy, Key, Paused, Preserve, Queued, QueueOrder
@@ -57,11 +58,14 @@ class Continuum(InterceptPolicy):
         if samples is None:
             benefit = delay + reload
             return math.log(benefit) if benefit > 1.0 else 0.0
-        benefit = delay * self._served.eta + reload
-        best, worth = 0.0, samples.share_within(0.0) * benefit
+        benefit, count = delay * self._served.eta + reload, len(samples)
+        best, worth, most = 0.0, samples.share_within(0.0) * benefit, max(0.0, benefit)
         for place, tau in enumerate(samples.ordered, start=1):
-            if place / len(samples) * benefit - tau > worth:  # of equal samples the last has their whole share
-                best, worth = tau, place / len(samples) * benefit - tau
+            if most - tau <= worth:
+                break  # not even the whole benefit is worth a longer pin
+            value = place / count * benefit - tau
+            if value > worth:  # of equal samples the last has their whole share
+                best, worth = tau, value
         return best
 
     def pinned(self, session: Paused | Queued, now: float) -> bool:
@@ -69,16 +73,17 @@ class Continuum(InterceptPolicy):
         return now < self._pinned_until.get(session.id, -math.inf)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
-        contexts = [paused for paused in view.paused if not self.pinned(paused, view.now)]
+        now, pinned = view.now, self.pinned
+        contexts: Iterable[Paused] = (paused for paused in view.paused if not pinned(paused, now))
         if view.running_sessions == 0:
-            pinned = [paused for paused in view.paused if self.pinned(paused, view.now)]
-            contexts += sorted(pinned, key=lambda one: -one.arrival)
+            kept = [paused for paused in view.paused if pinned(paused, now)]
+            contexts = chain(contexts, sorted(kept, key=lambda one: -one.arrival))
         return last_blocks(contexts, blocks, view)
 
     def review_at(self, view: EngineView) -> float:
         """When a pin ends: then others may find room."""
-        ends = (self._pinned_until.get(paused.id, -math.inf) for paused in view.paused)
-        return min((end for end in ends if end > view.now), default=NEVER)
+        now, until = view.now, self._pinned_until
+        return min([end for paused in view.paused if (end := until.get(paused.id, now)) > now], default=NEVER)
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         self._durations.add(tool_of(paused), duration)

@@ -10,7 +10,7 @@ import math
 
 from policies.contract import DurationEstimator, Paused
 from policies.estimators import tool_of
-from policies.samples import ALL_TOOLS, PerTool
+from policies.samples import ALL_TOOLS, PerTool, Samples
 
 
 class ToolQuantile(DurationEstimator):
@@ -87,15 +87,27 @@ class Empirical(DurationEstimator):
             raise ValueError("enough is at least 1 and at most the window")
         self.enough = enough
         self._seen = PerTool(window)
+        self._under_way: dict[str, tuple[float, Samples]] = {}  # when a session's pause began, and what it is like
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
+        self._under_way.pop(paused.id, None)
         self._seen.add(tool_of(paused), duration)
 
     def remaining(self, paused: Paused, now: float) -> float:
-        elapsed = now - paused.paused_at
-        samples = self._seen.of(tool_of(paused), self.enough)
+        begun = paused.paused_at
+        elapsed = now - begun
+        known = self._under_way.get(paused.id)
+        samples = known[1] if known is not None and known[0] == begun else self._like(paused)
         longer = samples.mean_beyond(elapsed) if samples is not None else None
         return elapsed if longer is None else longer - elapsed
+
+    def _like(self, paused: Paused) -> Samples | None:
+        """Pauses from which to judge this one: once there are enough of its tool, always those."""
+        tool = tool_of(paused)
+        own = self._seen.own(tool, self.enough)
+        if own is not None:
+            self._under_way[paused.id] = paused.paused_at, own
+        return own if own is not None else self._seen.of(tool, self.enough)
 
 
 def _require_default(default: float) -> None:

@@ -44,11 +44,12 @@ class Samples:
 
     def mean_beyond(self, seconds: float) -> float | None:
         """Mean of the samples above ``seconds``; None if there is none."""
-        if self._sums is None:
-            self._sums = list(accumulate(self.ordered, initial=0.0))
-        below = bisect_right(self.ordered, seconds)
-        beyond = len(self.ordered) - below
-        return (self._sums[-1] - self._sums[below]) / beyond if beyond else None
+        ordered, sums = self.ordered, self._sums
+        if sums is None:
+            sums = self._sums = list(accumulate(ordered, initial=0.0))
+        below = bisect_right(ordered, seconds)
+        beyond = len(ordered) - below
+        return (sums[-1] - sums[below]) / beyond if beyond else None
 
 
 class PerTool:
@@ -70,7 +71,10 @@ class PerTool:
 
     def of(self, tool: str, enough: int) -> Samples | None:
         """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
+        own = self.own(tool, enough)
+        return own if own is not None else self.own(ALL_TOOLS, enough)
+
+    def own(self, tool: str, enough: int) -> Samples | None:
+        """The tool's samples if they are ``enough``."""
         samples = self._samples.get(tool)
-        if samples is None or len(samples.ordered) < enough:
-            samples = self._samples.get(ALL_TOOLS)
         return samples if samples is not None and len(samples.ordered) >= enough else None

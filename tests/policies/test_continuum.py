@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.continuum import Continuum, PinnedFirst, ServedAndLeft
 from policies.contract import NEVER
@@ -28,6 +30,16 @@ def test_the_pin_is_worth_most(paused, view, reload, pin):
     """
     policy = learnt(Continuum(enough=4), paused, view, 3.0, 10.0, 1.0, 2.0)
     assert policy.time_to_live("tool/tool", 0.0, reload) == pin
+
+
+@given(st.lists(st.floats(0, 50), min_size=4, max_size=30), st.floats(0, 100))
+def test_no_pause_of_the_tool_is_worth_a_longer_or_shorter_pin(durations, reload):
+    """All samples are candidates, and 0, the first of the best: the search may stop early only if nothing is lost."""
+    policy, ordered = Continuum(enough=4), sorted(durations)
+    for duration in durations:
+        policy._durations.add("tool/tool", duration)
+    worths = {tau: sum(one <= tau for one in ordered) / len(ordered) * reload - tau for tau in (0.0, *ordered)}
+    assert policy.time_to_live("tool/tool", 0.0, reload) == max(worths, key=worths.__getitem__)
 
 
 def test_a_delay_counts_by_how_much_the_past_tells_of_the_future(paused, view):

@@ -71,6 +71,15 @@ def test_a_distribution_is_trusted_from_enough_pauses_on(paused):
     assert learnt(estimator, paused, calculator=[9.0]).remaining(paused(tool="wiki"), 0.0) == 5.0
 
 
+def test_a_pause_under_way_is_judged_by_what_is_learnt_meanwhile_and_the_next_one_by_its_own_tool(paused):
+    """Expected 2 s, then (2 + 6) / 2 = 4 s. The same session's next pause is one of people: 30 s."""
+    estimator = learnt(Empirical(enough=1), paused, wiki=[2.0], people=[30.0])
+    assert estimator.remaining(paused(tool="wiki"), 0.0) == 2.0
+    estimator.pause_ended(paused(id="other", tool="wiki"), 6.0)
+    assert estimator.remaining(paused(tool="wiki"), 0.0) == 4.0
+    assert estimator.remaining(paused(tool="people", paused_at=7.0), 7.0) == 30.0
+
+
 def test_what_is_older_than_the_window_is_forgotten(paused):
     """Of 50, 2, 2 and 4 s the last three count: the mean is 8/3 s."""
     estimator = learnt(Empirical(enough=1, window=3), paused, wiki=[50.0, 2.0, 2.0, 4.0])
