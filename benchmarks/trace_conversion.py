@@ -82,8 +82,11 @@ def _read(path: Path) -> int:
 def _read_by_columns(path: Path) -> int:
     """Read as a conversion does: by columns where the format has them."""
     trace = traces.read(path, tokenizer="words")
-    requests = trace.requests
-    return _read(path) if requests is None else sum(len(batch.ids) for batch in requests)
+    if (requests := trace.requests) is not None:
+        return sum(len(batch.outputs) for batch in requests)
+    if (columns := trace.columns) is not None:
+        return sum(len(batch.outputs) for batch in columns)
+    return _read(path)
 
 
 def _convert(path: Path) -> traces.Written:

@@ -162,10 +162,11 @@ class Session:
         _require(self.prompt >= 1, "prompt", self.prompt, ">= 1")
         _require(len(self.calls) >= 1, "calls", self.calls, "at least one call")
         for index, call in enumerate(self.calls[:-1]):
-            _require(call.pause is not None, f"calls[{index}].pause", None, "present: another call follows")
+            if call.pause is None:
+                _require(False, f"calls[{index}].pause", None, "present: another call follows")
         trailing = self.calls[-1].pause
-        followed = trailing is None or trailing.not_before is None
-        _require(followed, f"calls[{len(self.calls) - 1}].pause.not_before", "set", "left out: no call follows")
+        if trailing is not None and trailing.not_before is not None:
+            _require(False, f"calls[{len(self.calls) - 1}].pause.not_before", "set", "left out: no call follows")
         _require(self.samples >= 1, "samples", self.samples, ">= 1")
         if self.stream:
             streamed = sum(part.tokens for part in self.stream)

@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from traces.readers.continuation import Turn, calls_of
+import numpy as np
+import numpy.typing as npt
+
 from traces.readers.formats import Format, head_of
-from traces.readers.grouping import Gathering
+from traces.readers.grouping import ColumnGathering, Groups
 from traces.readers.reading import Reading
+from traces.readers.session_columns import SessionColumns, Turns, columns_to_sessions
 from traces.readers.tables import (
     Requests,
     Rows,
@@ -29,7 +32,6 @@ from traces.readers.tables import (
     write_table,
 )
 from traces.readers.writing import Writing
-from traces.session import Session
 
 REQUEST = (
     seconds("Timestamp"),
@@ -42,28 +44,15 @@ WRITTEN = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tok
 
 UNUSED = ("Model", "Total tokens")
 
-Row = tuple[float, int, int, str, str, float]
-
 
 def read_requests(reading: Reading) -> Iterator[Requests] | None:
     """The requests in the order of the rows; None when they belong to sessions."""
     return None if head_of(reading.source).has_columns("Session ID") else _requests(reading)
 
 
-def read(reading: Reading) -> Iterator[Session]:
-    """The sessions; one of several turns comes where its last turn stands in the file."""
-    ids = read_rows(Reading(reading.source, "skip"), (text("Session ID"),))
-    gathering: Gathering[Row] = Gathering(key for rows in ids if rows.lines for key in _keys(rows, 0))
-    begin = None
-    for rows in read_rows(reading, SESSION, UNUSED):
-        if not rows.lines:
-            continue
-        begin = cast(float, rows.columns[0][0]) if begin is None else begin
-        keys = _keys(rows, 4)
-        for index, group in gathering.add_all(keys, cast(Iterable[Row], zip(*rows.columns, strict=True))):
-            yield from _session(reading, keys[index].strip(), group, begin)
-    for key, group in gathering.rest():
-        yield from _session(reading, key, group, begin or 0.0)
+def read_columns(reading: Reading) -> Iterator[SessionColumns] | None:
+    """The sessions; one of several turns comes where its last turn stands in the file. None when there are none."""
+    return _sessions(reading) if head_of(reading.source).has_columns("Session ID") else None
 
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
@@ -89,36 +78,67 @@ def _requests(reading: Reading) -> Iterator[Requests]:
             yield requests_of(reading, "burstgpt", rows, arrivals, lengths=(1, 2), kind=3)
 
 
+def _sessions(reading: Reading) -> Iterator[SessionColumns]:
+    ids = read_rows(Reading(reading.source, "skip"), (text("Session ID"),))
+    gathering = ColumnGathering(key for rows in ids if rows.lines for key in _keys(rows, 0))
+    begin = None
+    for rows in read_rows(reading, SESSION, UNUSED):
+        if not rows.lines:
+            continue
+        times, prompts, outputs, kinds, _, elapsed = rows.columns
+        begin = cast(float, times[0]) if begin is None else begin
+        columns = [np.array(kinds, dtype=object), *map(np.array, (times, prompts, outputs, elapsed))]
+        groups = gathering.add(_keys(rows, 4), columns)
+        if groups is not None:
+            yield _answered(reading, groups, begin)
+    for groups in gathering.rest():
+        yield _answered(reading, groups, begin or 0.0)
+
+
 def _keys(rows: Rows, column: int) -> list[str]:
     """The session of each row; one without is a session of its own."""
-    keys = cast(list[str], rows.columns[column])
-    if all(map(str.strip, keys)):
+    keys = list(map(str.strip, cast(list[str], rows.columns[column])))
+    if all(keys):
         return keys
-    return [key if key.strip() else f"burstgpt-{line}" for key, line in zip(keys, rows.lines, strict=True)]
+    return [key or f"burstgpt-{line}" for key, line in zip(keys, rows.lines, strict=True)]
 
 
-def _session(reading: Reading, id: str, rows: list[Row], begin: float) -> Iterator[Session]:
-    """The session of a group of rows, if any of its requests was answered."""
-    answered = [row for row in rows if row[1] > 0 and row[2] > 0]
-    if len(answered) < len(rows):
-        reading.left_out["without prompt or output"] += len(rows) - len(answered)
-    if not answered:
-        return
-    turns = [
-        Turn(row[1], row[2], max(row[0] - before[0] - before[5], 0.0), None, "user")
-        for before, row in zip([answered[0], *answered], answered, strict=False)
-    ]
-    arrival, kind = answered[0][0] - begin, answered[0][3]
-    yield Session(id, max(arrival, 0.0), answered[0][1], calls_of(turns), kind)
+def _answered(reading: Reading, groups: Groups, begin: float) -> SessionColumns:
+    """The sessions of groups of rows, of those requests that were answered."""
+    group = np.repeat(np.arange(len(groups.keys)), np.diff(groups.begins, append=len(groups.columns[0])))
+    answered = (groups.columns[2] > 0) & (groups.columns[3] > 0)
+    if not answered.all():
+        reading.left_out["without prompt or output"] += int(np.count_nonzero(~answered))
+    kinds, times, prompts, outputs, elapsed = (column[answered] for column in groups.columns)
+    group = group[answered]
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    pauses = np.diff(times, prepend=0.0)
+    pauses[1:] -= elapsed[:-1]
+    turns = Turns(begins, prompts, outputs, _not_negative(pauses))
+    return SessionColumns(
+        [groups.keys[number] for number in group[begins].tolist()],
+        _not_negative(times[begins] - begin).tolist(),
+        prompts[begins].tolist(),
+        kinds[begins].tolist(),
+        begins.tolist(),
+        outputs.tolist(),
+        *turns.chained(),
+        "user",
+    )
+
+
+def _not_negative(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.where(seconds < 0, 0.0, seconds)
 
 
 FORMAT = Format(
     "burstgpt",
     "BurstGPT requests, or sessions of its third release (CSV)",
     recognises=lambda head: head.has_columns("Timestamp", "Request tokens", "Response tokens"),
-    read=read,
+    read=columns_to_sessions(read_columns),
     lacks=frozenset({"tools"}),
     write=sessions_to_requests(write_requests),
     read_requests=read_requests,
     write_requests=write_requests,
+    read_columns=read_columns,
 )

@@ -14,6 +14,7 @@ from traces.session import Session
 
 if TYPE_CHECKING:
     from traces.readers.reading import Reading
+    from traces.readers.session_columns import SessionColumns
     from traces.readers.source import Source
     from traces.readers.tables import Requests
     from traces.readers.writing import Writing
@@ -65,6 +66,9 @@ class Format:
         read_requests: the same as ``read`` column by column, for formats of single calls; it may give None for a trace
             that has longer sessions.
         write_requests: the same as ``write`` from columns.
+        read_columns: the same as ``read`` column by column, for formats of several calls; it may give None for a trace
+            that has none of them.
+        write_columns: the same as ``write`` from these columns.
     """
 
     name: str
@@ -75,6 +79,8 @@ class Format:
     write: Callable[[Writing, Iterable[Session]], None] | None = None
     read_requests: Callable[[Reading], Iterator[Requests] | None] | None = None
     write_requests: Callable[[Writing, Iterable[Requests]], None] | None = None
+    read_columns: Callable[[Reading], Iterator[SessionColumns] | None] | None = None
+    write_columns: Callable[[Writing, Iterable[SessionColumns]], None] | None = None
 
 
 def head_of(source: Source) -> Head:

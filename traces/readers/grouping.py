@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -78,23 +80,81 @@ class Gathering(Generic[Row]):
         self._awaited[place] -= 1
         return self._open.pop(key, None) if self._awaited[place] == 0 else None
 
-    def add_all(self, keys: Sequence[str], rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
-        """Take in many rows, all of them right; each group that is whole, with the place of its last row among them."""
-        hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys))
-        places = np.searchsorted(np.asarray(self._keys), hashes).tolist()
-        groups, awaited = self._open, self._awaited
-        for index, (key, row, place) in enumerate(zip(keys, rows, places, strict=True)):
-            group = groups.get(key)
-            if group is None:
-                groups[key] = group = [row]
-            else:
-                group.append(row)
-            left = awaited[place] - 1
-            awaited[place] = left
-            if left == 0:
-                del groups[key]
-                yield index, group
-
     def rest(self) -> Iterator[tuple[str, list[Row]]]:
         """Groups that never became complete because some of their rows were wrong."""
         yield from self._open.items()
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Rows group by group.
+
+    Attributes:
+        keys: of each group.
+        begins: where the first row of each group stands.
+        columns: of all rows, those of a group next to each other and in their order.
+    """
+
+    keys: list[str]
+    begins: npt.NDArray[np.int64]
+    columns: list[npt.NDArray[Any]]
+
+
+class ColumnGathering:
+    """Rows of a table by key, thousands at once, each group handed out when its last row came or soon after.
+
+    Memory holds 16 bytes a key and the rows of open groups, as that of `Gathering`; at most as many rows again wait
+    until it is worth looking for groups that have become complete, so that all takes a time that grows with n log n.
+
+    Args:
+        keys: the key of every row that will come, from a first pass over the file.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._hashes, self._awaited = _counted(map(hash, keys))
+        self._numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        self._blocks: list[list[npt.NDArray[Any]]] = []
+        self._held = self._new = 0
+
+    def add(self, keys: Sequence[str], columns: Sequence[npt.NDArray[Any]]) -> Groups | None:
+        """Take in rows, all of them right.
+
+        Returns:
+            The groups that are found complete, in the order of their last rows; None when it was not worth looking.
+        """
+        count = len(keys)
+        places = np.searchsorted(self._hashes, np.fromiter(map(hash, keys), dtype=np.int64, count=count))
+        np.subtract.at(self._awaited, places, 1)
+        numbers = np.fromiter(map(self._numbers.__getitem__, keys), dtype=np.int64, count=count)
+        self._blocks.append([places, numbers, np.fromiter(keys, dtype=object, count=count), *columns])
+        self._new += count
+        return self._complete() if self._new >= self._held else None
+
+    def rest(self) -> Iterator[Groups]:
+        """What is still here: complete groups, then those whose other rows were wrong, in the order of their first."""
+        if self._blocks:
+            yield self._complete()
+            ((_, numbers, *columns),) = self._blocks
+            yield _grouped(numbers, columns)
+
+    def _complete(self) -> Groups:
+        rows = [np.concatenate(parts) for parts in zip(*self._blocks, strict=True)]
+        open = self._awaited[rows[0]] > 0
+        self._blocks = [[column[open] for column in rows]]
+        self._held, self._new = int(open.sum()), 0
+        _, numbers, *columns = (column[~open] for column in rows)
+        _, group = np.unique(numbers, return_inverse=True)
+        last_row = np.empty(len(group), dtype=np.int64)
+        last_row[group] = np.arange(len(group))
+        found = _grouped(last_row[group], columns)
+        for key in found.keys:
+            del self._numbers[key]
+        return found
+
+
+def _grouped(by: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[Any]]) -> Groups:
+    """Rows whose first column is their key, in groups of those that have the same number, from the lowest number up."""
+    order = np.argsort(by, kind="stable")
+    begins = np.flatnonzero(np.diff(by[order], prepend=-1))
+    keys, *others = (column[order] for column in columns)
+    return Groups(keys[begins].tolist(), begins, others)

@@ -10,13 +10,14 @@ in seconds, lengths in tokens::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from traces.readers.formats import Format, Head
 from traces.readers.reading import Reading
 from traces.readers.records import MOST_TOKENS, Record
+from traces.readers.session_columns import SessionColumns
 from traces.readers.session_files import calls_state_prompt
 from traces.readers.tables import Requests
 from traces.readers.writing import Writing
@@ -34,15 +35,23 @@ FAST, EXACT = msgspec.json.Encoder(), json.JSONEncoder(allow_nan=False, separato
 Json = dict[str, object]
 
 
-class _OneCall(msgspec.Struct, gc=False):
+class _Pause(msgspec.Struct, gc=False, omit_defaults=True):
+    duration: float
+    returned: int = 0
+    waits_for: str = "tool"
+    keeps: int | None = None
+
+
+class _Call(msgspec.Struct, gc=False, omit_defaults=True):
     output: int
+    pause: _Pause | None = None
 
 
 class _Line(msgspec.Struct, gc=False):
     id: str
     arrival: float
     prompt: int
-    calls: tuple[_OneCall]
+    calls: Sequence[_Call]
 
 
 class _LineOfKind(msgspec.Struct, gc=False):
@@ -50,7 +59,7 @@ class _LineOfKind(msgspec.Struct, gc=False):
     kind: str
     arrival: float
     prompt: int
-    calls: tuple[_OneCall]
+    calls: Sequence[_Call]
 
 
 def read(reading: Reading) -> Iterator[Session]:
@@ -72,16 +81,39 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
     """The same lines for sessions of one call each, which came as columns."""
     for batch in batches:
-        calls = list(zip(map(_OneCall, batch.outputs), strict=True))
-        if any(batch.kinds):
-            rows = zip(batch.ids, batch.kinds, batch.arrivals, batch.prompts, calls, strict=True)
-            lines: list[_Line | _LineOfKind] = [
-                _LineOfKind(id, kind, arrival, prompt, call) if kind else _Line(id, arrival, prompt, call)
-                for id, kind, arrival, prompt, call in rows
-            ]
-        else:
-            lines = list(map(_Line, batch.ids, batch.arrivals, batch.prompts, calls))
-        writing.data(FAST.encode_lines(lines))
+        calls = list(zip(map(_Call, batch.outputs), strict=True))
+        _write_lines(writing, batch.ids, batch.kinds, batch.arrivals, batch.prompts, calls)
+
+
+def write_columns(writing: Writing, batches: Iterable[SessionColumns]) -> None:
+    """The same lines for sessions of several calls, which came as columns."""
+    for batch in batches:
+        pauses = (
+            None if duration is None else _Pause(duration, returned, batch.waits_for, keeps)
+            for duration, returned, keeps in zip(batch.durations, batch.returned, batch.keeps, strict=True)
+        )
+        calls = list(map(_Call, batch.outputs, pauses))
+        chains = [calls[begin:end] for begin, end in zip(batch.begins, batch.ends, strict=True)]
+        _write_lines(writing, batch.ids, batch.kinds, batch.arrivals, batch.prompts, chains)
+
+
+def _write_lines(
+    writing: Writing,
+    ids: list[str],
+    kinds: list[str],
+    arrivals: list[float],
+    prompts: list[int],
+    chains: Sequence[Sequence[_Call]],
+) -> None:
+    if any(kinds):
+        rows = zip(ids, kinds, arrivals, prompts, chains, strict=True)
+        lines: list[_Line | _LineOfKind] = [
+            _LineOfKind(id, kind, arrival, prompt, calls) if kind else _Line(id, arrival, prompt, calls)
+            for id, kind, arrival, prompt, calls in rows
+        ]
+    else:
+        lines = list(map(_Line, ids, arrivals, prompts, chains))
+    writing.data(FAST.encode_lines(lines))
 
 
 def session_from(record: Record) -> Session:
@@ -244,4 +276,5 @@ FORMAT = Format(
     read=read,
     write=write,
     write_requests=write_requests,
+    write_columns=write_columns,
 )

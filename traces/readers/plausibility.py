@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from array import array
+from bisect import bisect_right
+from typing import TYPE_CHECKING
 
 from traces.session import Session
+
+if TYPE_CHECKING:
+    from traces.readers.session_columns import SessionColumns
 
 FEWEST_ARRIVALS, FEWEST_PAUSES = 20, 10
 MOST_PAUSES = 10_000
@@ -43,6 +48,17 @@ class Plausibility:
         self.before = arrivals[-1]
         self.first, self.last = min(self.first, *arrivals), max(self.last, *arrivals)
         self.longest_prompt = max(self.longest_prompt, max(prompts))
+
+    def see_columns(self, columns: SessionColumns) -> None:
+        """Take note of sessions of several calls that came as columns."""
+        self.see_requests(columns.arrivals, columns.prompts)
+        seen = self.user_pauses if columns.waits_for == "user" else self.tool_pauses
+        durations = [duration for duration in columns.durations if duration is not None]
+        seen.extend(durations[: MOST_PAUSES - len(seen)])
+        longest = max(durations, default=0.0)
+        if longest > self.longest_pause[0]:
+            call = columns.durations.index(longest)
+            self.longest_pause = (longest, columns.ids[bisect_right(columns.begins, call) - 1])
 
     def see(self, session: Session) -> None:
         """Take note of a session."""

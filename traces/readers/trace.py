@@ -10,6 +10,7 @@ from pathlib import Path
 from traces.readers.formats import Format
 from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import detected, format_named, writable
+from traces.readers.session_columns import SessionColumns
 from traces.readers.source import Source
 from traces.readers.tables import Requests
 from traces.readers.tokens import tokenizer_named
@@ -39,7 +40,7 @@ class Trace:
         Raises:
             TraceError: (while iterating) what is wrong with the trace.
         """
-        batches = self.requests
+        batches: Iterable[Requests] | Iterable[SessionColumns] | None = self.requests or self.columns
         if batches is not None:
             return (session for batch in batches for session in batch.sessions())
         return self._sessions()
@@ -55,6 +56,15 @@ class Trace:
         reading = self._reading = self._new_reading()
         batches = self.format.read_requests(reading)
         return None if batches is None else _watched(reading, batches)
+
+    @property
+    def columns(self) -> Iterator[SessionColumns] | None:
+        """Sessions of several calls as columns, some thousand calls at a time; None when the format has no columns."""
+        if self.format.read_columns is None:
+            return None
+        reading = self._reading = self._new_reading()
+        batches = self.format.read_columns(reading)
+        return None if batches is None else _watched_columns(reading, batches)
 
     @property
     def skipped(self) -> Skipped:
@@ -85,6 +95,12 @@ class Trace:
 def _watched(reading: Reading, batches: Iterable[Requests]) -> Iterator[Requests]:
     for batch in batches:
         reading.plausibility.see_requests(batch.arrivals, batch.prompts)
+        yield batch
+
+
+def _watched_columns(reading: Reading, batches: Iterable[SessionColumns]) -> Iterator[SessionColumns]:
+    for batch in batches:
+        reading.plausibility.see_columns(batch)
         yield batch
 
 
@@ -155,9 +171,12 @@ def convert(trace: Trace, path: str | Path, format: str = "own") -> Written:
         UnknownFormat, TraceError: as `write` and `Trace.sessions` do.
     """
     writer = writable(format)
-    requests = trace.requests
-    if requests is None or writer.write_requests is None:
-        return write(path, trace.sessions, format)
+    assert writer.write is not None
     with writing_to(path) as writing:
-        writer.write_requests(writing, writing.counted_requests(requests))
+        if writer.write_requests is not None and (requests := trace.requests) is not None:
+            writer.write_requests(writing, writing.counted_batches(requests))
+        elif writer.write_columns is not None and (columns := trace.columns) is not None:
+            writer.write_columns(writing, writing.counted_batches(columns))
+        else:
+            writer.write(writing, writing.counted(trace.sessions))
     return Written(writing.sessions, writing.lost)

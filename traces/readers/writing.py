@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, TypeVar, cast
 
 from traces.errors import TraceError
 from traces.readers.reading import MOST_IDS
@@ -18,7 +18,10 @@ from traces.readers.records import shown
 from traces.session import Session
 
 if TYPE_CHECKING:
+    from traces.readers.session_columns import SessionColumns
     from traces.readers.tables import Requests
+
+    Batch = TypeVar("Batch", Requests, SessionColumns)
 
 STANDARD_OUTPUT = "-"
 
@@ -96,8 +99,8 @@ class Writing:
             self.sessions = number
             yield session
 
-    def counted_requests(self, batches: Iterable[Requests]) -> Iterator[Requests]:
-        """The requests, counted; a reader gave them ids of their own."""
+    def counted_batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Sessions as columns, counted; a reader gave them ids of their own."""
         for batch in batches:
             self.sessions += len(batch.ids)
             yield batch
