@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from profiler.backend.block_tables import BlockTables, Ints
+from profiler.backend.block_tables import BlockTables, Ints, running_sum
 from profiler.backend.mapped import MappedCopy
 
 
@@ -100,6 +100,7 @@ class BatchBuffers:
         device: where the copy goes.
         scratch_row, scratch_block: what padding reads and writes.
         schedule: int32 numbers that attention may write for the decoding sessions.
+        chunk_schedule: and for the chunks.
 
     Attributes:
         schedule: where it writes them, on the host.
@@ -114,6 +115,7 @@ class BatchBuffers:
         scratch_row: int,
         scratch_block: int,
         schedule: int = 0,
+        chunk_schedule: int = 0,
     ) -> None:
         self.tables, self.max_tokens = tables, max_tokens
         self.scratch_row, self.scratch_block = scratch_row, scratch_block
@@ -127,7 +129,7 @@ class BatchBuffers:
         self._schedule_at = _aligned(self._starts_at + max_decodes + 1)
         self._blocks_at = _aligned(self._schedule_at + schedule)
         fixed_end = _aligned(self._blocks_at + max_decodes * width)
-        capacity = fixed_end + 8 * max_tokens + max_decodes * (width + 4) + 64
+        capacity = fixed_end + 8 * max_tokens + max_decodes * (width + 4) + chunk_schedule + 64
         cuda = device.type == "cuda"
         self.host = torch.zeros(capacity, dtype=torch.int32, pin_memory=cuda)
         self.device = torch.zeros(capacity, dtype=torch.int32, device=device) if cuda else self.host
@@ -189,7 +191,7 @@ class BatchBuffers:
         tokens = np.array([chunk.tokens for chunk in chunks], dtype=np.int32)
         ends = np.array([chunk.start + chunk.tokens for chunk in chunks], dtype=np.int32)
         counts = -(-ends // size)
-        query_starts = _running_sum(tokens)
+        query_starts = running_sum(tokens)
         queries = int(query_starts[-1])
         assert queries <= self.max_tokens, f"{queries} tokens in chunks; the backend was made for {self.max_tokens}"
         flat = np.empty((4, queries), dtype=np.int32)
@@ -200,19 +202,24 @@ class BatchBuffers:
         drawing = [(index, row) for index, one in enumerate(chunks) if one.ends for row in (one.row, *one.also)]
         places, drawn = np.array(drawing, dtype=np.int32).reshape(-1, 2).T
         sampled = np.concatenate((self._ones[:padded], last[places], self._flat[0, :padded], drawn))
-        blocks = self._put(self._blocks_of(rows, counts))
+        blocks = self.put(self._blocks_of(rows, counts))
         return ChunkPart(
             Sequences(
-                query_starts=self.host[self._put(query_starts)],
-                block_starts=self.host[self._put(_running_sum(counts))],
-                last_lengths=self.host[self._put((ends - 1) % size + 1)],
+                query_starts=self.host[self.put(query_starts)],
+                block_starts=self.host[self.put(running_sum(counts))],
+                last_lengths=self.host[self.put((ends - 1) % size + 1)],
                 blocks=self.device[blocks],
                 blocks_on_host=self.host[blocks],
                 queries=queries,
             ),
-            tokens=self.device[self._put(flat.reshape(-1))].view(4, queries),
-            sampled=self.device[self._put(sampled)].view(2, -1),
+            tokens=self.device[self.put(flat.reshape(-1))].view(4, queries),
+            sampled=self.device[self.put(sampled)].view(2, -1),
         )
+
+    def on_device(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Where a part of ``host`` lies once it is sent."""
+        start = numbers.storage_offset()
+        return self.device[start : start + len(numbers)]
 
     def send(self) -> None:
         """Copy what has been filled in to the device."""
@@ -236,7 +243,8 @@ class BatchBuffers:
         found: Ints = self.tables.gpu[rows, :widest][self._columns[:widest] < counts[:, None]]
         return found
 
-    def _put(self, numbers: Ints) -> slice:
+    def put(self, numbers: Ints) -> slice:
+        """Add ``numbers`` to what is sent; where they lie, on both sides, at a step of 16 bytes."""
         start = _aligned(self._used)
         self._used = start + len(numbers)
         self._numbers[start : self._used] = numbers
@@ -246,9 +254,3 @@ class BatchBuffers:
 def _aligned(place: int) -> int:
     """The next place at a step of 16 bytes."""
     return -(-place // 4) * 4
-
-
-def _running_sum(lengths: Ints) -> Ints:
-    starts: Ints = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=starts[1:])
-    return starts

@@ -20,6 +20,13 @@ from profiler.backend.free_lists import FreeRuns, FreeStack, OutOfBlocks
 Ints = npt.NDArray[np.int32]
 
 
+def running_sum(lengths: Ints) -> Ints:
+    """Where each of some parts begins if one follows the other, and where the last ends; int32 ``[n + 1]``."""
+    starts: Ints = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
 class CountsDisagree(RuntimeError):
     """The engine's block counts and the ids handed out differ: a rule was broken on one of the two sides."""
 

@@ -8,20 +8,17 @@ contexts. The pieces are written down as FlashInfer's kernels read them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from profiler.backend.block_tables import Ints
+from profiler.backend.kernel_plan import KernelPlan, sums_bytes
 
 PIECES_A_PROCESSOR = 3
 """Pieces that each of the GPU's multiprocessors works on at a time, if all contexts are long."""
 SHORTEST_PIECE = 128
 """Tokens: below, a piece costs more to begin than to read."""
-PLAN_FIELDS = 15
-"""Numbers in the plan of FlashInfer's ``fa2`` kernels."""
-_TILE_FIELD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +62,23 @@ class DecodeSchedule:
             tile: query rows that a kernel takes at a time, as FlashInfer chose it.
         """
         at = self.places
-        sums = 4 * self.most_pieces * heads * head_dim
-        ints = (at.requests, at.query_tiles, at.pieces, at.merge_starts, at.row_starts, at.piece_tokens)
-        return [
-            self.most_pieces,
-            self.size,
-            4 * at.rows,
-            tile,
-            *(4 * place for place in ints),
-            0,
-            -(-sums // 16) * 16,
-            4 * at.valid,
-            1,
-            1,
-        ]
+        return KernelPlan(
+            pieces=self.most_pieces,
+            rows=self.size,
+            rows_at=4 * at.rows,
+            tile=tile,
+            requests_at=4 * at.requests,
+            query_tiles_at=4 * at.query_tiles,
+            numbers_at=4 * at.pieces,
+            merge_starts_at=4 * at.merge_starts,
+            row_starts_at=4 * at.row_starts,
+            piece_tokens_at=4 * at.piece_tokens,
+            sums_at=0,
+            weights_at=sums_bytes(self.most_pieces, 1, heads, head_dim),
+            valid_at=4 * at.valid,
+            graph=True,
+            cut=True,
+        ).numbers()
 
     def workspace_bytes(self, heads: int, head_dim: int) -> int:
         """Bytes for the pieces' sums and weights, before they are merged."""
@@ -105,11 +105,6 @@ class DecodeSchedule:
         schedule[at.rows] = self.size
         valid = schedule[at.valid : at.end].view(np.bool_)
         valid[:pieces], valid[pieces:] = True, False
-
-
-def tile_of(plan: Sequence[int]) -> int | None:
-    """Query rows that FlashInfer's kernels take at a time, by a plan of its own; None if that has another form."""
-    return int(plan[_TILE_FIELD]) if len(plan) == PLAN_FIELDS else None
 
 
 def _places(size: int, pieces: int) -> Places:

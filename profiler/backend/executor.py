@@ -15,7 +15,7 @@ import torch
 from profiler.backend.attention import Attention, TorchPagedAttention
 from profiler.backend.batch import BatchBuffers, Chunk, ChunkPart, TokenBatch
 from profiler.backend.block_tables import BlockTables, Ints
-from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes, schedule_length
+from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes, schedule_lengths
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.moments import GpuMoment, Moment, moment_on
@@ -123,7 +123,7 @@ class Executor:
             self.device,
             self.store.scratch_row,
             cache.scratch_block,
-            schedule_length(cache, max_decodes) if use_flashinfer else 0,
+            *(schedule_lengths(cache, max_decodes, max_chunk_tokens) if use_flashinfer else (0, 0)),
         )
         self.attention: Attention = (
             FlashInferAttention(cache, self.buffers, max_decodes) if use_flashinfer else TorchPagedAttention(cache)

@@ -4,9 +4,8 @@ Decoding sessions and chunks run in kernels of their own, each tiled for its kin
 session costs the same whether a chunk runs beside it or not. Decoding sessions always go through fixed buffers and
 padded sizes, as CUDA graphs want it, with and without a graph.
 
-The pinned workspace of the chunks' wrapper is read by an asynchronous copy that ``plan`` starts: whoever plans again
-must first have waited for that copy. The executor does, once for all its buffers. The decoding sessions' schedule is
-our own (see ``decode_schedule``) and goes with the index tensors.
+FlashInfer's own plans send their numbers by the copy engine, behind all contexts on their way in. Ours go with the
+index tensors (``decode_schedule``, ``chunk_schedule``); a wrapper plans once by itself, which loads its kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +18,10 @@ import numpy as np
 import torch
 
 from profiler.backend.batch import BatchBuffers, Sequences
-from profiler.backend.decode_schedule import DecodeSchedule, tile_of
+from profiler.backend.block_tables import Ints
+from profiler.backend.chunk_schedule import PIECES_A_PROCESSOR, SHORTEST_PIECE, cut_chunks, numbers_at_most
+from profiler.backend.decode_schedule import DecodeSchedule
+from profiler.backend.kernel_plan import KernelPlan, sums_bytes, tile_of
 from profiler.backend.kv_cache import KVCache
 
 WORKSPACE_BYTES = 256 << 20
@@ -41,10 +43,16 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def schedule_length(cache: KVCache, max_decodes: int) -> int:
-    """int32 numbers of the longest schedule."""
+def schedule_lengths(cache: KVCache, max_decodes: int, max_chunk_tokens: int) -> tuple[int, int]:
+    """int32 numbers of the longest schedule, of decoding sessions and of chunks."""
     most = padded_sizes(max_decodes)[-1]
-    return DecodeSchedule(most, cache.config.kv_heads, processors(cache.device), cache.block_size).places.end
+    decodes = DecodeSchedule(most, cache.config.kv_heads, processors(cache.device), cache.block_size).places.end
+    return decodes, numbers_at_most(max_chunk_tokens, _most_chunk_pieces(cache))
+
+
+def _most_chunk_pieces(cache: KVCache) -> int:
+    """For each KV head, if contexts are cut."""
+    return max(1, PIECES_A_PROCESSOR * processors(cache.device) // cache.config.kv_heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,10 @@ class _DecodePlan:
     schedule: DecodeSchedule
 
 
-def _longest(sequences: Sequences) -> int:
-    """Blocks of the longest sequence."""
-    return int(np.diff(sequences.block_starts.numpy()).max())
+def _blocks(sequences: Sequences) -> Ints:
+    """Blocks of each sequence."""
+    found: Ints = np.diff(sequences.block_starts.numpy())
+    return found
 
 
 class FlashInferAttention:
@@ -65,7 +74,7 @@ class FlashInferAttention:
 
     Args:
         cache: the pools.
-        buffers: where the decoding sessions' index tensors lie on the device.
+        buffers: the index tensors, here and on the device.
         max_decodes: decoding sessions at most.
     """
 
@@ -77,6 +86,8 @@ class FlashInferAttention:
         self.sizes = padded_sizes(max_decodes)
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
+        self._chunk_wrapper_loaded = False
+        self._most_pieces = _most_chunk_pieces(cache)
         self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
@@ -84,32 +95,69 @@ class FlashInferAttention:
         return self.sizes[bisect_left(self.sizes, decodes)] if decodes else 0
 
     def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
-        config, dtype = self.cache.config, self.cache.dtype
+        config = self.cache.config
         shape = (config.heads, config.kv_heads, config.head_dim, self.cache.block_size)
         self._decodes = 0
         if decode is not None:
             self._decodes = len(decode)
             self._plan_decode(decode, shape)
         if chunks is not None:
-            self._chunk_wrapper.plan(
-                chunks.query_starts,
-                chunks.block_starts,
-                chunks.blocks,
-                chunks.last_lengths,
-                *shape,
-                causal=True,
-                q_data_type=dtype,
-                kv_data_type=dtype,
-                disable_split_kv=_longest(chunks) * self.cache.block_size <= WORTH_CUTTING * chunks.queries,
-            )
+            if not self._chunk_wrapper_loaded:
+                self._load_chunk_wrapper(chunks, shape)
+            self._plan_chunks(chunks)
+
+    def _load_chunk_wrapper(self, chunks: Sequences, shape: tuple[int, int, int, int]) -> None:
+        """Let FlashInfer plan once; what it planned is not used."""
+        wrapper, dtype = self._chunk_wrapper, self.cache.dtype
+        indices = (chunks.query_starts, chunks.block_starts, chunks.blocks_on_host, chunks.last_lengths)
+        wrapper.plan(*indices, *shape, causal=True, q_data_type=dtype, kv_data_type=dtype)
+        self._tile_of(wrapper)
+        wrapper._int_workspace_buffer = self._buffers.device.view(torch.uint8)
+        self._chunk_wrapper_loaded = True
+
+    def _plan_chunks(self, chunks: Sequences) -> None:
+        """Write the chunks' schedule beside the index tensors, and tell the wrapper where all that will lie."""
+        wrapper, config, size = self._chunk_wrapper, self.cache.config, self.cache.block_size
+        blocks = _blocks(chunks)
+        schedule = cut_chunks(
+            np.diff(chunks.query_starts.numpy()),
+            blocks,
+            config.heads // config.kv_heads,
+            self._most_pieces,
+            max(1, SHORTEST_PIECE // size),
+            whole=int(blocks.max()) * size <= WORTH_CUTTING * chunks.queries,
+        )
+        sums = sums_bytes(schedule.pieces, schedule.tile, config.heads, config.head_dim)
+        assert not schedule.cut or sums * (config.head_dim + 1) // config.head_dim < WORKSPACE_BYTES
+        put = self._buffers.put
+        wrapper._plan_info = KernelPlan(
+            pieces=schedule.pieces,
+            rows=chunks.queries,
+            rows_at=0,
+            tile=schedule.tile,
+            requests_at=4 * put(schedule.requests).start,
+            query_tiles_at=4 * put(schedule.query_tiles).start,
+            numbers_at=4 * put(schedule.numbers).start,
+            merge_starts_at=4 * put(schedule.merge_starts).start,
+            row_starts_at=4 * put(schedule.row_starts).start,
+            piece_tokens_at=4 * put(np.array([schedule.piece_blocks * size], dtype=np.int32)).start,
+            sums_at=0,
+            weights_at=sums,
+            valid_at=0,
+            graph=False,
+            cut=schedule.cut,
+        ).numbers()
+        wrapper._qo_indptr_buf = self._buffers.on_device(chunks.query_starts)
+        wrapper._paged_kv_indptr_buf = self._buffers.on_device(chunks.block_starts)
+        wrapper._paged_kv_indices_buf = chunks.blocks
+        wrapper._paged_kv_last_page_len_buf = self._buffers.on_device(chunks.last_lengths)
 
     def _plan_decode(self, decode: Sequences, shape: tuple[int, int, int, int]) -> None:
         """Plan for a padded batch: write its schedule beside the index tensors, which are sent later."""
         planned = self._decode_plans.get(len(decode))
         if planned is None:
             planned = self._decode_plans[len(decode)] = self._first_plan(decode, shape)
-        blocks = np.diff(decode.block_starts.numpy())
-        planned.schedule.write(self._buffers.schedule, blocks)
+        planned.schedule.write(self._buffers.schedule, _blocks(decode))
 
     def _first_plan(self, decode: Sequences, shape: tuple[int, int, int, int]) -> _DecodePlan:
         """A wrapper for a padded size. Its own first plan loads the kernels; ours takes that one's place."""
@@ -117,16 +165,20 @@ class FlashInferAttention:
         wrapper = self._make_decode_wrapper(len(decode))
         indices = (decode.block_starts, decode.blocks_on_host, decode.last_lengths)
         wrapper.plan(*indices, *shape, q_data_type=self.cache.dtype, kv_data_type=self.cache.dtype)
+        schedule = DecodeSchedule(len(decode), kv_heads, processors(self.cache.device), block_size)
+        assert schedule.workspace_bytes(heads, head_dim) <= WORKSPACE_BYTES
+        wrapper._plan_info = schedule.plan(heads, head_dim, self._tile_of(wrapper))
+        wrapper._int_workspace_buffer = self._buffers.schedule_on_device.view(torch.uint8)
+        return _DecodePlan(wrapper, schedule)
+
+    def _tile_of(self, wrapper: Any) -> int:
+        """Query rows of a piece in the plan that a wrapper made itself."""
         tile = tile_of(wrapper._plan_info)
         if tile is None:
             raise RuntimeError(
                 f"FlashInfer {self._lib.__version__} plans in another form; install flashinfer-python==0.6.3"
             )
-        schedule = DecodeSchedule(len(decode), kv_heads, processors(self.cache.device), block_size)
-        assert schedule.workspace_bytes(heads, head_dim) <= WORKSPACE_BYTES
-        wrapper._plan_info = schedule.plan(heads, head_dim, tile)
-        wrapper._int_workspace_buffer = self._buffers.schedule_on_device.view(torch.uint8)
-        return _DecodePlan(wrapper, schedule)
+        return tile
 
     def _make_decode_wrapper(self, size: int) -> Any:
         starts, blocks, lengths = self._buffers.graph_inputs(size)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from profiler.backend.decode_schedule import DecodeSchedule, tile_of
+from profiler.backend.decode_schedule import DecodeSchedule
+from profiler.backend.kernel_plan import tile_of
 
 
 def pieces_of(schedule: DecodeSchedule, blocks: list[int]) -> tuple[list[tuple[int, int]], int]:

@@ -22,25 +22,11 @@ CPU = torch.device("cpu")
 CONFIG = load_model_config("tiny").model_copy(update={"dtype": "float32"})
 
 
-def attend(q: Any, views: Any, queries: Any, starts: Any, blocks: Any, lengths: Any, out: Any) -> None:
-    """Causal attention of ragged queries over paged keys and values, one query and one head at a time."""
-    keys, values = views
-    group = q.shape[1] // keys.shape[2]
-    for index, length in enumerate(lengths.tolist()):
-        ids = blocks[starts[index] : starts[index + 1]].long()
-        context = (len(ids) - 1) * keys.shape[1] + length
-        first, end = int(queries[index]), int(queries[index + 1])
-        for query in range(first, end):
-            seen = context - (end - 1 - query)
-            for head in range(q.shape[1]):
-                k = keys[ids, :, head // group].flatten(0, 1)[:seen]
-                v = values[ids, :, head // group].flatten(0, 1)[:seen]
-                out[query, head] = ((k @ q[query, head]) / math.sqrt(q.shape[2])).softmax(0) @ v
-
-
 class StandInPrefill:
     def __init__(self, workspace: Any, kv_layout: str = "NHD", *, backend: str = "auto") -> None:
         assert (kv_layout, backend) == ("NHD", "fa2")
+        self.plans = 0
+        self.stretches: set[int] = set()
 
     def plan(
         self,
@@ -56,18 +42,50 @@ class StandInPrefill:
         causal: bool = False,
         q_data_type: Any = "float16",
         kv_data_type: Any = None,
-        disable_split_kv: bool = False,
     ) -> None:
         assert causal
-        longest = int(paged_kv_indptr.diff().max()) * page_size
-        assert disable_split_kv == (longest <= 12 * int(qo_indptr[-1]))
+        self.plans += 1
         assert (num_qo_heads, num_kv_heads, head_dim_qk) == (CONFIG.heads, CONFIG.kv_heads, CONFIG.head_dim)
         assert {t.dtype for t in (qo_indptr, paged_kv_indptr, paged_kv_indices)} == {torch.int32}
-        self.planned = [t.clone() for t in (qo_indptr, paged_kv_indptr, paged_kv_indices, paged_kv_last_page_len)]
+        self._plan_info: list[int] = [0, 0, 0, 16, *[0] * 11]
+        self._int_workspace_buffer = torch.zeros(1, dtype=torch.uint8)
 
     def run(self, q: Any, paged_kv_cache: Any, *, out: Any) -> None:
-        assert len(q) == self.planned[0][-1]
-        attend(q, paged_kv_cache, *self.planned, out)
+        """Each piece on its own, row by row of its tile, then merged by weight."""
+        pieces, rows, _, tile, *places, v, s, _, graph, cut = self._plan_info
+        queries, starts, lengths = self._qo_indptr_buf, self._paged_kv_indptr_buf, self._paged_kv_last_page_len_buf
+        assert (len(q), int(queries[-1]), v, graph) == (rows, rows, 0, 0)
+        group, size = q.shape[1] // paged_kv_cache[0].shape[2], paged_kv_cache[0].shape[1]
+        assert s >= 4 * pieces * tile * q.shape[1] * q.shape[2]
+        numbers = self._int_workspace_buffer.view(torch.int32)
+        counts = (pieces, pieces, pieces, rows + 1, len(lengths) + 1, 1)
+        requests, tiles, stretches, merge, row_starts, stretch = (
+            numbers[at // 4 : at // 4 + n].tolist() for at, n in zip(places, counts, strict=True)
+        )
+        assert cut == (max(stretches) > 0)
+        self.stretches.add(max(stretches) + 1)
+        found: dict[tuple[int, int], dict[int, tuple[Any, Any]]] = {}
+        for request, number, piece in zip(requests, tiles, stretches, strict=True):
+            ids = self._paged_kv_indices_buf[starts[request] : starts[request + 1]].long()
+            context = (len(ids) - 1) * size + int(lengths[request])
+            first, end = int(queries[request]), int(queries[request + 1])
+            for row in range(number * tile, min((number + 1) * tile, (end - first) * group)):
+                query = first + row // group
+                seen = slice(piece * stretch[0], min((piece + 1) * stretch[0], context)) if cut else slice(context)
+                seen = slice(seen.start, min(seen.stop, context - (end - 1 - query)))
+                k, v = (part[ids].flatten(0, 1)[seen] for part in paged_kv_cache)
+                for head in range(row % group, q.shape[1], group):
+                    scores = k[:, head // group] @ q[query, head] / math.sqrt(q.shape[2])
+                    parts = found.setdefault((query, head), {})
+                    assert piece not in parts
+                    parts[piece] = scores.softmax(0) @ v[:, head // group], scores.logsumexp(0)
+        assert len(found) == rows * q.shape[1]
+        for (query, head), parts in found.items():
+            if cut:
+                assert merge[query + 1] - merge[query] == len(parts)
+            sums, weights = (torch.stack(part) for part in zip(*parts.values(), strict=True))
+            out[query, head] = (sums * torch.softmax(weights, 0)[:, None]).sum(0)
+        assert row_starts[-1] == (merge[-1] if cut else rows)
 
 
 class StandInDecode:
@@ -176,6 +194,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel: Any = SimpleNamespace(rotate_and_store=rotate_and_store)
     monkeypatch.setitem(sys.modules, "profiler.backend.rotate_store", kernel)
     monkeypatch.setattr("profiler.backend.decode_schedule.SHORTEST_PIECE", 8)
+    monkeypatch.setattr("profiler.backend.flashinfer_attention.SHORTEST_PIECE", 8)
+    monkeypatch.setattr("profiler.backend.flashinfer_attention._most_chunk_pieces", lambda cache: 5)
 
 
 def serve(executor: Executor) -> list[list[int]]:
@@ -207,6 +227,9 @@ def test_tokens_are_those_of_the_reference() -> None:
     plans = fused.attention._decode_plans  # type: ignore[attr-defined]
     assert sorted(plans) == [1, 2, 8]
     assert all(plan.wrapper.plans == 1 for plan in plans.values()), "a wrapper's own first plan loads its kernels"
+    chunks = fused.attention._chunk_wrapper  # type: ignore[attr-defined]
+    assert chunks.plans == 1
+    assert chunks.stretches == {1, 4}, "47 tokens are 12 blocks; 5 pieces of at least 2 blocks, so 3 blocks a stretch"
 
 
 @pytest.mark.usefixtures("stand_in")

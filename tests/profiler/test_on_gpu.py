@@ -6,15 +6,18 @@ import random
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA GPU", allow_module_level=True)
-pytest.importorskip("flashinfer")
+flashinfer = pytest.importorskip("flashinfer")
 
 from profiler.backend.backend import Backend, make_backend, make_model  # noqa: E402
+from profiler.backend.batch import Sequences  # noqa: E402
 from profiler.backend.executor import ChunkWork  # noqa: E402
+from profiler.backend.flashinfer_attention import WORTH_CUTTING, FlashInferAttention  # noqa: E402
 from profiler.backend.model import Llama  # noqa: E402
 from profiler.backend.model_config import ModelConfig, load_model_config  # noqa: E402
 from profiler.backend.swap import Way  # noqa: E402
@@ -94,6 +97,55 @@ def test_graphs_give_the_tokens_of_eager_launches() -> None:
         tokens.append([executor.tokens(index) for index in range(11)])
         assert executor.margins(10)[-1] > 0
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("kv_heads", [2, 8], ids=["grouped heads", "every head its own"])
+def test_our_schedule_of_chunks_gives_what_flashinfers_own_gives(kv_heads: int) -> None:
+    """The same pieces in the same kernels, so the same bits; only the way of the numbers differs."""
+    draw = random.Random(kv_heads)
+    config = small_config(kv_heads)
+    model = make_model(config, GPU, torch.bfloat16, 1, 8192)
+    backend = make(model, gpu_blocks=3000, max_context=8000, max_chunk_tokens=2048)
+    cache, attention = backend.cache, backend.executor.attention
+    assert isinstance(attention, FlashInferAttention)
+    cache.pool.normal_()
+    workspace = torch.zeros(256 << 20, dtype=torch.uint8, device=GPU)
+    theirs = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD", backend="fa2")
+    cuts = set()
+    for turn in range(40):
+        work = []
+        for index in range(draw.randint(1, 5)):
+            tokens, before = draw.choice((1, 7, 30, 200, 400)), draw.choice((0, 0, 100, 1000, 3000))
+            backend.executor.open((turn, index), tokens + before)
+            work.append(ChunkWork((turn, index), before, tokens))
+        part = backend.executor._prepare(
+            np.zeros(0, dtype=np.int32), [backend.executor._look_up(one) for one in work], 0
+        )
+        backend.executor._send()
+        assert part is not None
+        chunks = part.sequences
+        q = torch.randn(chunks.queries, config.heads, config.head_dim, dtype=torch.bfloat16, device=GPU)
+        ours, other = torch.empty_like(q).flatten(1), torch.empty_like(q)
+        attention.run(1, q, ours)
+        whole = _whole(chunks, cache.block_size)
+        theirs.plan(
+            *(chunks.query_starts, chunks.block_starts, chunks.blocks, chunks.last_lengths),
+            *(config.heads, config.kv_heads, config.head_dim, cache.block_size),
+            causal=True,
+            q_data_type=torch.bfloat16,
+            disable_split_kv=whole,
+        )
+        theirs.run(q, cache.views[1], out=other)
+        assert torch.equal(ours.view_as(other), other)
+        assert attention._chunk_wrapper._plan_info[0] == theirs._plan_info[0], "pieces"
+        cuts.add((whole, bool(theirs._plan_info[-1])))
+        for one in work:
+            backend.executor.close(one.key)
+    assert {(True, False), (False, True)} <= cuts
+
+
+def _whole(chunks: Sequences, block_size: int) -> bool:
+    return int(chunks.block_starts.diff().max()) * block_size <= WORTH_CUTTING * chunks.queries
 
 
 @pytest.mark.parametrize("way", ["direct", "staged"])
