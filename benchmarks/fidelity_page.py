@@ -62,7 +62,7 @@ def with_made(page: str, text: str) -> str:
 
 
 def _machine(one: Replayed) -> str:
-    facts = {name: one.provenance.get(name) for name in ("gpu", "driver", "torch", "flashinfer", "commit")}
+    facts = {name: one.provenance.get(name) for name in ("gpu", "card", "driver", "torch", "flashinfer", "commit")}
     return ", ".join(f"{name} {value}" if name != "gpu" else str(value) for name, value in facts.items() if value)
 
 

@@ -48,16 +48,19 @@ class Costs:
     """Which profile to replay with.
 
     Attributes:
-        chosen: name and profile that were asked for; None takes the one that ships for the run's model and GPU, or
-            the one that was recorded with the run.
+        chosen: name and profile that were asked for; None takes the one that ships for the run's model and card, or
+            for another card of that kind, or the one that was recorded with the run.
         shipped: name and profile of all measured ones that ship.
     """
 
     chosen: tuple[str, Profile] | None = None
     shipped: Sequence[tuple[str, Profile]] = field(default_factory=tuple)
 
-    def of(self, model: str, gpu: str) -> tuple[str, Profile | None]:
+    def of(self, model: str, gpu: str, card: str | None = None) -> tuple[str, Profile | None]:
         """Name and profile for runs of a model on a GPU; None stands for the recorded one.
+
+        Args:
+            card: which GPU of that name it was.
 
         Raises:
             UserError: the chosen profile is of another model.
@@ -67,10 +70,14 @@ class Costs:
             if profile.model != model:
                 raise UserError(f"the profile {name} is of {profile.model}; the runs are of {model}")
             return name, profile
-        for name, profile in self.shipped:
-            if (profile.model, profile.gpu) == (model, gpu):
-                return name, profile
-        return "the one recorded with the run", None
+        fitting = [one for one in self.shipped if (one[1].model, one[1].gpu) == (model, gpu)]
+        same = [one for one in fitting if card is not None and _card(one[1]) == card]
+        return (*same, *fitting, ("the one recorded with the run", None))[0]
+
+
+def _card(profile: Profile) -> str | None:
+    """Which GPU it was measured on."""
+    return None if profile.measured is None else profile.measured.machine.get("card")
 
 
 def choose_costs(profile: str | None) -> Costs:
@@ -145,7 +152,7 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder} holds no recorded run that can be read: {error}"
     try:
-        name, profile = costs.of(run.profile.model, run.profile.gpu)
+        name, profile = costs.of(run.profile.model, run.profile.gpu, run.provenance.get("card"))
         fidelity = compare(run, replay(run, profile))
     except (NotComparable, UserError) as error:
         return f"{folder}: {error}"

@@ -121,8 +121,9 @@ def _profile(name: str | None, model: str | None, device: str) -> Profile:
     from caesura.gpu import WITHOUT_GPU, find_device
     from profiler.measure.machine import describe
 
-    gpu = describe(find_device(device, WITHOUT_GPU))["gpu"]
-    _, found = choose_costs(None).of(model, gpu)
+    machine = describe(find_device(device, WITHOUT_GPU))
+    gpu = machine["gpu"]
+    _, found = choose_costs(None).of(model, gpu, machine.get("card"))
     if found is None:
         raise UserError(
             f"no measured profile of {model} on {gpu} ships; make one with `caesura profile --model {model} "

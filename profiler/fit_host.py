@@ -21,7 +21,7 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
     """
     grid = _usual(points.gap_s)
     sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
-    _, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
+    executor, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
     begun = serving["begun"].to_numpy(dtype=np.float64)
     chunks = serving["chunks"].to_numpy(dtype=np.float64)
     gap = (serving["wall_s"] - serving["device_s"]).to_numpy(dtype=np.float64)
@@ -35,6 +35,7 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
         chunked_s=chunked,
         per_chunk_s=per_chunk,
         per_call_s=per_call,
+        executor_s=min(executor, fixed),
     )
 
 

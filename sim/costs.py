@@ -28,6 +28,7 @@ class CostModel:
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
         self._per_chunk_s, self._chunked_s, self._per_call_s = host.per_chunk_s, host.chunked_s, host.per_call_s
+        self._executor_s = host.executor_s
         self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
@@ -132,6 +133,11 @@ class CostModel:
         cost = self._physical
         assert cost is not None
         return seconds + cost.overhead_s + (cost.chunks_overhead_s if chunks else 0.0)
+
+    def behind_copies(self, batch: Batch) -> float:
+        """Seconds of the host's work on ``batch`` that go on while it waits for copies: all that follows the plan."""
+        chunks = batch.prefill_sessions
+        return self._executor_s + ((self._chunked_s + self._per_chunk_s * chunks) if chunks else 0.0)
 
     def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:
         """Length of ``seconds`` of compute when copies run beside it for ``copied`` seconds per direction.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Facts(BaseModel):
@@ -89,6 +89,20 @@ class HostCost(_Facts):
     per_chunk_s: float = Field(default=0.0, ge=0, description="for each of them that computes a chunk")
     chunked_s: float = Field(default=0.0, ge=0, description="for a pass with chunks, however many")
     per_call_s: float = Field(default=0.0, ge=0, description="for each call that begins to compute")
+    executor_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="of per_iteration_s, what comes after the plan; copies that the batch waits for hide it, and all "
+        "that chunks add",
+    )
+
+    @model_validator(mode="after")
+    def _require_a_part(self) -> HostCost:
+        if self.executor_s > self.per_iteration_s:
+            raise ValueError(
+                f"executor_s is a part of per_iteration_s: {self.executor_s:g} is more than {self.per_iteration_s:g}"
+            )
+        return self
 
 
 class SwapCost(_Facts):

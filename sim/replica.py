@@ -248,6 +248,8 @@ class Replica:
             forward = times[0]
             if self._copying_until > now + stall:
                 forward = costs.slowed(forward, self._beside(now + stall))
+            if stall and plan.computes:
+                forward -= min(stall, costs.behind_copies(plan.batch))
             self._ends = [now + (stall + forward)]
         else:
             self._ends = list(accumulate(times, initial=now))[1:]

@@ -105,13 +105,14 @@ def refusal_for(used_bytes: float, utilised: float) -> str | None:
 
 
 def describe(device: torch.device, ask: Ask = nvidia_smi) -> dict[str, str]:
-    """What the figures depend on: device, driver, versions."""
+    """What the figures depend on: device, the very card by the beginning of its UUID, driver, versions."""
     facts = {"python": platform.python_version(), "torch": torch.__version__}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         driver = ask([_which(device), "--query-gpu=driver_version", *_CSV])
         facts |= {
             "gpu": properties.name,
+            "card": str(properties.uuid)[:8],
             "memory": f"{properties.total_memory / 1e9:.1f} GB",
             "driver": driver.split()[0] if driver else "unknown",
             "cuda": str(torch.version.cuda),

@@ -123,6 +123,7 @@ def test_the_engine_s_share_is_found(samples: Samples) -> None:
     assert found.chunked_s == pytest.approx(0.25e-3, rel=0.02)
     assert found.per_chunk_s == pytest.approx(60e-6, rel=0.02)
     assert found.per_call_s == pytest.approx(0.4e-3, rel=0.05)
+    assert found.executor_s == pytest.approx(50e-6, rel=0.05)
 
 
 def test_a_folder_holds_costs_errors_and_figures(samples: Samples) -> None:

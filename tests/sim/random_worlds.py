@@ -239,6 +239,10 @@ HOST = st.builds(
     per_session_s=st.sampled_from([0.0, 1e-3]),
     chunked_s=st.sampled_from([0.0, 0.02]),
     per_call_s=st.sampled_from([0.0, 0.03]),
+).flatmap(
+    lambda host: st.sampled_from([0.0, host.per_iteration_s]).map(
+        lambda seconds: host.model_copy(update={"executor_s": seconds})
+    )
 )
 PHYSICAL = st.builds(
     PhysicalForward,

@@ -190,3 +190,13 @@ def test_a_pass_of_both_kinds_runs_two_attentions() -> None:
     assert costs.iteration_time(batch(2, 20, (0, 5))) == pytest.approx(3.5)
     assert costs.iteration_time(batch(2, 20)) == pytest.approx(2.0)
     assert costs.iteration_time(batch(0, 0, (0, 5))) == pytest.approx(1.0)
+
+
+def test_what_copies_hide_is_a_part_of_the_host_s_work() -> None:
+    """After the plan 0.2 s, and for two chunks 0.5 + 2 * 0.1."""
+    works = HostCost(per_iteration_s=0.3, executor_s=0.2, chunked_s=0.5, per_chunk_s=0.1)
+    costs = CostModel(profile().model_copy(update={"host": works}))
+    assert costs.behind_copies(batch(3, 30)) == pytest.approx(0.2)
+    assert costs.behind_copies(batch(3, 30, (0, 8), (0, 4))) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match=r"0\.4 is more than 0\.3"):
+        HostCost(per_iteration_s=0.3, executor_s=0.4)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import Change, EngineView, InterceptPolicy, Paused, Swap, Verdict
-from sim.profile import SwapCost
+from sim.profile import HostCost, SwapCost
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import pause, run, session
 
@@ -30,6 +30,27 @@ def test_a_blocking_swap_stalls_the_batch() -> None:
     assert world.call("a", 1)["scheduled_at"] == pytest.approx(3.27)
     assert world.totals["swap_stall_s"] == pytest.approx(0.20)
     assert world.session("a")["swapped_out_bytes"] == world.session("a")["swapped_in_bytes"] == 10
+
+
+def test_the_host_works_while_a_batch_waits_for_copies() -> None:
+    """As above, with 0.08 s of the host's work in each iteration, 0.06 s of them after the plan, and 0.02 s for chunks.
+
+    The prefill ends at 1.15 + 0.08 + 0.02 = 1.25. The copy of 0.10 s hides 0.06: b decodes until 1.25 + 0.10 + 1.01 +
+    0.02 = 2.38, then 1.09 until 3.47. a's answer came at 3.25: 0.10 s hide 0.08, chunks' work too: 3.47 + 0.10 + 1.06
+    + 0.02 = 4.65.
+    """
+    works = HostCost(per_iteration_s=0.08, chunked_s=0.02, executor_s=0.06)
+    a, b = session("a", 10, 1, pause(2.0, returned=4), 1), session("b", 5, 4)
+    world = run(a, b, policy="swap", swap="blocking", works=works)
+    assert [end for _, end in world.times()] == pytest.approx([1.25, 2.38, 3.47, 4.65])
+    assert world.totals["swap_stall_s"] == pytest.approx(0.20)
+
+
+def test_a_short_copy_hides_no_more_than_it_takes() -> None:
+    """A copy of 0.01 s: as if it took no time, and the host its whole time."""
+    works = HostCost(per_iteration_s=0.08, executor_s=0.06)
+    world = run(session("a", 1, 1, pause(9.0), 1), session("b", 5, 4), policy="swap", swap="blocking", works=works)
+    assert [end for _, end in world.times()][:2] == pytest.approx([1.14, 1.14 + 1.09])
 
 
 def test_an_overlapped_swap_frees_its_blocks_only_at_its_end() -> None:

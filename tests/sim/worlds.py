@@ -22,7 +22,7 @@ from sim.diary import Diary
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Batch, Copy, Outcome, Plan
-from sim.profile import LinearForward, PhysicalForward, Profile, SwapCost
+from sim.profile import HostCost, LinearForward, PhysicalForward, Profile, SwapCost
 from sim.record import RunRecord
 from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
@@ -55,8 +55,10 @@ def profile(
     host: int = 1000,
     saturation: int = 64,
     forward: PhysicalForward | None = None,
+    works: HostCost | None = None,
 ) -> Profile:
-    """Costs of the tiny GPU: seconds an iteration and a token, ``copy`` seconds a token copied, pools in tokens."""
+    """Costs of the tiny GPU: seconds an iteration and a token, ``copy`` seconds a token copied, pools in tokens, and
+    what the host's processor works."""
     return Profile(
         name="tiny",
         model="none",
@@ -75,6 +77,7 @@ def profile(
             slowdown_out=slowdown,
             slowdown_in=slowdown,
         ),
+        host=works or HostCost(),
     )
 
 
@@ -297,7 +300,7 @@ def row(columns: dict[str, list[Any]], **wanted: Any) -> dict[str, Any]:
     return found
 
 
-_OF_PROFILE = {"fixed", "per_token", "copy", "latency", "slowdown", "gpu", "host", "saturation", "forward"}
+_OF_PROFILE = {"fixed", "per_token", "copy", "latency", "slowdown", "gpu", "host", "saturation", "forward", "works"}
 _DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "max_running": 8}
 
 
