@@ -344,7 +344,17 @@ class PreemptiveOrder(QueueOrder):
     the order when they need room, by ``preemption`` of the engine's settings; with overlapped swaps also ahead of need,
     so that the watermark stays free. Who lost context so goes first at its next turn, until it has emitted a token.
     ``rerank`` may move running sessions too; ``admits`` is not asked.
+
+    Attributes:
+        catches_up: whether ``rerank`` need not be asked but at the times of ``review_at`` while all who are ready can
+            run, as nobody's place matters then. It is asked about these times afterwards, with ``view.now`` as it was
+            and lengths of some iterations before.
     """
+
+    catches_up: bool = False
+
+    def on_run(self, running: Queued, view: EngineView) -> None:
+        """A session that waited runs from now on."""
 
     def review_after(self, view: EngineView) -> float:
         """The same in iterations, the next one included: at least 1, or ``NEVER``. The nearer bound counts."""

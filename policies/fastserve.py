@@ -81,6 +81,7 @@ class FixedPriority(PreemptiveOrder):
     """
 
     key_names = ("prefill_s", "arrival")
+    catches_up = True
 
     def __init__(self) -> None:
         self._given: dict[str, float] = {}
@@ -88,6 +89,9 @@ class FixedPriority(PreemptiveOrder):
     def key(self, queued: Queued, view: EngineView) -> Key:
         prefill = self._given.setdefault(queued.id, view.costs.forward_time(queued.missing_tokens))
         return prefill, queued.arrival
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        self._given.pop(finished.id, None)
 
 
 class ShortestRemaining(PreemptiveOrder):
@@ -99,6 +103,7 @@ class ShortestRemaining(PreemptiveOrder):
 
     needs_truth = True
     key_names = ("seconds left",)
+    catches_up = True
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"

@@ -10,15 +10,19 @@ from policies.contract import NEVER, EngineView, Key, PreemptiveOrder, Queued
 
 _EARLY = 1e-6
 """Share of a quantum by which the order is asked before it ends, so that rounding hides no end."""
+_ROUNDING = 1e-12
+"""Share of a time by which it may be computed otherwise."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where a session is: its queue, 1 being the first, since when, and how long it had run by then."""
+    """Where a session is: its queue, 1 being the first, since when, how long it had run by then, and whether somebody
+    will look whether its quantum has ended."""
 
     level: int
     since: float
     served: float
+    watched: bool = False
 
 
 class FeedbackQueues(PreemptiveOrder):
@@ -41,12 +45,14 @@ class FeedbackQueues(PreemptiveOrder):
     """
 
     key_names = ("queue", "since")
+    catches_up = True
 
     def __init__(self, queues: int, falls_by: int) -> None:
         self.queues = queues
         self.falls_by = falls_by
         self._ends: list[float] = []  # of the quanta, as rounding lets them be seen
         self._places: dict[str, _Place] = {}
+        self._falls: list[tuple[float, int, Queued, _Place]] = []  # heap: not before when who runs may have to fall
         self._looks: list[tuple[float, int, Queued]] = []  # when one may be due, each at most once
         self._looked_for: set[str] = set()
         self._looks_made = 0
@@ -79,7 +85,15 @@ class FeedbackQueues(PreemptiveOrder):
         place = self._places[queued.id]
         if place.level > 1:
             self._look(queued, self.due(queued, view.now))
+        if queued.running:
+            self._watch(queued, place, view)
         return place.level, place.since
+
+    def on_run(self, running: Queued, view: EngineView) -> None:
+        self._watch(running, self._places[running.id], view)
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        self._places.pop(finished.id, None)
 
     def has_place(self, queued: Queued) -> bool:
         """Whether the session has joined a queue before."""
@@ -88,9 +102,8 @@ class FeedbackQueues(PreemptiveOrder):
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """Who has used up its quantum falls; who has waited too long rises."""
         now = view.now
-        for queued, left in self._running(view):
-            if left <= 0:
-                yield queued, self.join(queued, self._places[queued.id].level + self.falls_by, view)
+        for queued in self._used_up(view):
+            yield queued, self.join(queued, self._places[queued.id].level + self.falls_by, view)
         while self._looks and self._looks[0][0] <= now:
             queued = heappop(self._looks)[2]
             self._looked_for.discard(queued.id)
@@ -102,17 +115,36 @@ class FeedbackQueues(PreemptiveOrder):
             else:
                 self._look(queued, due)
 
-    def _running(self, view: EngineView) -> list[tuple[Queued, float]]:
-        """Who runs, each with the seconds that are left of its quantum."""
-        now, places = view.now, self._places
+    def _used_up(self, view: EngineView) -> list[Queued]:
+        """Who runs and has used up its quantum; who may have and has not is watched on."""
+        used_up: list[Queued] = []
+        others: list[tuple[Queued, _Place]] = []
+        while self._falls and self._falls[0][0] <= view.now:
+            _, _, queued, place = heappop(self._falls)
+            place.watched = False
+            if not queued.running or self._places[queued.id] is not place:
+                continue
+            if self._left(queued, place, view) <= 0:
+                used_up.append(queued)
+            else:
+                others.append((queued, place))
+        for queued, place in others:
+            self._watch(queued, place, view)
+        return used_up
+
+    def _left(self, queued: Queued, place: _Place, view: EngineView) -> float:
+        """Seconds that are left of its quantum."""
         if not self._ends:
             self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
-        ends = self._ends
-        return [
-            (queued, ends[place.level - 1] - (queued.served(now) - place.served))
-            for queued in view.running
-            for place in (places[queued.id],)
-        ]
+        return self._ends[place.level - 1] - (queued.served(view.now) - place.served)
+
+    def _watch(self, queued: Queued, place: _Place, view: EngineView) -> None:
+        """Look at who runs when its quantum ends, and at nobody twice. Who stops meanwhile has more time."""
+        if not place.watched and place.level < self.queues:
+            place.watched = True
+            self._looks_made += 1
+            end = (view.now + self._left(queued, place, view)) * (1 - _ROUNDING)
+            heappush(self._falls, (end, self._looks_made, queued, place))
 
     def _look(self, queued: Queued, at: float) -> None:
         """Look at a ready session then; nobody is waited for twice."""
@@ -123,8 +155,9 @@ class FeedbackQueues(PreemptiveOrder):
 
     def review_at(self, view: EngineView) -> float:
         """The next end of a quantum, or of a wait."""
-        ends = view.now + min((left for _, left in self._running(view)), default=NEVER)
-        return min(ends, self._looks[0][0]) if self._looks else ends
+        for queued in self._used_up(view):
+            self._watch(queued, self._places[queued.id], view)
+        return min([heap[0][0] for heap in (self._falls, self._looks) if heap], default=NEVER)
 
     # ---- estimated next scheduled time
 

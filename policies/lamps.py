@@ -120,6 +120,8 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
     The released code ranks only those who wait; this one shows what ranking everybody in every iteration would do.
     """
 
+    catches_up = True
+
     def rerank(self, view: EngineView) -> Iterator[tuple[Queued, Key]]:
         yield from super().rerank(view)
         for running in view.running:

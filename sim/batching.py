@@ -149,7 +149,11 @@ class Batching:
             live.scheduled_at = plan.now
             plan.started.append(live)
             plan.batch.begun += 1
-        if not math.isnan(live.waits_since):
+        if math.isnan(live.waits_since):
+            return
+        if self._seating is not None:
+            self._seating.begin_service(live, plan.now)
+        else:
             live.begin_service(plan.now)
 
     def _promised_blocks(self, plan: Plan) -> int:

@@ -22,6 +22,7 @@ workloads, policies and settings:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from policies.contract import InterceptPolicy, PreemptiveOrder, QueueOrder
 from sim.batching import Batching
@@ -281,6 +282,8 @@ class Engine:
         Raises:
             PolicyError: the policy raised, or answered something impossible.
         """
+        if self.seating is not None and self.seating.calm:
+            self._catch_up(self.seating, plan)
         self.now = now
         self.contexts.claimed = 0
         outcome = Outcome()
@@ -301,6 +304,18 @@ class Engine:
         for live in outcome.ended:
             self._end_call(live, outcome)
         return outcome
+
+    def _catch_up(self, seating: Seating, plan: Plan) -> None:
+        """The order was not asked while iterations went by: it says now what it would have said when each began."""
+        assert self.precedence is not None
+        begins, index = [plan.now, *plan.ends[:-1]], 0
+        while index < len(begins):
+            self.now = begins[index]
+            index = bisect_left(begins, self.precedence.next_review(), index)
+            if index < len(begins):
+                self.now = begins[index]
+                seating.rerank()
+                index += 1
 
     def _emit_first(self, live: LiveSession, outcome: Outcome) -> None:
         """The last missing token was computed: its logits give the next token, which is now the missing one."""

@@ -44,11 +44,14 @@ def _find_decodes(engine: Engine, plan: Plan) -> None:
         return
     most, untouched = float(LONGEST_LEAP), room.untouched_blocks()
     if engine.seating is not None and engine.precedence is not None:
-        review = engine.precedence.next_review()
-        if review <= engine.now or engine.seating.unsettled:
+        if engine.seating.unsettled:
             return
-        plan.review_at = min(plan.review_at, review)
-        most = min(most, engine.precedence.iterations())
+        if not engine.seating.calm:
+            review = engine.precedence.next_review()
+            if review <= engine.now:
+                return
+            plan.review_at = min(plan.review_at, review)
+            most = min(most, engine.precedence.iterations())
         untouched = max(untouched, engine.seating.untouched_blocks())
     plan.growth = queues.decoding.growth(int(most), contexts.gpu.free - untouched)
     plan.iterations = len(plan.growth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -120,6 +121,7 @@ class Plan:
         copies: both directions; blocking ones come before the forward pass.
         growth: for each of the iterations that are alike, GPU blocks that its contexts have grown by since the first.
         iterations: how many of them are taken; a driver may lower it before it commits.
+        ends: when each of these ends, s, if there are several.
         review_at: no iteration after the first may begin at this time or later: the policy wants to be asked.
         started: sessions whose call begins to compute.
         withheld: whether the order keeps the head of the queue waiting.
@@ -132,6 +134,7 @@ class Plan:
     copies: list[Copy] = field(default_factory=list)
     growth: list[int] = field(default_factory=lambda: [0])
     iterations: int = 1
+    ends: Sequence[float] = ()
     review_at: float = math.inf
     started: list[LiveSession] = field(default_factory=list)
     withheld: bool = False

@@ -58,6 +58,24 @@ class Precedence(Turns):
 
     def __init__(self, order: PreemptiveOrder, view: View) -> None:
         super().__init__(order, view)
+        self._limits = type(order).most_running is not PreemptiveOrder.most_running
+        self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
+
+    @property
+    def now(self) -> float:
+        """The time, s."""
+        return self._view.now
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether the order may be left alone while nobody waits. A witness hears of every change when it comes."""
+        return self._order.catches_up and not self._limits and self.witness is None
+
+    def runs(self, live: LiveSession) -> None:
+        """A session that waited runs from now on."""
+        if self._hears_of_runs:
+            with Guard(self._order, "on_run", live.session.id, self._view.now):
+                self._order.on_run(live.view, self._view)
 
     def most_running(self) -> float:
         """How many sessions may run for all that the order minds."""

@@ -221,7 +221,7 @@ class Replica:
         self._acting, self.clock.acting = True, self.index
         if self._plan is not None:
             plan, self._plan = self._plan, None
-            plan.iterations = len(self._ends)
+            plan.iterations, plan.ends = len(self._ends), self._ends
             if self._power is not None and plan.computes:
                 self._power.took(plan.iterations, now)
             self._commit(plan, now)
@@ -359,7 +359,7 @@ class Replica:
                 del self._ends[done:]
                 plan, at = self._plan, self._ends[-1]
                 self._account(at)
-                plan.iterations = done
+                plan.iterations, plan.ends = done, self._ends
                 self._plan = None
                 self._commit(plan, at)
                 self._plan = self.engine.plan(at)

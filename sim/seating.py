@@ -30,6 +30,9 @@ class Seating:
         token_budget: query tokens that an iteration may compute.
         precedence: asks the order.
         contexts, queues, room: the engine's memory, places and pressure.
+
+    Attributes:
+        calm: whether nobody's place matters in the iteration that is planned, and the order is told of it afterwards.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Seating:
         self._owed = OwedTurns()
         self._head: LiveSession | None = None  # the first that found no tokens or no memory
         self._joined_after_refusal = False
+        self.calm = False
         self._places = queues.most_running
         self._swaps = settings.preemption == "swap"
         self._ahead_of_need = self._swaps and settings.swap == "overlapped"
@@ -65,12 +69,16 @@ class Seating:
         queues = self._queues
         self._owed.settle()
         self._head, self._joined_after_refusal = None, False
-        moved = self._precedence.reranked()
-        for live, key in moved:
-            self._owed.move(live, key)
-        if moved:
-            queues.reorder()
+        contended = self._contended()
+        if contended:
+            self.rerank()
         self._places = int(min(queues.most_running, self._precedence.most_running()))
+        if contended or queues.waiting:
+            self._seat_in_order(now)
+        self.calm = not (contended or queues.waiting or queues.swapped)
+
+    def _seat_in_order(self, now: float) -> None:
+        queues = self._queues
         while queues.running > self._places and queues.several_run:
             self._stop(queues.latest_running(), now)
         for live in sorted(queues.prefilling, key=by_key):
@@ -88,6 +96,30 @@ class Seating:
             if self._full_before(live):
                 break
             self._joined_after_refusal |= self._seat_one(live, now)
+
+    def _contended(self) -> bool:
+        """Whether the place of who runs may matter: not if all of them decode, and whoever waits finds room as well."""
+        queues, contexts, precedence = self._queues, self._contexts, self._precedence
+        if not precedence.catches_up or queues.swapped or queues.prefilling:
+            return True
+        places = queues.most_running - queues.running
+        blocks = contexts.gpu.free - queues.decoding.blocks_needed()
+        if queues.waiting:
+            blocks -= self._room.watermark_blocks
+        for _, live in queues.waiting:
+            places -= live.samples
+            blocks -= contexts.growth(live, live.missing)
+            if places < 0 or blocks < 0:
+                return True
+        return blocks < 0 or bool(queues.waiting and precedence.next_review() <= precedence.now)
+
+    def rerank(self) -> None:
+        """Sessions stand where the order wants them from now on."""
+        moved = self._precedence.reranked()
+        for live, key in moved:
+            self._owed.move(live, key)
+        if any(live.state is State.WAITING for live, _ in moved):
+            self._queues.reorder()
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
@@ -130,13 +162,18 @@ class Seating:
         queues.withdraw(live)
         self._owed.begin(live)
         if decodes:
-            live.begin_service(now)
+            self.begin_service(live, now)
             queues.go_on(live)
         else:
             self._contexts.take_found(live)
             queues.start(live)
         room.settle_budget()
         return True
+
+    def begin_service(self, live: LiveSession, now: float) -> None:
+        """The coming iteration computes for a session that waited."""
+        live.begin_service(now)
+        self._precedence.runs(live)
 
     def _bring_back(self, live: LiveSession, now: float) -> bool:
         """Copy a context in as far as the budget goes. True if it is all there, and its session waits to run."""

@@ -56,7 +56,9 @@ def test_who_has_used_up_its_quantum_falls(falls_by, queue):
     order = MultiLevelQueue(quantum=1, falls_by=falls_by)
     a = Ready("a", 100)
     order.key(a, at(0.0))
-    a.running, a.waits_since, a.ran = True, math.nan, 1.99
+    a.running, a.waits_since = True, math.nan
+    order.on_run(a, at(0.0))
+    a.ran = 1.99
     assert list(order.rerank(at(1.99, a))) == []
     a.ran = 2.0
     assert list(order.rerank(at(2.0, a))) == [(a, (queue, 2.0))]
@@ -90,6 +92,7 @@ def test_the_order_is_asked_again_when_a_quantum_ends():
     a = Ready("a", 100)
     order.key(a, at(0.0))
     a.running, a.ran = True, 0.5
+    order.on_run(a, at(10.0, a))
     assert order.review_at(at(10.0, a)) == pytest.approx(11.5, abs=1e-5)
 
 
@@ -149,6 +152,21 @@ def test_a_promotion_stops_who_runs(replay):
     order = MultiLevelQueue(quantum=1, falls_by=1, promote_after=1.0)
     world = replay([A, B], PreserveAlways(), order=order, max_running=1)
     assert world.finished["b"] == pytest.approx(1.5 + 1.1, rel=1e-9)
+
+
+def test_a_promotion_that_is_due_when_there_is_room_for_all_counts_for_the_sessions_that_come_later(replay):
+    """alpha = 2 s: b is due at 2.5, and when a has ended, at 1.9 + 1.01, it joins queue 1. It falls by two after its
+    prefill of 4 s, to queue 3: before d, which joined queue 4 at 5.0. From queue 3 it would have fallen behind d."""
+    a, b, d = Session("a", 0.0, 90, (Call(2),)), Session("b", 0.5, 300, (Call(2),)), Session("d", 5.0, 301, (Call(1),))
+    order = MultiLevelQueue(quantum=1, promote_after=2.0)
+    world = replay([a, b, d], PreserveAlways(), order=order, max_running=1, chunked_prefill=False)
+    assert world.finished == pytest.approx({"a": 2.91, "b": 6.91 + 1.01, "d": 7.92 + 4.01}, rel=1e-9)
+
+
+def test_orders_forget_sessions_that_have_left(replay):
+    for order in (MultiLevelQueue(quantum=1), FixedPriority()):
+        replay([A, B], PreserveAlways(), order=order, max_running=1)
+        assert not vars(order).get("_places") and not vars(order).get("_given")
 
 
 def test_the_oracle_serves_the_shortest_remaining_first(replay):

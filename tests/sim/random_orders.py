@@ -119,15 +119,12 @@ class WhimsicalOrder(PreemptiveOrder):
         return self._random.sample(waiting, len(waiting))
 
 
-PREEMPTIVE: list[Callable[[], QueueOrder]] = [
-    LatestPreempts,
-    LeastServed,
-    TurnsOfFourTokens,
-    Slots,
+CATCHING_UP: list[Callable[[], PreemptiveOrder]] = [
     FixedPriority,
     ShortestRemaining,
     partial(MultiLevelQueue, promote_after=2.0),
     partial(MultiLevelQueue, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
     partial(AttainedService, quantum=0.3, beta=0.7),
 ]
+PREEMPTIVE: list[Callable[[], QueueOrder]] = [LatestPreempts, LeastServed, TurnsOfFourTokens, Slots, *CATCHING_UP]
 ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome, *PREEMPTIVE]

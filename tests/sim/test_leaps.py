@@ -6,8 +6,9 @@ An iteration of x tokens takes 1 s + 0.01 s * x; blocks hold one token (see ``wo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy, Key, PreemptiveOrder, Queued
+from policies.lamps import SmallestRemainingMemory
 from policies.orders import FirstCome
-from tests.sim.random_orders import PREEMPTIVE, LatestPreempts
+from tests.sim.random_orders import CATCHING_UP, PREEMPTIVE, LatestPreempts
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
 from traces.session import Session
@@ -47,6 +49,26 @@ def test_leaps_change_no_timestamp_by_a_single_bit(plot: Plot, horizon: float | 
 def test_leaps_change_nothing_under_an_order_that_preempts(plot: Plot, horizon: float | None) -> None:
     plot = replace(plot, horizon=horizon)
     assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())
+
+
+LAMPS = st.just({"name": "lamps", "predictor": {"name": "call-oracle", "noise": 0.5}})
+BY_MEMORY = st.just(partial(SmallestRemainingMemory, starving_after=5.0))
+
+
+def always_asked(make: Callable[[], PreemptiveOrder]) -> PreemptiveOrder:
+    order = make()
+    order.catches_up = False
+    return order
+
+
+@examples(80)
+@given(
+    plots(st.sampled_from(SHIPPED), st.sampled_from(CATCHING_UP)) | plots(LAMPS, BY_MEMORY),
+    st.none() | st.floats(0, 60),
+)
+def test_an_order_that_catches_up_says_what_it_says_when_it_is_always_asked(plot: Plot, horizon: float | None) -> None:
+    plot = replace(plot, horizon=horizon)
+    assert_alike(plot.run(), replace(plot, order=partial(always_asked, plot.order), leap=False).run())
 
 
 def both(*sessions: Session, **rules: Any) -> World:
