@@ -21,12 +21,17 @@ from traces.readers.continuation import Turn, block_size_of, calls_of, shared_to
 from traces.readers.formats import Format, Head
 from traces.readers.grouping import Gathering, keys_of
 from traces.readers.reading import Reading
-from traces.readers.records import Record
+from traces.readers.records import Record, shown
 from traces.session import Session
 
 SCHEMA = "dynamo.agentic_mooncake"
 HASH_BLOCK = 64
+VERSION = 2
+HEADER = frozenset(("schema", "version", "block_size", "hash_id_scope"))
 KEY = ("play_id", "session_id")
+WAITS = ("wait_for", "branches", "dependencies")
+TIMES = ("timestamp", "not_before_ms", "delay", "tool_wait_ms", "tool_events")
+FIELDS = frozenset((*KEY, *TIMES, *WAITS, "request_id", "input_length", "output_length", "hash_ids", "prefix_reset"))
 OTHERS = "requests wait for other sessions; their pauses hold only the stated delays"
 
 
@@ -46,9 +51,11 @@ def read(reading: Reading) -> Iterator[Session]:
     block, local, others = 0, False, 0
     for record in reading.records():
         if record.has("schema"):
-            block = reading.attempt(record, lambda header: header.whole("block_size", least=1)) or 0
+            reading.note_unused(record, HEADER)
+            block = reading.attempt(record, _block_of_header) or 0
             local = record.values.get("hash_id_scope") == "local"
             continue
+        reading.note_unused(record, FIELDS)
         key = " ".join(str(record.values[name]) for name in KEY if record.has(name))
         if not key:
             reading.attempt(record, lambda record: record.text("session_id"))
@@ -56,7 +63,7 @@ def read(reading: Reading) -> Iterator[Session]:
         if not block:
             block = reading.attempt(record, _block_of) or 0
         before = gathering.rows(key)
-        row = reading.attempt(record, _row, before[-1] if before else None, block or HASH_BLOCK)
+        row = reading.attempt(record, _new_row, reading, before[-1] if before else None, block or HASH_BLOCK)
         others += _waits_for_others(record, before)
         if len(before) > 1:
             before[-1] = replace(before[-1], hashes=())
@@ -68,12 +75,28 @@ def read(reading: Reading) -> Iterator[Session]:
         reading.note(f"{others} {OTHERS}")
 
 
+def _block_of_header(header: Record) -> int:
+    for name, expected in (("schema", SCHEMA), ("version", VERSION)):
+        if header.values.get(name) != expected:
+            found = shown(header.values.get(name))
+            raise header.wrong(name, found, shown(expected), "convert the trace, or name its format")
+    return header.whole("block_size", least=1)
+
+
 def _block_of(record: Record) -> int:
     hashes = len(record.wholes("hash_ids"))
     return block_size_of(record.whole("input_length", least=1), hashes, HASH_BLOCK) if hashes > 1 else 0
 
 
+def _new_row(record: Record, reading: Reading, before: Row | None, block: int) -> Row:
+    row = _row(record, before, block)
+    if row.request_id:
+        reading.require_new(f"{record.identity('play_id', '')} {row.request_id}", record, "request_id")
+    return row
+
+
 def _row(record: Record, before: Row | None, block: int) -> Row:
+    record.identity("session_id", "")
     hashes = record.wholes("hash_ids")
     delays = [one.milliseconds("delay_ms", 0.0) for one in record.records("dependencies")]
     pause = record.milliseconds("delay", 0.0) + record.milliseconds("tool_wait_ms", 0.0) + max(delays, default=0.0)

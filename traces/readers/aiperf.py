@@ -19,12 +19,15 @@ from traces.readers.writing import Writing
 from traces.session import Call, Pause, Session
 
 WORD = "a"
+SESSION = frozenset(("session_id", "turns"))
+MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+TURN = frozenset((*MEDIA, "text", "texts", "timestamp", "delay", "role", "model", "output_length"))
 NO_LENGTH = "turns state no length of their answers: such calls generate 1 token"
 
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions in the order of the lines."""
-    return reading.each(reading.records(), lambda record: _session(record, reading))
+    return reading.each(reading.records(SESSION), lambda record: _session(record, reading))
 
 
 def write(writing: Writing, sessions: Iterable[Session]) -> None:
@@ -48,6 +51,8 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 def _session(record: Record, reading: Reading) -> Session:
     id = record.identity("session_id", f"aiperf-{record.line}")
     turns = record.some_records("turns")
+    for turn in turns:
+        reading.note_unused(turn, TURN)
     first = turns[0]
     prompt = _tokens(first, reading)
     if prompt == 0:

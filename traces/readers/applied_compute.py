@@ -15,11 +15,12 @@ from traces.readers.records import Record
 from traces.session import Call, Pause, Session
 
 LISTS = ("assistant_response_length", "tool_call_output_length", "tool_call_latency")
+FIELDS = frozenset((*LISTS, "num_turns", "input_prompt_length", "final_assistant_response_length", "session_id"))
 
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions in the order of the lines, all with arrival 0."""
-    return reading.each(reading.records(), _session)
+    return reading.each(reading.records(FIELDS), _session)
 
 
 def _session(record: Record) -> Session:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from traces.readers.formats import Format, head_of
 from traces.readers.grouping import ColumnGathering, Groups
@@ -88,11 +87,23 @@ def _sessions(reading: Reading) -> Iterator[SessionColumns]:
         times, prompts, outputs, kinds, _, elapsed = rows.columns
         begin = cast(float, times[0]) if begin is None else begin
         columns = [np.array(kinds, dtype=object), *map(np.array, (times, prompts, outputs, elapsed))]
-        groups = gathering.add(_keys(rows, 4), columns)
+        keys = _keys(rows, 4)
+        if columns[1].min() < begin:
+            kept = [
+                index for index, line in enumerate(rows.lines) if _in_order(reading, line, columns[1][index] - begin)
+            ]
+            keys, columns = [keys[index] for index in kept], [column[kept] for column in columns]
+        groups = gathering.add(keys, columns)
         if groups is not None:
             yield _answered(reading, groups, begin)
     for groups in gathering.rest():
         yield _answered(reading, groups, begin or 0.0)
+
+
+def _in_order(reading: Reading, line: int, arrival: float) -> bool:
+    if arrival < 0:
+        reading.skip(reading.before_the_first(line, arrival))
+    return arrival >= 0
 
 
 def _keys(rows: Rows, column: int) -> list[str]:
@@ -111,13 +122,16 @@ def _answered(reading: Reading, groups: Groups, begin: float) -> SessionColumns:
         reading.left_out["without prompt or output"] += int(np.count_nonzero(~answered))
     kinds, times, prompts, outputs, elapsed = (column[answered] for column in groups.columns)
     group = group[answered]
-    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    follows = np.diff(group, prepend=-1) == 0
+    begins = np.flatnonzero(~follows)
     pauses = np.diff(times, prepend=0.0)
+    reading.plausibility.turns_back += int(np.count_nonzero(pauses[follows] < 0))
     pauses[1:] -= elapsed[:-1]
-    turns = Turns(begins, prompts, outputs, _not_negative(pauses))
+    reading.plausibility.see_turns(int(np.count_nonzero(follows)), int(np.count_nonzero(pauses[follows] < 0)))
+    turns = Turns(begins, prompts, outputs, np.where(pauses < 0, 0.0, pauses))
     return SessionColumns(
         [groups.keys[number] for number in group[begins].tolist()],
-        _not_negative(times[begins] - begin).tolist(),
+        (times[begins] - begin).tolist(),
         prompts[begins].tolist(),
         kinds[begins].tolist(),
         begins.tolist(),
@@ -125,10 +139,6 @@ def _answered(reading: Reading, groups: Groups, begin: float) -> SessionColumns:
         *turns.chained(),
         "user",
     )
-
-
-def _not_negative(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.where(seconds < 0, 0.0, seconds)
 
 
 FORMAT = Format(

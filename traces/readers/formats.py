@@ -36,12 +36,14 @@ class Head:
         value: the first JSON object, or the first of an array; empty when there is none or it is longer than the text.
         keys: its keys; when it is longer than the text, every key in the text, however deep.
         columns: the columns that the first line names, if it is no JSON.
+        whole: whether the text is the whole trace.
     """
 
     text: str
     value: dict[str, object]
     keys: frozenset[str]
     columns: tuple[str, ...]
+    whole: bool = False
 
     def has(self, *keys: str) -> bool:
         """Whether the first object has all of these keys."""
@@ -95,7 +97,7 @@ def head_of(source: Source) -> Head:
     if text[:1] not in ("{", "["):
         return Head(text, {}, frozenset(), _columns(text.split("\n", 1)[0].rstrip("\r")))
     value = _first_object(text)
-    return Head(text, value, frozenset(value) or frozenset(KEYS.findall(text)), ())
+    return Head(text, value, frozenset(value) or frozenset(KEYS.findall(text)), (), len(raw) < HEAD_BYTES)
 
 
 def _columns(line: str) -> tuple[str, ...]:

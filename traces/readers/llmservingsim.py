@@ -17,13 +17,17 @@ from traces.readers.reading import Reading
 from traces.readers.records import Record
 from traces.session import Call, Session
 
+TURN = frozenset(("input_toks", "output_toks", "input_tok_ids", "output_tok_ids"))
+SESSION = TURN | {"session_id", "arrival_time_ns", "sub_requests"}
+SUB_REQUEST = TURN | {"tool", "tool_duration_ns", "prefix_reuse_toks"}
+
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions in the order of the lines."""
-    return reading.each(reading.records(), _session)
+    return reading.each(reading.records(SESSION), lambda record: _session(record, reading))
 
 
-def _session(record: Record) -> Session:
+def _session(record: Record, reading: Reading) -> Session:
     id = record.identity("session_id", f"llmservingsim-{record.line}")
     arrival = record.nanoseconds("arrival_time_ns", 0.0)
     if record.has("workflow_id") or record.has("nodes"):
@@ -33,6 +37,8 @@ def _session(record: Record) -> Session:
         call = Call(record.whole("output_toks", least=1))
         return Session(id, arrival, record.whole("input_toks", least=1), (call,))
     requests = record.some_records("sub_requests")
+    for request in requests:
+        reading.note_unused(request, SUB_REQUEST)
     turns = [_turn(request, before) for request, before in zip(requests, [None, *requests], strict=False)]
     return Session(id, arrival, turns[0].prompt, calls_of(turns))
 

@@ -25,6 +25,8 @@ from traces.session import Call, Pause, Session
 
 HASH_BLOCK = 512
 LENGTHS = (("input_length", "output_length"), ("input_tokens", "output_tokens"))
+TIMES = ("timestamp", "created_time", "delay", "delay_ms")
+FIELDS = frozenset((*LENGTHS[0], *LENGTHS[1], *TIMES, "session_id", "hash_ids", "text_input"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def read(reading: Reading) -> Iterator[Session]:
     """The sessions; one of several turns comes where its last turn stands in the file."""
     gathering: Gathering[Row] | None = None
     block = HASH_BLOCK
-    for record in reading.records():
+    for record in reading.records(FIELDS):
         row = reading.attempt(record, _row, block)
         if row is not None:
             block = row.block
@@ -65,7 +67,7 @@ def read(reading: Reading) -> Iterator[Session]:
             key = str(record.values["session_id"])
             rows = gathering.add(key, None if row is None else _compared(gathering.rows(key), row))
             if rows is not None:
-                session = reading.attempt(record, _of_turns, key, rows)
+                session = reading.attempt(record, _of_turns, key, rows, reading)
         elif row is not None:
             session = reading.attempt(record, _single, row, reading)
         if session is not None:
@@ -101,6 +103,7 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 def _row(record: Record, block: int) -> Row:
     prompt, output = LENGTHS[1] if record.has("input_tokens") else LENGTHS[0]
     delay = _time(record, "delay", "delay_ms")
+    record.identity("session_id", "")
     later = delay is not None and record.has("session_id")
     tokens = record.whole(prompt, least=0 if later else 1)
     hashes = record.wholes("hash_ids")
@@ -142,14 +145,16 @@ def _compared(before: list[Row], row: Row) -> Row:
     return replace(row, shared=shared_tokens(last.hashes, row.hashes, row.block))
 
 
-def _of_turns(record: Record, id: str, rows: list[Row]) -> Session:
+def _of_turns(record: Record, id: str, rows: list[Row], reading: Reading) -> Session:
     first = rows[0]
     turns = [Turn(first.tokens, first.output)]
     last = first.timestamp or 0.0
     for row in rows[1:]:
         pause = row.delay
         if pause is None:
-            pause = max((row.timestamp if row.timestamp is not None else last) - last, 0.0)
+            passed = (row.timestamp if row.timestamp is not None else last) - last
+            reading.plausibility.turns_back += passed < 0
+            pause = max(passed, 0.0)
         context = turns[-1].prompt + turns[-1].output
         if row.shared > 0:
             turns.append(Turn(row.tokens, row.output, pause, row.shared))

@@ -18,7 +18,7 @@ MOST_PAUSES = 10_000
 MOST_SESSIONS_A_SECOND = 1_000.0
 LONGEST_GAP = 100.0
 LONGEST_TOOL_PAUSE, LONGEST_USER_PAUSE = 600.0, 7_200.0
-LONGEST_PAUSE = 30 * 86_400.0
+LONGEST_PAUSE = LATEST_BEGIN = 30 * 86_400.0
 LONGEST_PROMPT = 20_000_000
 
 
@@ -37,6 +37,7 @@ class Plausibility:
         self.tool_pauses, self.user_pauses = array("d"), array("d")
         self.longest_pause: tuple[float, str] = (0.0, "")
         self.longest_prompt = 0
+        self.following_turns = self.overlapping_turns = self.turns_back = 0
 
     def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
         """Take note of sessions that came as columns."""
@@ -82,10 +83,21 @@ class Plausibility:
                 if pause.duration > self.longest_pause[0]:
                     self.longest_pause = (pause.duration, session.id)
 
+    def see_turns(self, following: int, overlapping: int) -> None:
+        """Take note of turns that follow others, and of those that begin before the response above them has ended."""
+        self.following_turns += following
+        self.overlapping_turns += overlapping
+
     def warnings(self) -> list[str]:
         """What looks odd, one sentence each."""
         return [
-            f"{self.file}: {text}" for text in (*self._about_arrivals(), *self._about_pauses(), *self._about_prompts())
+            f"{self.file}: {text}"
+            for text in (
+                *self._about_arrivals(),
+                *self._about_turns(),
+                *self._about_pauses(),
+                *self._about_prompts(),
+            )
         ]
 
     def _about_arrivals(self) -> list[str]:
@@ -103,8 +115,28 @@ class Plausibility:
                     f"sessions arrive {1 / rate:,.0f} s apart on average; expected at most {LONGEST_GAP:,.0f} s. "
                     "Check that the times are not given in milliseconds where the format has seconds"
                 )
+        if LATEST_BEGIN < self.first < math.inf:
+            found.append(
+                f"the first session arrives after {self.first:,.0f} s; expected within 30 days. "
+                "Check that times count from the trace's begin, in the unit of the format"
+            )
         if self.backwards:
             found.append(f"{self.backwards} sessions arrive before the one above them; they are kept as they are")
+        return found
+
+    def _about_turns(self) -> list[str]:
+        found = []
+        if self.turns_back:
+            found.append(
+                f"{self.turns_back} turns begin before the turn above them in their session; "
+                "the pauses before them are 0 s"
+            )
+        overlapping, following = self.overlapping_turns, self.following_turns
+        if following >= FEWEST_PAUSES and overlapping * 2 > following:
+            found.append(
+                f"{overlapping} of {following} turns begin before the response above them has ended. "
+                "Check that response times are not given in milliseconds where the format has seconds"
+            )
         return found
 
     def _about_pauses(self) -> list[str]:

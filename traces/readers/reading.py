@@ -17,6 +17,7 @@ OnError = Literal["stop", "skip"]
 T = TypeVar("T")
 
 MOST_SKIPPED_SHOWN = 20
+MOST_UNUSED_SHOWN = 20
 MOST_IDS = 1_000_000
 
 
@@ -67,6 +68,7 @@ class Reading:
         self.plausibility = Plausibility(source.name)
         self.notes: list[str] = []
         self._lines_of_ids: dict[str, int] = {}
+        self._unused: set[str] = set()
 
     def tokens(self, text: str) -> int:
         """The tokens of a text.
@@ -89,8 +91,11 @@ class Reading:
             raise error
         self.skipped.add(error)
 
-    def records(self) -> Iterator[Record]:
+    def records(self, fields: frozenset[str] | None = None) -> Iterator[Record]:
         """The objects of a JSONL file, one a line; blank lines are passed over.
+
+        Args:
+            fields: those that the format is known to have; others are noted. None notes none.
 
         Raises:
             TraceError: a file that cannot be read, or without any object; (unless skipped) a line that is not UTF-8,
@@ -106,6 +111,8 @@ class Reading:
             except TraceError as error:
                 self.skip(error)
             else:
+                if fields is not None:
+                    self.note_unused(record, fields)
                 yield record
         if empty:
             raise self.empty("one JSON object a line")
@@ -116,9 +123,25 @@ class Reading:
         if note not in self.notes:
             self.notes.append(note)
 
+    def note_unused(self, record: Record, fields: frozenset[str]) -> None:
+        """Note what an object has beyond the fields of its format: a misspelt one would be lost in silence."""
+        if record.values.keys() <= fields:
+            return
+        for name in sorted(record.values.keys() - fields - self._unused):
+            if len(self._unused) < MOST_UNUSED_SHOWN:
+                self._unused.add(name)
+                path = shown(f"{record.path}.{name}" if record.path else name)[1:-1]
+                self.note(f"the field {path} is not used (first in line {record.line})")
+
     def empty(self, expected: str) -> TraceError:
         """The error to raise about a file that holds nothing."""
         return TraceError(self.source.name, "an empty file", expected, "name a trace that holds sessions")
+
+    def before_the_first(self, line: int, arrival: float) -> TraceError:
+        """The error about a row whose arrival, counted from the first row, is negative."""
+        found = f"a time {-arrival:g} s before that of the first row"
+        fix = "sort the file by time, or remove the row"
+        return TraceError(self.source.name, found, "a time that is not before it", fix, line)
 
     def attempt(self, record: Record, make: Callable[..., T], *others: object) -> T | None:
         """What ``make`` makes of a record and the others; None when that was wrong and is skipped."""
@@ -137,7 +160,7 @@ class Reading:
         def new_session_from(record: Record) -> Session | None:
             session = session_from(record)
             if session is not None:
-                self._require_new(session.id, record)
+                self.require_new(session.id, record)
             return session
 
         for record in records:
@@ -145,11 +168,12 @@ class Reading:
             if session is not None:
                 yield session
 
-    def _require_new(self, id: str, record: Record) -> None:
-        """Ids are compared among the first `MOST_IDS` sessions: more of them would take too much memory."""
+    def require_new(self, id: str, record: Record, field: str = "id") -> None:
+        """Refuse an id that was there before; the first `MOST_IDS` are known, more would take too much memory."""
         before = self._lines_of_ids.get(id)
         if before is not None:
             found = f"{shown(id)}, which line {before} has already"
-            raise record.wrong("id", found, "an id of its own for every session", "rename one of the two")
+            what = "session" if field == "id" else "request"
+            raise record.wrong(field, found, f"an id of its own for every {what}", "rename one of the two")
         if len(self._lines_of_ids) < MOST_IDS:
             self._lines_of_ids[id] = record.line

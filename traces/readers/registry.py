@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 from importlib.metadata import entry_points
 
 from traces.errors import TraceError
@@ -22,10 +23,11 @@ from traces.readers import (
     vidur,
     weka,
 )
-from traces.readers.formats import Format, head_of
+from traces.readers.formats import Format, Head, head_of
 from traces.readers.source import Source
 
 GROUP = "caesura.readers"
+UNDECODABLE = "\ufffd"
 BUILT_IN = (
     own.FORMAT,
     session_files.FORMAT,
@@ -94,11 +96,22 @@ def detected(source: Source) -> Format:
     for format in formats().values():
         if format.recognises(head):
             return format
-    if head.columns:
-        found = f"the columns {', '.join(head.columns[:8])}"
-    elif head.keys:
-        found = f"an object with the fields {', '.join(list(head.value)[:8] or sorted(head.keys)[:8])}"
-    else:
-        found = "no JSON object"
+    if UNDECODABLE in head.text:
+        for number, line in itertools.islice(source.lines(), head.text.count("\n") + 1):
+            source.decoded(line, number)
     fix = "name the format, or convert the trace to one of them"
-    raise TraceError(source.name, found, f"one of the formats {', '.join(formats())}", fix, 1)
+    raise TraceError(source.name, _described(head), f"one of the formats {', '.join(formats())}", fix, 1)
+
+
+def _described(head: Head) -> str:
+    """The beginning of a trace that no format recognises."""
+    if "\0" in head.text:
+        return "no text (it has zero bytes, as UTF-16 and binary files have)"
+    if head.columns:
+        return f"the columns {', '.join(head.columns[:8])[:200]}"
+    if head.value:
+        return f"an object with the fields {', '.join(list(head.value)[:8])[:200]}"
+    if head.keys:
+        whole = "a first object that is cut off or malformed," if head.whole else "an object"
+        return f"{whole} with the fields {', '.join(sorted(head.keys)[:8])[:200]}"
+    return "no JSON object"

@@ -164,9 +164,7 @@ def requests_of(
 
 def _is_request(reading: Reading, line: int, requests: Requests, index: int) -> bool:
     if requests.arrivals[index] < 0:
-        found = f"a time {-requests.arrivals[index]:g} s before that of the first row"
-        fix = "sort the file by time, or remove the row"
-        reading.skip(TraceError(reading.source.name, found, "a time that is not before it", fix, line))
+        reading.skip(reading.before_the_first(line, requests.arrivals[index]))
         return False
     for length, without in ((requests.outputs[index], "without output"), (requests.prompts[index], "without prompt")):
         if length == 0:

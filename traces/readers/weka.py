@@ -21,6 +21,12 @@ from traces.readers.records import Record
 from traces.readers.values import objects
 from traces.session import Session
 
+SESSION = frozenset(("id", "models", "block_size", "hash_id_scope", "tool_tokens", "system_tokens", "requests"))
+REQUEST = frozenset(
+    ("t", "type", "model", "in", "out", "hash_ids", "input_types", "output_types", "stop", "api_time", "think_time")
+)
+SUBAGENT = SESSION | {"type", "t", "agent_id", "subagent_type", "duration_ms"}
+
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions, each before its sub-agents; they arrive at 0, and sub-agents as much later as they were started."""
@@ -30,6 +36,7 @@ def read(reading: Reading) -> Iterator[Session]:
 def _with_subagents(reading: Reading) -> Iterator[Record]:
     """Every agent as a record of its own, with the ``id`` that its session will have."""
     for record in objects(reading):
+        reading.note_unused(record, SESSION)
         agents = reading.attempt(record, _agents, "", 0)
         yield from agents or ()
 
@@ -55,6 +62,8 @@ def _agents(record: Record, id: str, depth: int) -> list[Record]:
 def _session(record: Record, reading: Reading) -> Session | None:
     block = record.whole("block_size", 64, least=1)
     requests = record.some_records("requests")
+    for request in requests:
+        reading.note_unused(request, REQUEST)
     served = [request for request in requests if request.whole("in") > 0 and request.whole("out") > 0]
     if len(served) < len(requests):
         reading.left_out["requests without prompt or output"] += len(requests) - len(served)
@@ -62,6 +71,8 @@ def _session(record: Record, reading: Reading) -> Session | None:
         return None
     first = served[0]
     turns = [_turn(request, before, block) for request, before in zip(served, [None, *served], strict=False)]
+    overlapping = sum(turn.waits_for == "overlap" for turn in turns)
+    reading.plausibility.see_turns(len(turns) - 1, overlapping)
     local = record.text("hash_id_scope", "local") == "local"
     hashes = () if local else first.wholes("hash_ids")
     arrival = first.seconds("t", 0.0) if "/" in record.text("id") else 0.0

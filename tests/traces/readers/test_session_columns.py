@@ -41,7 +41,7 @@ rows_of_sessions = st.lists(
     ),
     min_size=1,
     max_size=30,
-)
+).map(lambda rows: [rows[0]._replace(time=5.0), *rows[1:]])
 
 
 def by_rows(rows: list[Row]) -> list[Session]:
@@ -57,8 +57,9 @@ def by_rows(rows: list[Row]) -> list[Session]:
                 max(row.time - one.time - one.elapsed, 0.0) for one, row in zip([own[0], *own], own, strict=False)
             ]
             turns = [Turn(row.prompt, row.output, pause, None, "user") for row, pause in zip(own, pauses, strict=True)]
-            arrival = max(own[0].time - rows[0].time, 0.0)
-            found.append(Session(key, arrival, own[0].prompt, calls_of(turns), own[0].kind.strip('"')))
+            found.append(
+                Session(key, own[0].time - rows[0].time, own[0].prompt, calls_of(turns), own[0].kind.strip('"'))
+            )
     return found
 
 
