@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from sim.plan import Batch, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
@@ -31,6 +32,7 @@ class CostModel:
         self._executor_s = host.executor_s
         self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
+        self._decode_times: dict[int, float] = {}  # by sessions, without their contexts
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
         self._swap_latency_s = swap.latency_s
@@ -64,31 +66,34 @@ class CostModel:
         return list(accumulate(self.times(batch, iterations), initial=begin))[1:]
 
     def times(self, batch: Batch, iterations: int) -> list[float]:
+        """Seconds of iterations of ``batch`` one after the other: ``passes``, all at once."""
+        return list(self.passes(batch, iterations))
+
+    def passes(self, batch: Batch, iterations: int) -> Iterator[float]:
         """Seconds of iterations of ``batch`` one after the other, each with every decoding context one token longer.
 
-        A batch with a chunk has no second one, and it goes on with as many tokens in each iteration. Bit for bit the
-        times that ``iteration_time`` gives when it is asked for one iteration after the other.
+        A batch with a chunk goes on with as many tokens in each iteration. Bit for bit the times that
+        ``iteration_time`` gives when it is asked for one iteration after the other.
         """
         if iterations == 1:
-            return [self.iteration_time(batch)]
+            return iter((self.iteration_time(batch),))
         if batch.prefill_sessions:
-            return self._chunk_times(replace(batch), iterations)
-        first = self._without_decode_context(batch)
+            return self._chunk_passes(replace(batch), iterations)
         slope, context, step = self._decode_read_s, batch.decode_context, batch.decode_sessions
-        if batch.begun == 0:
-            return [first + slope * (context + step * index) for index in range(iterations)]
-        later = self._without_decode_context(replace(batch, begun=0))
-        return [(later if index else first) + slope * (context + step * index) for index in range(iterations)]
+        first = later = self._without_decode_context(batch)
+        if batch.begun:
+            later = self._without_decode_context(replace(batch, begun=0))
+        contexts = range(context + step, context + step * iterations, step)
+        return chain((first + slope * context,), (later + slope * tokens for tokens in contexts))
 
-    def _chunk_times(self, batch: Batch, iterations: int) -> list[float]:
-        times, tokens = [], batch.prefill_tokens
+    def _chunk_passes(self, batch: Batch, iterations: int) -> Iterator[float]:
+        tokens = batch.prefill_tokens
         for _ in range(iterations):
-            times.append(self.iteration_time(batch))
+            yield self.iteration_time(batch)
             batch.begun = 0
             batch.decode_context += batch.decode_sessions
             batch.prefill_context += tokens
             batch.prefill_pairs += tokens * tokens
-        return times
 
     def matrix_seconds(self, batch: Batch) -> float:
         """Seconds of matrix work in one pass, by ``per_token_s``; 0 without a physical cost."""
@@ -97,6 +102,14 @@ class CostModel:
 
     def _without_decode_context(self, batch: Batch) -> float:
         """Seconds of an iteration, less what grows with the contexts of decoding sessions."""
+        if batch.prefill_sessions or batch.begun:
+            return self._fixed_time(batch)
+        seconds = self._decode_times.get(batch.decode_sessions)
+        if seconds is None:
+            seconds = self._decode_times[batch.decode_sessions] = self._fixed_time(batch)
+        return seconds
+
+    def _fixed_time(self, batch: Batch) -> float:
         outside = self.outside_device(batch)
         if self._linear is not None:
             return outside + self._linear.per_token_s * batch.query_tokens

@@ -63,6 +63,8 @@ class Counsel:
         self.revises = type(policy).revise is not InterceptPolicy.revise
         self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
         self._order_remembers = type(order).on_finish is not QueueOrder.on_finish
+        self._told_of_starts = type(policy).on_start is not InterceptPolicy.on_start
+        self._told_of_ends = policy.predictor is not None or type(policy).on_finish is not InterceptPolicy.on_finish
         order.policy = policy
         estimator, predictor = policy.estimator, policy.predictor
         self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
@@ -102,15 +104,18 @@ class Counsel:
 
     def start(self, live: LiveSession) -> None:
         """A session begins to compute for its call."""
+        if not self._told_of_starts:
+            return
         with self._guard("on_start", live.session.id):
             self.policy.on_start(live.view, self.view)
 
     def finish(self, live: LiveSession) -> None:
         """A session has left for good."""
-        with self._guard("on_finish", live.session.id):
-            if self.policy.predictor is not None and live.call.pause is None:
-                self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
-            self.policy.on_finish(live.view, self.view)
+        if self._told_of_ends:
+            with self._guard("on_finish", live.session.id):
+                if self.policy.predictor is not None and live.call.pause is None:
+                    self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
+                self.policy.on_finish(live.view, self.view)
         if self._order_remembers:
             with Guard(self.order, "on_finish", live.session.id, self.view.now):
                 self.order.on_finish(live.view, self.view)

@@ -7,8 +7,10 @@ blocks an iteration needs is the number of members that stand at the end of a bl
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import accumulate, cycle, islice
 
 from sim.branches import BranchBlocks
 from sim.live import LiveSession
@@ -109,13 +111,11 @@ class DecodeGroup:
         if self._members:
             self._forget_left()
             most = min(most, self._ends[0][0] - self.tick)
-        grown = [0]
-        edges, size, tick, total = self._at_edge, self.block_size, self.tick, 0
-        for ahead in range(1, most):
-            total += edges[-(tick + ahead) % size]
-            if total > blocks:
-                break
-            grown.append(total)
+        edges, next_edge = self._at_edge, (-self.tick - 1) % self.block_size
+        in_turn = cycle(edges[next_edge::-1] + edges[:next_edge:-1])
+        grown = list(accumulate(islice(in_turn, max(0, most - 1)), initial=0))
+        if grown[-1] > blocks:
+            del grown[max(1, bisect_right(grown, blocks)) :]
         return grown
 
     def _forget_left(self) -> None:

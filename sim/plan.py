@@ -132,7 +132,7 @@ class Plan:
     decoding: bool = False
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
-    growth: list[int] = field(default_factory=lambda: [0])
+    growth: Sequence[int] = (0,)
     iterations: int = 1
     ends: Sequence[float] = ()
     review_at: float = math.inf

@@ -7,6 +7,8 @@ before it. Here the share of recent time in which matrix products ran stands for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sim.costs import CostModel
 from sim.plan import Batch
 from sim.profile import PhysicalForward, PowerLimit
@@ -24,28 +26,40 @@ class PowerState:
         self._costs, self._limit = costs, limit
         self._share, self._at = 0.0, 0.0
         self._shares: list[float] = []
+        self._decodes: dict[int, tuple[float, float]] = {}  # ``_parts`` by sessions, without a chunk
 
     def pass_times(self, batch: Batch, at: float, iterations: int) -> list[float]:
+        """``passes``, all at once."""
+        return list(self.passes(batch, at, iterations))
+
+    def passes(self, batch: Batch, at: float, iterations: int) -> Iterator[float]:
         """Seconds of iterations of ``batch`` that begin at ``at`` and follow one another, each with every context
         longer by what the one before computed. The state changes when ``took`` says how many of them took place."""
         costs, limit = self._costs, self._limit
         share = rested(self._share, at - self._at, limit)
         memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
         free, reference = limit.free_share, limit.reference_share
-        outside, busy = costs.outside_device(batch), costs.matrix_seconds(batch)
-        times: list[float] = []
-        shares: list[float] = []
-        for nominal in costs.times(batch, iterations):
+        outside, busy = self._parts(batch)
+        later = costs.outside_device(batch, begun=0) if batch.begun and iterations > 1 else outside
+        shares = self._shares = []
+        for nominal in costs.passes(batch, iterations):
             device = nominal - outside
             matrix = busy if busy < device else device
             seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
             share += (matrix - share * seconds) / (memory + seconds)
-            times.append(seconds)
             shares.append(share)
-            if batch.begun:
-                outside = costs.outside_device(batch, begun=0)
-        self._shares = shares
-        return times
+            yield seconds
+            outside = later
+
+    def _parts(self, batch: Batch) -> tuple[float, float]:
+        """Seconds of a pass in which the device has nothing to do, and seconds of its matrix work."""
+        if batch.prefill_sessions or batch.begun:
+            return self._costs.outside_device(batch), self._costs.matrix_seconds(batch)
+        parts = self._decodes.get(batch.decode_sessions)
+        if parts is None:
+            parts = self._costs.outside_device(batch), self._costs.matrix_seconds(batch)
+            self._decodes[batch.decode_sessions] = parts
+        return parts
 
     def took(self, iterations: int, end: float) -> None:
         """``iterations`` of those asked for last took place; the last of them ended at ``end``."""

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from functools import partial
-from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
 
 from simpy.events import Event, EventPriority
 
 from sim import moves
+from sim.channels import Channels
 from sim.clock import LAST, Clock
 from sim.engine import Engine
 from sim.live import LiveSession, State
-from sim.plan import Copy, Direction, Plan
+from sim.plan import Copy, Plan
 from sim.power import power_of
 from sim.record import Part
 from sim.recorder import Recorder
@@ -45,6 +45,8 @@ class _News(IntEnum):
 
 _IN_TURN = itemgetter(0, 1, 2)
 _NONE: Sequence[Any] = ()
+_FIRST_LOOK = 4
+"""Passes of a leap that are timed at once, at least: an event of their own would cost more."""
 
 
 class Incoming(Protocol):
@@ -93,12 +95,12 @@ class Replica:
         self._acting = False
         self._inbox: list[tuple[float, _News, int, Any]] = []
         self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
-        self._channel_free = {Direction.OUT: 0.0, Direction.IN: 0.0}
-        self._copying_until = 0.0
+        self._channels = Channels(engine.costs)
         self._power = power_of(engine.costs)
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
-        self._ends: list[float] = []  # of the iterations under way
+        self._ends: list[float] = []  # of the iterations under way, as far as they have been looked ahead to
+        self._passes: Iterator[float] | None = None  # seconds of those after them, unless there are none
         self._accounted = 0.0
 
     # ---- news
@@ -142,7 +144,8 @@ class Replica:
             return  # it is about to take the news
         if self._plan is None:
             self._set_timer(now)
-        elif len(self._ends) > 1:
+        elif self._leaps:
+            self._passes = None
             done = bisect_left(self._ends, now) + 1
             if done < len(self._ends):
                 del self._ends[done:]
@@ -216,6 +219,9 @@ class Replica:
         """An iteration, a leap or a sleep is over: commit it, take the news, and begin what comes next."""
         if timer is not self._timer:
             return
+        if self._passes is not None:
+            self._look_ahead(self._ends[-1])
+            return
         now = self.clock.now
         self._account(now)
         self._acting, self.clock.acting = True, self.index
@@ -231,7 +237,7 @@ class Replica:
 
     def _begin(self, plan: Plan, now: float) -> None:
         costs = self.engine.costs
-        stall, ending = self._start_copies(plan, now) if plan.copies else (0.0, _NONE)
+        stall, ending = self._channels.begin(plan.copies, now) if plan.copies else (0.0, _NONE)
         if stall == 0 and not plan.computes:
             self._await(ending, now)
             review = self.engine.wakes_at()
@@ -239,39 +245,48 @@ class Replica:
                 self._set_timer(review)
             return
         self._plan, self._stall = plan, stall
-        times = (
-            costs.times(plan.batch, plan.iterations)
+        passes = (
+            costs.passes(plan.batch, plan.iterations)
             if self._power is None or not plan.computes
-            else self._power.pass_times(plan.batch, now + stall, plan.iterations)
+            else self._power.passes(plan.batch, now + stall, plan.iterations)
         )
-        if plan.iterations == 1:
-            forward = times[0]
-            if self._copying_until > now + stall:
-                forward = costs.slowed(forward, self._beside(now + stall))
-            if stall and plan.computes:
-                forward -= min(stall, costs.behind_copies(plan.batch))
-            self._ends = [now + (stall + forward)]
-        else:
-            self._ends = list(accumulate(times, initial=now))[1:]
-            if plan.review_at < self._ends[-1]:
-                del self._ends[bisect_left(self._ends, plan.review_at) + 1 :]
-        self._set_timer(self._ends[-1])
-        self._await(ending, self._ends[-1])
+        if plan.iterations > 1:
+            self._passes, self._ends = passes, []
+            self._look_ahead(now)
+            return
+        forward = next(passes)
+        if self._channels.busy_until > now + stall:
+            forward = costs.slowed(forward, self._channels.beside(now + stall))
+        if stall and plan.computes:
+            forward -= min(stall, costs.behind_copies(plan.batch))
+        end = now + (stall + forward)
+        self._ends = [end]
+        self._set_timer(end)
+        self._await(ending, end)
 
-    def _start_copies(self, plan: Plan, now: float) -> tuple[float, Sequence[tuple[float, Copy]]]:
-        """Copies beside the batch queue for their direction's channel; the others make it wait. Returns for how long,
-        s, and when those beside it end."""
-        stall, ending = 0.0, []
-        for copy in plan.copies:
-            seconds = self.engine.costs.copy_time(copy.tokens, copy.direction)
-            if copy.blocking:
-                stall += seconds
-                continue
-            end = max(now, self._channel_free[copy.direction]) + seconds
-            self._channel_free[copy.direction] = end
-            self._copying_until = max(self._copying_until, end)
-            ending.append((end, copy))
-        return stall, ending
+    def _look_ahead(self, end: float) -> None:
+        """Time the next passes of a leap, from ``end`` on: those that begin before anything else happens anywhere.
+
+        In a cluster most of that is no news here, so there are at least as many as were timed before. Nothing but news
+        and the policy's review cut a leap short.
+        """
+        plan, passes, ends = self._plan, self._passes, self._ends
+        assert plan is not None and passes is not None
+        least, event, review = max(_FIRST_LOOK, 2 * len(ends)), self.clock.peek(), plan.review_at
+        for seconds in passes:
+            end += seconds
+            ends.append(end)
+            if end >= review or len(ends) == plan.iterations:
+                self._passes = None
+                break
+            if end >= event and len(ends) >= least:
+                break
+        self._set_timer(end)
+
+    @property
+    def _leaps(self) -> bool:
+        """Whether more than one iteration is under way."""
+        return len(self._ends) > 1 or self._passes is not None
 
     def _await(self, ending: Sequence[tuple[float, Copy]], until: float) -> None:
         """The ends of copies are news. Those until the end of the iteration wake nobody, and need no event."""
@@ -280,10 +295,6 @@ class Replica:
                 self._inbox.append((end, _News.COPIED, copy.live.serial, copy))
             else:
                 self._later(end, _News.COPIED, copy.live.serial, copy)
-
-    def _beside(self, computes_at: float) -> dict[Direction, float]:
-        """For how long copies run beside a batch that computes from then on, s."""
-        return {way: free - computes_at for way, free in self._channel_free.items() if free > computes_at}
 
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
@@ -353,7 +364,8 @@ class Replica:
         that have come during it, so that whoever has arrived is counted."""
         now = self.clock.now
         self._acting = True
-        if self._plan is not None and len(self._ends) > 1:
+        if self._plan is not None and self._leaps:
+            self._passes = None
             done = bisect_right(self._ends, now)
             if done:
                 del self._ends[done:]

@@ -15,12 +15,15 @@ def require_supported(session: Session) -> None:
     Raises:
         UnsupportedSession: names the session and the field.
     """
+    pauses = session.pauses
+    if not (pauses or session.stream):
+        return
     unsupported = {
         "samples, with a prompt that is worked on as it comes": session.samples > 1
-        and any(pause.not_before is not None for pause in session.pauses),
+        and any(pause.not_before is not None for pause in pauses),
         "stream": bool(session.stream),
-        "pause.tools": any(pause.tools for pause in session.pauses),
-        "pause.session": any(pause.session for pause in session.pauses),
+        "pause.tools": any(pause.tools for pause in pauses),
+        "pause.session": any(pause.session for pause in pauses),
     }
     for name, used in unsupported.items():
         if used:

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy, Key, PreemptiveOrder, Queued
 from policies.lamps import SmallestRemainingMemory
 from policies.orders import FirstCome
+from sim.costs import CostModel
+from sim.plan import Batch
 from tests.sim.random_orders import CATCHING_UP, PREEMPTIVE, LatestPreempts
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
@@ -132,6 +134,22 @@ def test_an_arrival_cuts_a_leap_at_the_end_of_the_iteration_in_which_it_comes() 
     """b comes at 5.0; a's iterations end at 1.10 + 4 * 1.01 = 5.14, and b begins there."""
     world = both(session("a", 10, 100), session("b", 5, 1, at=5.0))
     assert world.call("b", 0)["scheduled_at"] == pytest.approx(5.14)
+
+
+def test_a_leap_is_timed_as_far_as_the_next_event_and_no_pass_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """a's leap of 999 passes is cut by b, which comes at 20.05: 19 are timed, until 20.29, b's prompt, the rest."""
+    timed = []
+
+    def passes(costs: CostModel, batch: Batch, iterations: int) -> Iterator[float]:
+        for seconds in every(costs, batch, iterations):
+            timed.append(seconds)
+            yield seconds
+
+    every = CostModel.passes
+    monkeypatch.setattr(CostModel, "passes", passes)
+    world = run(session("a", 10, 1000), session("b", 5, 1, at=20.05), gpu=2000, leap=True)
+    assert world.call("b", 0)["scheduled_at"] == pytest.approx(1.10 + 19 * 1.01)
+    assert len(timed) == world.totals["iterations"] == 1000
 
 
 def test_a_leap_ends_where_blocks_run_out() -> None:
