@@ -1,10 +1,12 @@
-"""An arrival process fitted to recorded arrivals: Poisson, gamma, Weibull or bursts.
+"""An arrival process fitted to recorded arrivals: Poisson, gamma, Weibull, bursts, or a rate that rises and falls.
 
 All have the recorded rate. The one with the least AIC is taken among those whose gaps vary about as recorded, for how
 bursty arrivals are matters more to a server than the shape of short gaps. Bursts are those with empty quiet phases;
 their gaps are hyperexponential with two phases, converted exactly (Kuczura, Bell System Technical Journal 52(3), 1973).
 They are fitted twice: by expectation-maximisation, and by the division into short and long gaps that gives the recorded
-variation.
+variation. A rate that rises and falls is a sine with a whole number of periods in the trace, by the Fourier coefficient
+of the arrivals; it is tried where that is more than chance gives. Its likelihood is that of a Poisson process with this
+rate, which for a constant rate is that of the gaps.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import numpy as np
 from traces.arrivals import LEAST_BURSTINESS, LEAST_WEIBULL_SHAPE
 from traces.distributions import Cumulative, Scipy, Values
 from traces.fitting import ks_distance, rounded
+from traces.modulated import Diurnal
 from traces.portrait import tick
 
 STEPS = 300
 MOST_GAPS = 50_000
 MOST_CV_OFF = 1.25
 REGULAR = 0.01
+MOST_PERIODS = 14
+LEAST_SWING, MOST_SWING = 0.1, 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,18 @@ class Hyperexponential:
         return reached
 
 
+@dataclass(frozen=True)
+class Swinging:
+    """Gaps of a Poisson process whose rate follows a slow sine around 1, seen from its arrivals."""
+
+    swing: float
+
+    def cdf(self, values: Values) -> Values:
+        rates = 1 + self.swing * np.cos((np.arange(64) + 0.5) * (2 * math.pi / 64))
+        reached: Values = sum(rate * -np.expm1(-rate * np.maximum(values, 0.0)) for rate in rates) / rates.sum()
+        return reached
+
+
 def fit_arrivals(times: Values) -> FittedArrivals | None:
     """Fit a process to ascending arrival times in seconds; None for fewer than ten different ones."""
     if len(np.unique(times)) < 10:
@@ -98,6 +115,7 @@ def fit_arrivals(times: Values) -> FittedArrivals | None:
     tried = [_poisson(unit), _gamma(unit), _weibull(unit)] if cv > REGULAR else [_regular(unit)]
     if cv > 1:
         tried += [*_bursts(unit, rate, _two_phases(unit)), *_bursts(unit, rate, _divided(unit, cv))]
+    tried += _swinging(times, unit)
     tried.sort(key=lambda one: (abs(math.log(one.gap_cv / cv)) > math.log(MOST_CV_OFF), one.aic))
     return FittedArrivals(rate, cv, tuple(tried), step, above)
 
@@ -128,6 +146,28 @@ def _weibull(unit: Values) -> ArrivalCandidate:
     mean, square = math.gamma(1 + 1 / shape), math.gamma(1 + 2 / shape)
     gaps = Scipy("weibull_min", {"c": shape, "scale": 1 / mean})
     return _candidate("weibull", {"shape": shape}, unit, gaps, 2, math.sqrt(square / mean**2 - 1))
+
+
+def _swinging(times: Values, unit: Values) -> list[ArrivalCandidate]:
+    """The sine that fits best; empty where its swing is no more than chance gives, or too little to matter."""
+    since, span = times[1:] - times[0], float(times[-1] - times[0])
+    waves = [np.exp(2j * math.pi * periods / span * since).mean() for periods in range(1, MOST_PERIODS + 1)]
+    periods = 1 + int(np.argmax(np.abs(waves)))
+    wave, by_chance = 2 * waves[periods - 1], 2 * math.sqrt(math.log(len(since)) / len(since))
+    swing, period = min(rounded(abs(wave)), MOST_SWING), rounded(span / periods)
+    if swing < max(LEAST_SWING, by_chance):
+        return []
+    peak = rounded(float(np.angle(wave)) / (2 * math.pi) % 1 * period) or period
+    sine = Diurnal(1.0, swing, period, peak)
+    rates = 1 + swing * np.cos(2 * math.pi / period * (since - peak))
+    expected = float(sine.expected(np.array([span]))[0]) / span
+    likelihood = (float(np.log(rates).mean()) - expected) * len(unit)
+    gaps = Swinging(swing)
+    cv = math.sqrt(2 / math.sqrt(1 - swing**2) - 1)
+    ks = ks_distance(unit, gaps, whole=False)
+    return [
+        ArrivalCandidate("diurnal", {"swing": swing, "period": period, "peak": peak}, 6 - 2 * likelihood, ks, cv, gaps)
+    ]
 
 
 def _bursts(unit: Values, rate: float, phases: tuple[float, float, float]) -> list[ArrivalCandidate]:

@@ -3,7 +3,8 @@
 Per kind of session: calls, first prompts, outputs; per sort of pause: durations and returned tokens; which pause
 follows which, where that is not left to chance; contexts that the client rewrites; and how values go with the first
 prompt, with others of their session and with the one before. What it leaves out: any other way in which quantities
-depend on each other or on their place in the session, which blocks are shared, and how the arrival rate drifts.
+depend on each other or on their place in the session, which blocks are shared, and an arrival rate that
+drifts otherwise than in waves.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from traces import Gamma, Poisson, Session, draw_workload, shipped
 from traces.arrival_fit import fit_arrivals
 from traces.arrivals import ArrivalProcess, Weibull
 from traces.distributions import Constant, Empirical, Scipy
-from traces.modulated import Bursts
+from traces.modulated import Bursts, Diurnal
 from traces.shapes import PauseShape, Rewrites, SessionShape, draw_mixture
 from traces.trace_fit import TraceFit
 
@@ -173,6 +173,7 @@ def times(process: ArrivalProcess) -> np.ndarray:
         (Gamma(5.0, 0.4), "gamma", {"burstiness": 0.4}),
         (Weibull(5.0, 0.6), "weibull", {"shape": 0.6}),
         (Bursts(5.0, busy=4.0, quiet=12.0), "bursts", {"busy": 4.0, "quiet": 12.0}),
+        (Diurnal(5.0, 0.4, period=500.0, peak=150.0), "diurnal", {"swing": 0.4, "period": 500.0, "peak": 150.0}),
     ],
 )
 def test_the_process_that_arrivals_came_from_is_found(
@@ -185,6 +186,23 @@ def test_the_process_that_arrivals_came_from_is_found(
     assert best.name == name
     assert best.parameters == pytest.approx(parameters, rel=0.3 if name == "bursts" else 0.05)
     assert best.gap_cv == pytest.approx(fitted.gap_cv, rel=0.25)
+
+
+def test_a_rate_that_drifts_by_chance_is_no_wave() -> None:
+    """500 Poisson arrivals: the strongest of 14 waves swings by about 2 sqrt(ln 14 / 500) = 0.15; 0.22 would count."""
+    for seed in range(10):
+        fitted = fit_arrivals(np.cumsum(np.random.default_rng(seed).standard_exponential(500)))
+        assert fitted is not None
+        assert "diurnal" not in [candidate.name for candidate in fitted.candidates]
+
+
+def test_the_gaps_of_a_wave_are_those_that_are_drawn() -> None:
+    """A swing of 0.8: sd / mean of the gaps is sqrt(2 / sqrt(1 - 0.8^2) - 1) = sqrt(2 / 0.6 - 1) = 1.53."""
+    fitted = fit_arrivals(times(Diurnal(5.0, 0.8, period=500.0, peak=150.0)))
+    assert fitted is not None
+    wave = fitted.candidates[0]
+    assert (wave.name, wave.gap_cv) == ("diurnal", pytest.approx(1.53, abs=0.08))
+    assert wave.ks < 0.02
 
 
 def test_arrivals_on_a_grid_are_spread_first() -> None:
