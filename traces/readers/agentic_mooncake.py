@@ -48,6 +48,7 @@ class Row:
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions, each where its last row stands in the file."""
     gathering: Gathering[Row] = Gathering(keys_of(reading.source, *KEY))
+    reading.plausibility.follows_rows = True
     block, local, others = 0, False, 0
     for record in reading.records():
         if record.has("schema"):

@@ -88,6 +88,7 @@ def _sessions(reading: Reading) -> Iterator[SessionColumns]:
         begin = cast(float, times[0]) if begin is None else begin
         columns = [np.array(kinds, dtype=object), *map(np.array, (times, prompts, outputs, elapsed))]
         keys = _keys(rows, 4)
+        reading.plausibility.see_rows(cast(list[float], times))
         if columns[1].min() < begin:
             kept = [
                 index for index, line in enumerate(rows.lines) if _in_order(reading, line, columns[1][index] - begin)

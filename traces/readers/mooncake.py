@@ -70,6 +70,8 @@ def read(reading: Reading) -> Iterator[Session]:
                 session = reading.attempt(record, _of_turns, key, rows, reading)
         elif row is not None:
             session = reading.attempt(record, _single, row, reading)
+        if gathering is not None and row is not None and row.timestamp is not None:
+            reading.plausibility.see_rows([row.timestamp])
         if session is not None:
             yield session
 

@@ -33,20 +33,27 @@ class Plausibility:
         self.file = file
         self.sessions = 0
         self.backwards = 0
+        self.follows_rows = False
         self.first, self.last, self.before = math.inf, -math.inf, -math.inf
         self.tool_pauses, self.user_pauses = array("d"), array("d")
         self.longest_pause: tuple[float, str] = (0.0, "")
         self.longest_prompt = 0
         self.following_turns = self.overlapping_turns = self.turns_back = 0
 
+    def see_rows(self, times: list[float]) -> None:
+        """Take note of the times of rows whose sessions come in the order of their last turns, not of arrival."""
+        self.follows_rows = True
+        self.backwards += sum(map(operator.lt, times, [self.before, *times[:-1]]))
+        self.before = times[-1]
+
     def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
         """Take note of sessions that came as columns."""
         if not arrivals:
             return
         self.sessions += len(arrivals)
-        before = [self.before, *arrivals[:-1]]
-        self.backwards += sum(map(operator.lt, arrivals, before))
-        self.before = arrivals[-1]
+        if not self.follows_rows:
+            self.backwards += sum(map(operator.lt, arrivals, [self.before, *arrivals[:-1]]))
+            self.before = arrivals[-1]
         self.first, self.last = min(self.first, *arrivals), max(self.last, *arrivals)
         self.longest_prompt = max(self.longest_prompt, max(prompts))
 
@@ -65,9 +72,10 @@ class Plausibility:
         """Take note of a session."""
         self.sessions += 1
         arrival = session.arrival
-        if arrival < self.before:
-            self.backwards += 1
-        self.before = arrival
+        if not self.follows_rows:
+            if arrival < self.before:
+                self.backwards += 1
+            self.before = arrival
         if arrival < self.first:
             self.first = arrival
         if arrival > self.last:
@@ -121,7 +129,8 @@ class Plausibility:
                 "Check that times count from the trace's begin, in the unit of the format"
             )
         if self.backwards:
-            found.append(f"{self.backwards} sessions arrive before the one above them; they are kept as they are")
+            what = "rows are earlier than" if self.follows_rows else "sessions arrive before"
+            found.append(f"{self.backwards} {what} the one above them; they are kept as they are")
         return found
 
     def _about_turns(self) -> list[str]:

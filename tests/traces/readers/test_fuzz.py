@@ -115,6 +115,11 @@ def test_odd_cells(path: Path, example: Example, data: st.DataObject) -> None:
     )
     rows[row][column] = cell
     outcome(path, "\n".join(map(",".join, rows)).encode("utf-8", "surrogatepass"), example.format)
+    sessions = everything(path, example.format, "stop")
+    if isinstance(sessions, list) and sessions:
+        converted = path.with_name("converted")
+        traces.convert(traces.read(path, example.format), converted)
+        assert everything(converted, "own", "stop") == sessions
 
 
 @given(content=st.binary(max_size=200), format=st.sampled_from([None, *traces.formats()]))

@@ -118,8 +118,9 @@ def test_a_turn_before_the_first_rows_time_is_out_of_order(tmp_path: Path) -> No
 )
 def test_turns_of_a_session_that_go_back_in_time_are_counted(tmp_path: Path, text: str) -> None:
     """The third turn begins at 4 s, the second began at 9 s: there is no pause between them."""
-    (warning,) = warnings_of(tmp_path, text)
-    assert "1 turns begin before the turn above them in their session; the pauses before them are 0 s" in warning
+    rows, turns = warnings_of(tmp_path, text)
+    assert "1 rows are earlier than the one above them" in rows
+    assert "1 turns begin before the turn above them in their session; the pauses before them are 0 s" in turns
 
 
 @pytest.mark.parametrize(("elapsed", "warned"), [(3, False), (3000, True)])
@@ -133,6 +134,21 @@ def test_response_times_in_milliseconds_leave_no_pauses_and_are_warned_of(
     if warned:
         assert "11 of 11 turns begin before the response above them has ended" in warnings[0]
         assert "response times are not given in milliseconds" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["burstgpt", "mooncake"])
+def test_a_session_whose_turns_end_later_is_not_out_of_order_but_a_row_may_be(tmp_path: Path, name: str) -> None:
+    """The session of 0 s comes after that of 1 s, as its last turn does: fine. A row of 5 s after one of 9 s is not."""
+
+    def rows(*times_and_keys: tuple[int, str]) -> str:
+        if name == "burstgpt":
+            return SESSIONS_HEAD + "".join(f"{time},{key},0,{time + 5},1\n" for time, key in times_and_keys)
+        turns = ({"session_id": key, "timestamp": time * 1000} for time, key in times_and_keys)
+        return lines(*({**turn, "input_length": 5, "output_length": 1} for turn in turns))
+
+    assert warnings_of(tmp_path, rows((0, "a"), (1, "b"), (2, "a"))) == []
+    (warning,) = warnings_of(tmp_path, rows((0, "a"), (9, "b"), (5, "a")))
+    assert "1 rows are earlier than the one above them" in warning
 
 
 def test_arrivals_that_count_from_1970_are_warned_of(tmp_path: Path) -> None:
