@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
@@ -59,6 +60,20 @@ USES = {
 CAUSES = {f"waste_{use}_pct": look for use, look in USES.items() if use != "useful"}
 PANELS = 8
 COLOURED = 12
+REFERENCES = ("cache-lru",)
+"""What others are held against: coloured however many systems there are."""
+_SAME_LINE = 0.008
+"""Share of a logarithmic axis that a line is wide."""
+_OVER_ANOTHER = (0, (2.2, 2.2))
+_TEXT_LINE = 0.033
+"""Share of the axis that a line of text is high."""
+_FEWEST_TICKS = 5
+_STEPS = (
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    tuple(step / 10 for step in range(10, 100, 5)),
+    tuple(n / 10 for n in range(10, 100)),
+)
 _WIDE_BAND = 0.03
 """Share of the axis from which a band of waste has room for its number."""
 _INK = "#222222"
@@ -67,7 +82,9 @@ _INK = "#222222"
 def latency(comparison: Comparison) -> Picture:
     """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends.
 
-    Of more than a dozen systems the best at the highest load have colours, and the others are grey.
+    Of more than a dozen systems the best at the highest load have colours, and what a prefix cache does by itself; the
+    others are grey, with their names at their ends. A line that runs over another all along is dashed, and the one
+    below it is wider.
     """
     systems = comparison.systems
     curves = {
@@ -76,39 +93,77 @@ def latency(comparison: Comparison) -> Picture:
     }
     known = {system: [value for value in curve if math.isfinite(value)] for system, curve in curves.items()}
     ends = sorted(systems, key=lambda system: known[system][-1] if known[system] else math.inf)
-    shown = [system for system in systems if system in ends[:COLOURED]]
-    figure = Picture(figsize=(8.6, max(4.8, 0.2 + 0.225 * len(shown))), layout="constrained")
+    shown = [system for system in systems if system in ends[:COLOURED] or system in REFERENCES]
+    grey = [system for system in systems if system not in shown]
+    figure = Picture(figsize=(8.6 + bool(grey), max(4.8, 0.2 + 0.225 * len(shown))), layout="constrained")
     axes = figure.add_subplot()
     loads = comparison.loads
-    grey = [
-        axes.plot(loads, curves[system], color="#CFCFCF", linewidth=1.2, zorder=1)[0]
-        for system in systems
-        if system not in shown
-    ]
+    for system in grey:
+        axes.plot(loads, curves[system], color="#CFCFCF", linewidth=1.2, zorder=1)
+    above, below = _coinciding([curves[system] for system in shown])
     for index, system in enumerate(shown):
         colour, dash = style(system, shown)
         marker = MARKERS[index % len(MARKERS)]
-        axes.plot(loads, curves[system], dash, color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=system)
-    objective = 1e3 * comparison.objective
-    axes.axhline(objective, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-    axes.annotate(
-        f"objective: {objective:g} ms", (0, objective), xycoords=("axes fraction", "data"), xytext=(6, 4),
-        textcoords="offset points", fontsize=9, color="#555555", bbox={"fc": "white", "ec": "none", "pad": 1.5},
-    )  # fmt: skip
-    if not any(known.values()):
-        axes.set_ylim(objective / 10, objective * 10)
+        width, size = (3.6, 8.0) if index in below else (1.8, 5.5)
+        lines = axes.plot(
+            loads, curves[system], dash, color=colour, marker=marker, markersize=size, linewidth=width, label=system
+        )
+        if index in above:
+            lines[0].set(linestyle=_OVER_ANOTHER, markersize=4.5, markeredgecolor="white", zorder=3)
+    _mark_objective(axes, 1e3 * comparison.objective, empty=not any(known.values()))
     axes.set_yscale("log")
     plain_log(axes)
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
     axes.set_xlabel(f"load ({comparison.load_unit})")
     axes.set_ylabel("mean normalized latency (ms per token)")
     frame(axes)
+    _name_ends(axes, {system: curves[system][-1] for system in grey}, loads[-1])
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     order = [system for system in reversed(ends) if system in handles]
-    lines = [*([grey[0]] if grey else []), *(handles[system] for system in order)]
-    names = [*([f"{len(grey)} others"] if grey else []), *order]
-    figure.legend(lines, names, loc="outside right upper", frameon=False, fontsize=9.5)
+    figure.legend([handles[name] for name in order], order, loc="outside right upper", frameon=False, fontsize=9.5)
     return figure
+
+
+def _coinciding(curves: Sequence[Sequence[float]]) -> tuple[set[int], set[int]]:
+    """Which curves run over an earlier one all along, and over which: their distance is less than a line's width."""
+    logs = np.log(np.array(curves, dtype=float))
+    reach = max(float(np.nanmax(logs) - np.nanmin(logs)), 1e-9) if np.isfinite(logs).any() else 1.0
+    above, below = set(), set()
+    for index in range(len(curves)):
+        for other in range(index):
+            apart = np.abs(logs[index] - logs[other])
+            if other not in above and np.isfinite(apart).any() and np.nanmax(apart) < _SAME_LINE * reach:
+                above.add(index)
+                below.add(other)
+                break
+    return above, below
+
+
+def _mark_objective(axes: Axes, objective: float, empty: bool) -> None:
+    axes.axhline(objective, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate(
+        f"objective: {objective:g} ms", (0, objective), xycoords=("axes fraction", "data"), xytext=(6, 4),
+        textcoords="offset points", fontsize=9, color="#555555", bbox={"fc": "white", "ec": "none", "pad": 1.5},
+    )  # fmt: skip
+    if empty:
+        axes.set_ylim(objective / 10, objective * 10)
+
+
+def _name_ends(axes: Axes, ends: Mapping[str, float], at: float) -> None:
+    """Names beside the right ends of lines on a logarithmic scale, as close as lines of text can stand."""
+    from scipy.optimize import isotonic_regression
+
+    named = sorted((end for end in ends.items() if math.isfinite(end[1])), key=lambda end: end[1])
+    if not named:
+        return
+    low, high = np.log(axes.get_ylim())
+    apart = _TEXT_LINE * (high - low) * np.arange(len(named))
+    places = np.exp(isotonic_regression(np.log([value for _, value in named]) - apart).x + apart)
+    for (system, _), place in zip(named, places, strict=True):
+        axes.annotate(
+            system, (at, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color="#808080",
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def waste(comparison: Comparison, load: float | None = None) -> Picture:
@@ -125,7 +180,9 @@ def waste(comparison: Comparison, load: float | None = None) -> Picture:
         axes.barh(places, values, left=left, color=colour, label=label, height=0.68, linewidth=0)
         for place, begin, value in zip(places, left, values, strict=True):
             if value > _WIDE_BAND * reach:
-                axes.text(begin + value / 2, place, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white")
+                axes.text(
+                    begin + value / 2, place, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink_on(colour)
+                )
         left += values
     for place, total in zip(places, left, strict=True):
         axes.annotate(
@@ -210,11 +267,20 @@ def frame(axes: Axes, grid: str = "both") -> None:
     axes.set_axisbelow(True)
 
 
+def ink_on(colour: str) -> str:
+    """Dark or white, whichever stands out more from a colour (contrast ratio of WCAG 2)."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour))
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.066 else _INK
+
+
 def plain_log(axes: Axes) -> None:
-    """Ticks at 1, 2 and 5 of each decade, written out."""
+    """Ticks written out, at 1, 2 and 5 of each decade, and at more where these are fewer than five."""
     low, high = axes.get_ylim()
-    steps = [step * 10.0**power for power in range(-6, 9) for step in (1, 2, 5)]
-    inside = [step for step in steps if low <= step <= high]
+    for steps in _STEPS:
+        inside = [tick for power in range(-6, 9) for step in steps if low <= (tick := step * 10.0**power) <= high]
+        if len(inside) >= _FEWEST_TICKS:
+            break
     axes.yaxis.set_major_locator(FixedLocator(inside or [low, high]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_hex
 
 from caesura.errors import UserError, did_you_mean
-from caesura.figures import MARKERS, PANELS, Picture, frame, style
+from caesura.figures import MARKERS, PANELS, Picture, frame, ink_on, plain_log, style
 from caesura.tables import DETAIL, number
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from caesura.sweep_results import Sweep
 
 _WIDE = 20
+_PAGE = 8.6
+"""Inches that panels may take side by side, so that their numbers can be read in a page."""
 
 
 def draw(sweep: Sweep, measure: str) -> Picture:
@@ -68,17 +70,13 @@ def _heatmaps(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
     down, across = sweep.dimensions[:2]
     rows, columns = sweep.values(down), sweep.values(across)
     systems = sweep.systems[:PANELS]
-    wide = min(len(systems), 3 if len(columns) <= 5 else 2)
+    panel = (max(2.8, 0.78 * len(columns)), max(1.5, 0.5 * len(rows) + 0.45))
+    wide = min(len(systems), max(1, int(_PAGE / panel[0])))
     lines = -(-len(systems) // wide)
-    panel = (max(2.6, 0.62 * len(columns) + 0.4), max(1.6, 0.42 * len(rows) + 0.6))
-    size = (max(wide * panel[0] + 2.2, 6.5), lines * panel[1] + 0.9)
+    size = (max(wide * panel[0] + 2.2, 8.6), max(lines * panel[1] + 0.7, 3.6))
     figure = Picture(figsize=size, layout="constrained")
     grid = figure.subplots(lines, wide, sharex=True, sharey=True, squeeze=False)
-    known = table["shown"][np.isfinite(table["shown"])]
-    least, most = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
-    scale: dict[str, Any] = {"vmin": least, "vmax": max(most, least + 1e-12)}
-    if least > 0 and most / least > _WIDE:
-        scale = {"norm": LogNorm(least, most)}
+    scale = _scale(table["shown"])
     image = None
     for axes, system in zip(grid.flat, systems, strict=False):
         means = table[table["system"] == system].groupby([down, across])["shown"].mean()
@@ -86,12 +84,9 @@ def _heatmaps(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
         image = axes.imshow(cells, aspect="auto", cmap="cividis", **scale)
         for (row, column), value in np.ndenumerate(cells):
             if math.isfinite(value):
-                dark = image.norm(value) < 0.6
-                axes.text(
-                    column, row, number(value), ha="center", va="center", fontsize=8,
-                    color="white" if dark else "black",
-                )  # fmt: skip
-        axes.set_title(system, fontsize=10, loc="left")
+                ink = ink_on(to_hex(image.to_rgba(value)))
+                axes.text(column, row, number(value), ha="center", va="center", fontsize=9.5, color=ink)
+        axes.set_title(system, fontsize=10.5, loc="left")
         axes.set_xticks(range(len(columns)), [_text(value) for value in columns])
         axes.set_yticks(range(len(rows)), [_text(value) for value in rows])
         axes.tick_params(length=0)
@@ -99,10 +94,21 @@ def _heatmaps(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
     for axes in list(grid.flat)[len(systems) :]:
         axes.set_visible(False)
     assert image is not None
-    figure.colorbar(image, ax=list(grid.flat), label=label, shrink=0.9)
+    bar = figure.colorbar(image, ax=list(grid.flat), label=label, aspect=7 * size[1])
+    if "norm" in scale:
+        plain_log(bar.ax)
     figure.supxlabel(across, fontsize=10)
     figure.supylabel(down, fontsize=10)
     return figure
+
+
+def _scale(shown: pd.Series[float]) -> dict[str, Any]:
+    """The ends of the colours for ``imshow``: logarithmic where the values are far apart."""
+    known = shown[np.isfinite(shown)]
+    least, most = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
+    if least > 0 and most / least > _WIDE:
+        return {"norm": LogNorm(least, most)}
+    return {"vmin": least, "vmax": max(most, least + 1e-12)}
 
 
 def _at(found: pd.Series[float], values: list[Any]) -> list[float]:
@@ -113,6 +119,7 @@ def _log_if_wide(axes: Axes, shown: pd.Series[float]) -> None:
     known = shown[np.isfinite(shown)]
     if len(known) and known.min() > 0 and known.max() / known.min() > _WIDE:
         axes.set_yscale("log")
+        plain_log(axes)
     else:
         axes.set_ylim(bottom=0)
 
