@@ -203,8 +203,12 @@ def candidates(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     sessions = read_table(folder, "sessions")
-    rows = [{"pick": name, **_picked(sessions, folder, name)} for name in PICKS]
-    return pd.DataFrame([row for row in rows if row[PICKS[row["pick"]]] > 0])
+    return pd.DataFrame([{"pick": name, **_picked(sessions, folder, name)} for name in _telling(sessions)])
+
+
+def _telling(sessions: pd.DataFrame) -> list[str]:
+    """Those of ``PICKS`` whose measure is more than 0 in some session."""
+    return [name for name, measure in PICKS.items() if (sessions[measure] > 0).any()]
 
 
 def _picked(sessions: pd.DataFrame, folder: Path, wanted: str) -> dict[str, Any]:
@@ -212,6 +216,11 @@ def _picked(sessions: pd.DataFrame, folder: Path, wanted: str) -> dict[str, Any]
         measured = sessions[PICKS[wanted]].dropna()
         if measured.empty:
             raise UserError(f"no session of {folder} finished; name one by its id")
+        if wanted not in (telling := _telling(sessions)):
+            raise UserError(
+                f"there is no {wanted} session in {folder}: {PICKS[wanted]} is 0 in all of them; "
+                f"ask for {listed(telling, ' or ')}"
+            )
         measured = measured.sort_values(kind="stable")
         return _row(sessions.loc[measured.index[(len(measured) - 1) // 2 if wanted == "median" else -1]])
     found = sessions[sessions["id"] == wanted]

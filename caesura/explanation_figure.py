@@ -9,15 +9,18 @@ from matplotlib.patches import Patch
 from caesura.figures import Picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from caesura.explanation import Explanation
 
 _PLACES = (("on the GPU", "#009E73"), ("on the host", "#E69F00"), ("missing", "#D9D9D9"))
-_PAUSE = "#F1EEF6"
+_PAUSE = "#E6E0F0"
+_INK = "#222222"
 
 
 def draw(explanation: Explanation) -> Picture:
-    """Tokens by place, stacked; pauses shaded; verdicts that changed something named above."""
-    figure = Picture(figsize=(8.6, 3.6), layout="constrained")
+    """Tokens by place, stacked; pauses shaded; above, a row of strokes for each verdict that changed something."""
+    figure = Picture(figsize=(9.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     times, places = _course(explanation)
     axes.stackplot(times, *places, colors=[colour for _, colour in _PLACES], linewidth=0)
@@ -29,21 +32,35 @@ def draw(explanation: Explanation) -> Picture:
         elif entry.what in ("answered", "left_replica", "finished") and began is not None:
             axes.axvspan(began, entry.time, color=_PAUSE, zorder=-1, linewidth=0)
             began = None
-        elif entry.what == "decided" and entry.details["verdict"] != "preserve":
-            axes.plot(entry.time, 1.05 * top, "v", color="#222222", markersize=5)
-    verdicts = [e.details["verdict"] for e in explanation.entries if e.what == "decided"]
-    counted = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts) if name != "preserve")
+    axes.set_ylim(0, _draw_verdicts(axes, explanation, top))
     handles = [Patch(color=colour, label=name) for name, colour in _PLACES]
     handles.append(Patch(facecolor=_PAUSE, edgecolor="#BBBBBB", label="paused"))
-    axes.legend(handles=handles, loc="upper left", frameon=False, ncols=4, bbox_to_anchor=(0, 1.12), fontsize=9)
-    axes.set_ylim(0, 1.12 * top)
     axes.set_xlim(times[0], times[-1])
-    axes.set_xlabel(f"time (s){f'; triangles: {counted}' if counted else ''}")
+    axes.set_xlabel("time (s)")
     axes.set_ylabel("context tokens")
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= top])
     label = explanation.label
-    axes.set_title(f"Session {explanation.session['id']} under {label['system']} at load {label['load']:g}", pad=22)
+    axes.set_title(f"Session {explanation.session['id']} under {label['system']} at load {label['load']:g}")
+    figure.legend(handles=handles, loc="outside lower center", frameon=False, ncols=4, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw_verdicts(axes: Axes, explanation: Explanation, top: float) -> float:
+    """Strokes above ``top``, a row a verdict, its name and number beside it; the height that all of it takes."""
+    verdicts: dict[str, list[float]] = {}
+    for entry in explanation.entries:
+        if entry.what == "decided" and entry.details["verdict"] != "preserve":
+            verdicts.setdefault(entry.details["verdict"], []).append(entry.time)
+    place = 1.04 * top
+    for name, times in verdicts.items():
+        axes.vlines(times, place, place + 0.05 * top, color=_INK, linewidth=0.9)
+        axes.annotate(
+            f"{name}: {len(times)}", (1, place + 0.025 * top), xycoords=("axes fraction", "data"), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=9, color=_INK, annotation_clip=False,
+        )  # fmt: skip
+        place += 0.08 * top
+    return place
 
 
 def _course(explanation: Explanation) -> tuple[list[float], list[list[int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,6 +25,8 @@ _CAUSES = dict(
 )
 _STYLES = {"decided": "bold", "arrived": "cyan", "call_ended": "cyan", "answered": "cyan", "finished": "cyan"}
 _MOST_PASSED = 2
+_WASTES = {"preserve": "if kept", "swap": "if swapped", "discard": "if discarded", "recompute": "if recomputed"}
+_PRICES = ("price", "host_price")
 _ASKED = {"pause": "at the pause", "revise": "asked again"}
 
 
@@ -217,8 +219,22 @@ def _decided(entry: Entry, numbers: Mapping[str, Any]) -> str:
     keep, verdict = numbers["keep"], numbers["verdict"]
     kept = f" all but {_tokens(keep)}" if verdict in ("swap", "discard") and keep > 0 else ""
     asked = _ASKED.get(numbers["asked"]) or _lacking(numbers["needed_blocks"], numbers["needed_by"])
-    because = ", ".join(f"{name} = {_amount(value)}" for name, value in numbers["because"].items())
+    because = ", ".join(reasons(numbers["because"]))
     return f"policy, {asked}: {verdict}{kept}{f'  ({because})' if because else ''}"
+
+
+def reasons(because: Mapping[str, float]) -> Iterator[str]:
+    """The numbers of a verdict, with units: names of ``_WASTES`` are wastes, names that end in ``_s`` are seconds."""
+    wastes = {words: because[name] for name, words in _WASTES.items() if name in because}
+    for place, (words, waste) in enumerate(wastes.items()):
+        yield f"{_amount(waste)} {words}" if place else f"wastes {_amount(waste)} token-seconds {words}"
+    for name, value in because.items():
+        if name in _PRICES:
+            yield f"{name.replace('_', ' ')} = {value:.3g} s per token-second"
+        elif name.endswith("_s"):
+            yield f"{name.removesuffix('_s').replace('_', ' ')} = {_s(value)}"
+        elif name not in _WASTES:
+            yield f"{name.replace('_', ' ')} = {_amount(value)}"
 
 
 def _lacking(blocks: int, by: str) -> str:

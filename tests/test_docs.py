@@ -30,7 +30,7 @@ def test_a_reader_who_follows_the_page_has_a_tested_policy(tmp_path: Path) -> No
             (tmp_path / name).write_text(text, encoding="utf-8")
         elif language == "console":
             printed += "".join(said(line, tmp_path) for line in text.splitlines())
-    assert "discard  (kept_s = " in printed
+    assert "discard  (kept = " in printed
     assert printed.count("1 passed") == 2
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 
 import caesura as package
-from caesura.explanation import PICKS
+from caesura.explanation_text import reasons
 from tests.caesura.conftest import Said
 
 Caesura = Callable[..., Said]
@@ -76,7 +77,15 @@ def test_an_unclear_run_is_answered_with_the_runs_there_are(compared: Path, caes
     assert said.code == 2 and "holds no run of Caesura" in said.err
 
 
-@pytest.mark.parametrize("session", PICKS)
+def test_a_pick_of_which_there_is_none_is_refused_with_those_there_are(compared: Path, caesura: Caesura) -> None:
+    """Under vllm nothing is ever copied out."""
+    said = caesura("explain", str(compared), "--system", "vllm", "--session", "most-swapped")
+    assert said.code == 2
+    assert "no most-swapped session" in said.err and "swapped_out_bytes is 0 in all of them" in said.err
+    assert "ask for slowest, median" in said.err and "most-recomputed" in said.err
+
+
+@pytest.mark.parametrize("session", ["slowest", "median", "most-queued", "most-swapped"])
 def test_every_pick_has_a_story_in_python(compared: Path, session: str) -> None:
     found = package.explain(compared, session, system="swap")
     assert set(found.story["what"]) >= {"arrived", "computed", "call_ended", "decided", "swapped", "finished"}
@@ -88,6 +97,29 @@ def test_the_figure_is_drawn(compared: Path, caesura: Caesura, folder: Path) -> 
     said = caesura("explain", str(compared), "--system", "swap", "--session", "median", "--figure", "one.png")
     assert said.code == 0, said.err
     assert plt.imread(folder / "one.png").std() > 0.05
+
+
+def test_verdicts_are_strokes_in_a_row_each(compared: Path) -> None:
+    """Under swap every pause has its own; the row's name says how many."""
+    found = package.explain(compared, "most-swapped", system="swap")
+    (axes,) = found.figure().axes
+    pauses = found.session["pauses"]
+    (strokes,) = [one for one in axes.collections if isinstance(one, LineCollection)]
+    assert len(strokes.get_segments()) == pauses
+    assert [text.get_text() for text in axes.texts] == [f"swap: {pauses}"]
+
+
+@pytest.mark.parametrize(
+    ("because", "said"),
+    [
+        ({"preserve": 102.0, "recompute": 7530.0}, "wastes 102 token-seconds if kept, 7,530 if recomputed"),
+        ({"preserve": 0.0, "blocks_needed": 3}, "wastes 0 token-seconds if kept, blocks needed = 3"),
+        ({"expected_s": 2.5, "price": 2e-6}, "expected = 2.50 s, price = 2e-06 s per token-second"),
+        ({"idleness": 0.25}, "idleness = 0.250"),
+    ],
+)
+def test_numbers_behind_a_verdict_have_units(because: dict[str, float], said: str) -> None:
+    assert ", ".join(reasons(because)) == said
 
 
 def test_a_policy_beside_the_experiment_is_found_again(folder: Path, caesura: Caesura) -> None:
