@@ -124,7 +124,7 @@ class _Shards:
         """What all shards of a run leave behind; raises as ``simulate_shard_of``."""
         assert run.cluster is not None
         tasks = [joblib.delayed(simulate_shard_of)(run, only) for only in dealt(run.cluster, self._jobs)]
-        with deaf_children():
+        with deaf_children(signal.SIGTERM):
             finished: Generator[Shard] = joblib.Parallel(n_jobs=self._jobs, backend="loky", return_as="generator")(
                 tasks
             )
@@ -147,7 +147,7 @@ def _in_pool(
     tasks = (joblib.delayed(_attempt_in_worker)(index, run, shares.file) for index, run in runs.items())
     # Two processes at least: with one, joblib would do the work in this one.
     pool = joblib.Parallel(n_jobs=max(count, 2), backend="loky", batch_size=1, return_as="generator_unordered")
-    with deaf_children():
+    with deaf_children(signal.SIGTERM):
         finished: Generator[tuple[int, Outcome]] = pool(tasks)
     try:
         for one in finished:  # noqa: UP028 (with "yield from", closing would reach the pool before _stop_workers)
@@ -166,10 +166,13 @@ def _attempt_in_worker(index: int, run: Run, shares: Path) -> tuple[int, Outcome
 
 
 @contextlib.contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C; the first process ends them. Its own Ctrl-C waits until then."""
+def deaf_children(*also: signal.Signals) -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C, nor ``also``; the first process ends them. Its own wait until then.
+
+    ``timeout`` sends SIGTERM to everybody: a worker that heard it might look as if it had died of its run.
+    """
     resource_tracker.ensure_running()  # it starts with the first child otherwise, and would undo the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *also})
     try:
         yield
     finally:

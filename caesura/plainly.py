@@ -38,7 +38,8 @@ def said_plainly(when_interrupted: str) -> Iterator[None]:
         print(f"caesura: {when_interrupted}", file=sys.stderr)
         raise typer.Exit(TERMINATED if isinstance(interruption, _Terminated) else INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -46,6 +47,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ``timeout`` sends it twice
     raise _Terminated
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import caesura as package
@@ -223,17 +224,36 @@ def test_ctrl_c_is_one_line_and_exit_code_130(jobs: str, experiment: Callable, p
         assert {file.name for file in folder.iterdir()} == ALL_FILES
 
 
-def test_sigterm_is_one_line_and_exit_code_143(experiment: Callable, process: Callable) -> None:
-    """To the first process alone, as ``kill`` sends it."""
+@pytest.mark.parametrize(
+    ("everybody", "words"),
+    [(False, ("run",)), (True, ("sweep", "--over", "systems[*].engine.max_running=16,64"))],
+    ids=["kill", "timeout"],
+)
+def test_sigterm_is_one_line_and_exit_code_143(
+    everybody: bool, words: tuple[str, ...], experiment: Callable, process: Callable
+) -> None:
+    """To the first process alone, as ``kill`` sends it; or to the workers, to it, and to all, as ``timeout`` may do:
+    a worker must not look as if its run had killed it."""
     experiment(LONG)
-    started = process("run", "x.yaml", "--out", "o", "--jobs", "2")
+    started = process(words[0], "x.yaml", *words[1:], "--out", "o", "--jobs", "2")
     wait_for(lambda: Path("o/runs").is_dir() and len(run_folders(Path("o"))) >= 1, started)
+    if everybody:
+        children = psutil.Process(started.pid).children()
+        for child in children:
+            child.terminate()
+        time.sleep(0.1)
+        assert len(children) >= 2
+        assert all(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     started.terminate()
+    if everybody:
+        time.sleep(0.02)
+        os.killpg(started.pid, signal.SIGTERM)
     out, err = started.communicate(timeout=30)
     assert started.returncode == 143
     assert out == ""
     assert [line.split(";")[0] for line in told(err)] == ["caesura: interrupted"]
     assert not list(Path("o/runs").glob(".*"))
+    assert not list(Path("o/runs").glob("*.failed.json"))
 
 
 def test_progress_in_lines_is_one_for_each_tenth_and_none_within_ten_seconds() -> None:
