@@ -167,7 +167,7 @@ def _attempt_in_worker(index: int, run: Run, shares: Path) -> tuple[int, Outcome
 
 @contextlib.contextmanager
 def deaf_children(*also: signal.Signals) -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C, nor ``also``; the first process ends them. Its own wait until then.
+    """Processes started inside never hear Ctrl-C, nor ``also``; the first process ends them, and hears it later.
 
     ``timeout`` sends SIGTERM to everybody: a worker that heard it might look as if it had died of its run.
     """

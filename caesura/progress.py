@@ -80,18 +80,22 @@ def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[runs]}"),
+        TextColumn("{task.percentage:>3.0f} % of the work, {task.fields[runs]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task(title, total=1.0, runs="")
-        yield lambda: bar.update(task, completed=shares.total(), runs=f"{shares.complete()}/{len(shares.weights)} runs")
+        task = bar.add_task(title, total=1.0, runs=f"0 of {len(shares.weights)} runs")
+        yield lambda: bar.update(
+            task, completed=shares.total(), runs=f"{shares.complete()} of {len(shares.weights)} runs"
+        )
 
 
 class Lines:
-    """Progress as lines: one for every tenth that is done, and none within ten seconds of the last.
+    """Progress as lines: one for every tenth of the work that is done, and none within ten seconds of the last.
+
+    The longest runs are done first, so the work is ahead of the runs.
 
     Args:
         title: what is being done.
@@ -110,5 +114,5 @@ class Lines:
         tenths = int(share * 10 + 1e-9)
         if tenths > self._tenths and now - self._last >= _BETWEEN_LINES_S:
             self._tenths, self._last = tenths, now
-            done = f"{share * 100:.0f} %, {complete} of {self._runs} runs, {now - self._begin:.0f} s"
+            done = f"{complete} of {self._runs} runs, {share * 100:.0f} % of the work, {now - self._begin:.0f} s"
             print(f"caesura: {self._title}: {done}", file=self._stream, flush=True)
