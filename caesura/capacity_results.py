@@ -23,7 +23,7 @@ from caesura.config import Setup
 from caesura.plain_data import plain
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import versions
-from caesura.sustained import Sustained
+from caesura.sustained import SAME, Sustained
 from caesura.tables import Rows
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Capacities:
         for system in self.systems:
             capacity, ratio = self.capacity(system), self.ratio(system)
             loads = [one.load for one in self.found(system)]
-            versus = ["1", "–"] if system == first else [ratio.text("×"), ratio.interval()]
+            versus = [SAME, "–"] if system == first else [ratio.text("×"), ratio.interval()]
             seeds = f"{min(loads):.3g} to {max(loads):.3g}"
             rows.append([system, capacity.text(), capacity.interval(), seeds, *versus])
         headings = ["system", "capacity", "95 % interval", "over seeds", f"vs {first}", "95 % interval"]

@@ -150,7 +150,13 @@ def sweep(
 @app.command()
 def capacity(
     file: Annotated[Path | None, typer.Argument(help="An experiment in YAML; without one the options say all.")] = None,
-    slo: Annotated[str, typer.Option(help="The objective, as in 'p90 normalized_latency<0.1 and mean ttft<2s'.")] = "",
+    slo: Annotated[
+        str,
+        typer.Option(
+            help="The objective, as in 'p90 normalized_latency<0.1 and mean ttft<2s'; metrics, too: resume_ttft, tpot, "
+            "jct (a session's time), queued."
+        ),
+    ] = "",
     systems: Annotated[
         str | None, typer.Option(help="Systems, as in vllm,infercept; ratios refer to the first.")
     ] = None,

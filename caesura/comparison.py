@@ -12,7 +12,7 @@ import pandas as pd
 
 from caesura.errors import UserError
 from caesura.run_folder import read_json, read_provenance, read_summary, read_table
-from caesura.sustained import Split, Sustained, batching_splits, ratio_text, sustained_load
+from caesura.sustained import SAME, Split, Sustained, batching_splits, ratio_text, sustained_load
 
 if TYPE_CHECKING:
     from caesura.figures import Picture
@@ -137,7 +137,7 @@ class Comparison:
                     "bound": found.bound,
                     "lowest_seed": min(by_seed),
                     "highest_seed": max(by_seed),
-                    "ratio_to_first": ratio_text(found, reference) if system != self.systems[0] else "1",
+                    "ratio_to_first": ratio_text(found, reference) if system != self.systems[0] else SAME,
                 }
             )
         return pd.DataFrame(rows)

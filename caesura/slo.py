@@ -27,8 +27,10 @@ _COLUMNS = {
     "e2el": "e2el",
     "queued": "queued_s",
 }
-_ALIASES = {"jct": "e2el", "e2e": "e2el", "latency": "e2el", "queue_time": "queued"}
+_ALIASES = {"jct": "e2el", "session_time": "e2el", "e2e": "e2el", "latency": "e2el", "queue_time": "queued"}
 METRICS = (*_COLUMNS, "resume_ttft")
+NAMED = tuple(f"{name} (or jct, session_time)" if name == "e2el" else name for name in METRICS)
+"""The metrics as messages name them."""
 _STATISTIC = re.compile(r"mean|median|max|p\d+(\.\d+)?")
 _TERM = re.compile(r"(?P<what>[^<>=≤≥]*?)\s*(?P<sign><=|≤|<|>=|≥|>|=+)\s*(?P<limit>.*)", re.DOTALL)
 _EXAMPLE = "for example 'p90 normalized_latency<0.1' or 'mean ttft<=500ms and p99 tpot<50ms'"
@@ -139,7 +141,7 @@ def _term(text: str, whole: str) -> Term:
         raise wrong(f"{words[0]} is no percentile; write one from p1 to p100")
     metric = _ALIASES.get(name := "_".join(words[1:]), name)
     if metric not in METRICS:
-        raise wrong(f"unknown metric {name!r}{did_you_mean(name, METRICS)} (there are {listed(METRICS)})")
+        raise wrong(f"unknown metric {name!r}{did_you_mean(name, [*METRICS, *_ALIASES])} (there are {listed(NAMED)})")
     try:
         seconds = parse_seconds(limit)
     except ValueError as error:

@@ -56,6 +56,10 @@ def _crossing(low: tuple[float, float], high: tuple[float, float], objective: fl
     return load + share * (next_load - load)
 
 
+SAME = "1.00×"
+"""The ratio of a system to itself, whatever its bounds."""
+
+
 def ratio_text(one: Sustained, reference: Sustained) -> str:
     """``one / reference`` for a table, with what the bounds allow to be said."""
     if reference.load <= 0 or (one.bound != "exact" and one.bound == reference.bound):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from caesura.comparison import Comparison
 from caesura.metrics import USES, WASTES
-from caesura.sustained import ratio_text
+from caesura.sustained import SAME, ratio_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,8 @@ class Rows:
     rows: list[list[str]]
 
 
+NEGLIGIBLE = 0.005
+"""Share of memory x time: nobody gains by saving less."""
 DETAIL = (
     ("norm. latency ms", "mean_normalized_latency_s", 1e3),
     ("its p99 ms", "p99_normalized_latency_s", 1e3),
@@ -45,7 +47,7 @@ def latency_rows(comparison: Comparison) -> Rows:
         found = comparison.sustained[system]
         loads = [one.load for one in comparison.sustained_by_seed(system)]
         spread = [f"{min(loads):.2f} to {max(loads):.2f}"] if several else []
-        ratio = "1" if system == comparison.systems[0] else ratio_text(found, reference)
+        ratio = SAME if system == comparison.systems[0] else ratio_text(found, reference)
         latencies = ["–" if value is None else number(1e3 * value) for value in comparison.latency(system)]
         rows.append([system, str(found), *spread, ratio, *latencies])
     headings = ["system", "sustained", *(["over seeds"] if several else []), f"vs {comparison.systems[0]}"]
@@ -57,26 +59,35 @@ def latency_rows(comparison: Comparison) -> Rows:
 def detail_rows(comparison: Comparison, load: float) -> Rows:
     """One row a system: the measures at one load."""
     table = comparison.at(load)
+    savings = possible_saving(table)
     rows = [
         [str(row["system"]), *(number(scale * float(row[column])) for _, column, scale in DETAIL), number(saved)]
-        for (_, row), saved in zip(table.iterrows(), possible_saving(table), strict=True)
+        for (_, row), saved in zip(table.iterrows(), savings, strict=True)
     ]
     headings = ["system", *(name for name, _, _ in DETAIL), "waste saved, % of possible"]
-    return Rows(f"At load {load:g} ({comparison.load_unit})", headings, rows)
+    title = f"At load {load:g} ({comparison.load_unit})"
+    if "waste_bound_token_s" in table and table["waste_bound_token_s"].notna().all() and all(map(math.isnan, savings)):
+        title += f"; waste saved: –, for less than {100 * NEGLIGIBLE:g} % of the memory could be saved"
+    return Rows(title, headings, rows)
 
 
 def possible_saving(table: pd.DataFrame) -> list[float]:
     """Of the waste that the most wasteful system of a load could have been spared, how much each system is, percent.
 
     (W_max - W) / (W_max - W_bound), wastes in token-seconds over the whole run, W_bound what no policy can go below
-    (``sim.bound``): 0 for the most wasteful, 100 for one that nobody could improve on. NaN where no bound is known.
+    (``sim.bound``): 0 for the most wasteful, 100 for one that nobody could improve on. NaN where no bound is known, and
+    where what could be saved is less than ``NEGLIGIBLE`` of memory x time.
     """
     if "waste_bound_token_s" not in table:
         return [math.nan] * len(table)
     wasted = table[[USES[waste] for waste in WASTES]].astype(float).sum(axis=1)
     possible = wasted.max() - table["waste_bound_token_s"].astype(float)
+    memory = table[list(USES.values())].astype(float).sum(axis=1)
     saved = wasted.max() - wasted
-    return [100 * one / most if most > 0 else math.nan for one, most in zip(saved, possible, strict=True)]
+    return [
+        100 * one / most if most > NEGLIGIBLE * whole else math.nan
+        for one, most, whole in zip(saved, possible, memory, strict=True)
+    ]
 
 
 def split_rows(comparison: Comparison) -> Rows:

@@ -16,10 +16,12 @@ from caesura.yaml_source import Source
 def wastes(*preserved: float, bound: float | None) -> pd.DataFrame:
     return pd.DataFrame(
         {
+            "useful_token_s": 400.0,
             "waste_preserve_token_s": preserved,
             "waste_recompute_own_token_s": 10.0,
             "waste_recompute_others_token_s": 5.0,
             "waste_swap_token_s": 5.0,
+            "unused_token_s": 180.0,
             "waste_bound_token_s": bound,
         }
     )
@@ -34,6 +36,12 @@ def test_without_a_bound_or_waste_nothing_is_claimed():
     assert all(math.isnan(one) for one in possible_saving(wastes(400.0, 100.0, bound=None)))
     assert math.isnan(possible_saving(wastes(0.0, bound=20.0))[0])
     assert all(math.isnan(one) for one in possible_saving(wastes(1.0, bound=20.0).drop(columns="waste_bound_token_s")))
+
+
+def test_where_next_to_nothing_could_be_saved_nobody_is_praised_for_it():
+    """The worst wastes 22.5 of 602.5 token-seconds, the bound is 20: 2.5 is less than 0.5 % of it, 4 is more."""
+    assert all(math.isnan(one) for one in possible_saving(wastes(2.5, 0.0, bound=20.0)))
+    assert possible_saving(wastes(4.0, 0.0, bound=20.0)) == pytest.approx([0.0, 100.0])
 
 
 def test_a_run_knows_its_bound_and_a_cluster_or_a_prefix_cache_none(tmp_path):

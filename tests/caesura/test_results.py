@@ -204,6 +204,7 @@ def test_compare_prints_tables_and_where_the_report_lies(caesura: Callable) -> N
     assert said.code == 0
     assert said.err == ""
     assert "sustained: at most 100 ms" in said.out
+    assert re.search(r"^vllm +≥ 1.00 +1.00× ", said.out, re.MULTILINE)
     assert re.search(r"^infercept +≥ 1.00 ", said.out, re.MULTILINE)
     assert "Report: o/report.html" in said.out
     assert "knew how long" not in said.out

@@ -24,6 +24,7 @@ from caesura.slo import Slo, Term, parse_slo, statistic
         ("p99 tpot<50 ms", [Term("p99", "tpot", 0.05, True)]),
         ("p99_ttft ≤ 2 s", [Term("p99", "ttft", 2.0, False)]),
         ("p99.9 jct < 5 min", [Term("p99.9", "e2el", 300.0, True)]),
+        ("mean session time <= 20 s", [Term("mean", "e2el", 20.0, False)]),
         (
             "mean ttft<1 and p50 resume ttft<2, max queued<3",
             [Term("mean", "ttft", 1, True), Term("p50", "resume_ttft", 2, True), Term("max", "queued", 3, True)],
@@ -47,6 +48,7 @@ def test_an_objective_is_a_statistic_a_metric_and_a_limit(text: str, terms: list
         ("p200 ttft<1", "p200 is no percentile"),
         ("p0 ttft<1", "p0 is no percentile"),
         ("p90 ttft<fast", "the limit of p90 ttft: 'fast' is not a quantity"),
+        ("p90 cost<1", "e2el (or jct, session_time)"),
         ("p90 ttft<1 lightyear", "unknown unit"),
         ("p90 ttft<0", "must be more than 0"),
         ("<1", "nothing stands before the limit"),
