@@ -10,6 +10,7 @@ from caesura.errors import UserError
 from caesura.tables import Rows, number
 from caesura.trace_files import TraceInput, say
 from caesura.units import parse_seconds
+from traces import shipped
 from traces.portrait import ALL, Portrait
 
 MOST_ROWS = 25
@@ -86,8 +87,13 @@ def pause_rows(summary: dict[str, Any]) -> Rows:
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:
-    """What is not a table: arrivals, concurrency, sharing, rewritten contexts."""
-    return [*_about_arrivals(summary["arrivals"]), *_about_contexts(summary), *_about_concurrency(summary)]
+    """What is not a table: arrivals, concurrency, sharing, rewritten contexts, calls that overlapped."""
+    lines = [*_about_arrivals(summary["arrivals"]), *_about_contexts(summary), *_about_concurrency(summary)]
+    if any(wait["name"] == "overlap" for wait in summary["waits"]):
+        lines.append(
+            "Pauses for overlap: a call that began before the one before it had ended; recorded as a pause of 0 s."
+        )
+    return lines
 
 
 def _show(given: TraceInput, summary: dict[str, Any]) -> None:
@@ -100,7 +106,8 @@ def _show(given: TraceInput, summary: dict[str, Any]) -> None:
         f"{tokens['returned']:,} returned by pauses"
     )
     tables = [kind_rows(summary), *([pause_rows(summary)] if summary["waits"] else [])]
-    show_rows([head, *remarks(summary)], tables)
+    kinds = shipped.kinds(given.name) if given.format == "shipped" else ""
+    show_rows([head, *([f"Kinds: {kinds}."] if kinds else []), *remarks(summary)], tables)
 
 
 def _about_arrivals(arrivals: dict[str, Any] | None) -> list[str]:

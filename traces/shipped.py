@@ -25,11 +25,22 @@ class _Shipped:
     file: str
     format: str
     tick: float | None = None
+    kinds: str = ""
 
 
 _SHIPPED = {
-    "infercept-mix": _Shipped("infercept_mix.jsonl", "session-files"),
-    "coding-agents": _Shipped("claude_code_neon61.jsonl.gz", "session-files"),
+    "infercept-mix": _Shipped(
+        "infercept_mix.jsonl",
+        "session-files",
+        kinds="math: arithmetic with a calculator; qa: questions that look things up in Wikipedia; ve: steps in a "
+        "virtual environment; chat: a person reads and answers; image, tts: pictures or speech are made, and then a "
+        "person answers",
+    ),
+    "coding-agents": _Shipped(
+        "claude_code_neon61.jsonl.gz",
+        "session-files",
+        kinds="neon61: the recording's name, for all are coding agents",
+    ),
     "azure-conv": _Shipped("azure_conv_2023.csv.gz", "azure"),
     "azure-code": _Shipped("azure_code_2023.csv.gz", "azure"),
     "mooncake-conversation": _Shipped("mooncake_conversation_600s.jsonl.gz", "mooncake", tick=3.0),
@@ -39,6 +50,11 @@ _SHIPPED = {
 def names() -> tuple[str, ...]:
     """Names of the shipped workloads."""
     return tuple(_SHIPPED)
+
+
+def kinds(name: str) -> str:
+    """What the kinds of sessions of a shipped workload stand for; empty where none are named, or there is no such."""
+    return _SHIPPED[name].kinds if name in _SHIPPED else ""
 
 
 def load(name: str) -> list[Session]:

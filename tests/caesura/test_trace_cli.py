@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +56,15 @@ def test_describe_shows_tables(caesura: Callable) -> None:
     assert said.code == 0
     for words in ("397 sessions, 2,054 calls, 1,841 pauses", "Arrivals: none recorded", "user:chat", "chat", "12.2 %"):
         assert words in said.out
+
+
+@pytest.mark.parametrize("trace", shipped.names())
+def test_describe_says_what_the_kinds_of_a_shipped_trace_stand_for(trace: str, caesura: Callable) -> None:
+    kinds = {session.kind for session in shipped.load(trace)} - {""}
+    said = caesura("trace", "describe", trace).out
+    explained = re.search(r"^Kinds: (.*)\.$", said, re.MULTILINE)
+    assert {kind for kind in kinds if explained and re.search(rf"\b{kind}\b[^;]*:", explained[1])} == kinds
+    assert ("before it had ended" in said) == (re.search("^overlap ", said, re.MULTILINE) is not None)
 
 
 def test_describe_draws_figures_of_what_is_recorded(caesura: Callable, csv: Path, folder: Path) -> None:
