@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.plan import Plan
+from sim.plan import Direction, Plan
 
 if TYPE_CHECKING:
     from sim.engine import Engine
@@ -34,7 +34,7 @@ def find_alike(engine: Engine, plan: Plan) -> None:
 def _find_decodes(engine: Engine, plan: Plan) -> None:
     """The same sessions decode, each context one token longer."""
     settings, queues, contexts, room = engine.settings, engine.queues, engine.contexts, engine.room
-    if queues.swapped and (settings.recompute_swapped_when_idle or room.swap_budget < contexts.block_size):
+    if queues.swapped and (settings.recompute_swapped_when_idle or not room.has_budget(Direction.IN)):
         return
     if room.concerns_policy:
         plan.review_at = engine.counsel.next_review()

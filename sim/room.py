@@ -9,7 +9,7 @@ from policies.contract import Discard, Prefetch, Swap, Verdict
 from sim.contexts import Contexts
 from sim.counsel import RESERVE, Counsel, Need
 from sim.live import LiveSession, State
-from sim.plan import Copy
+from sim.plan import Copy, Direction
 from sim.prefixes import Tally
 from sim.queues import Queues
 from sim.settings import EngineSettings
@@ -34,7 +34,8 @@ class Room:
         self._overlapped = settings.swap == "overlapped"
         self._wanted: dict[LiveSession, int] = {}  # contexts on their way out since their pause, with what stays
         self._hidden: Callable[[], float] = lambda: math.inf
-        self._budget: float | None = None
+        self._account = {way: way if settings.swap_budget == "hidden-each-way" else Direction.OUT for way in Direction}
+        self._left: dict[Direction, float] = {}  # of the budget, by account
         self.spared: LiveSession | None = None
         self.copies: list[Copy] = []
         self._reserve_refused = False
@@ -111,7 +112,7 @@ class Room:
             if not isinstance(verdict, Swap):
                 return
             self._reserve_refused = False
-            if self._budget_blocks() < 1:
+            if not self.has_budget(Direction.OUT):
                 return
             if live.copy is None and self._begin_out(live, verdict.keep, blocking=False):
                 self._counsel.applied(live, verdict, "room", Need(lacking, RESERVE))
@@ -160,7 +161,7 @@ class Room:
                 continue
             if contexts.blocks(live.resident) <= contexts.blocks(keep):
                 del self._wanted[live]
-            elif self._budget_blocks() >= 1 and not self._begin_out(live, keep, blocking=False):
+            elif self.has_budget(Direction.OUT) and not self._begin_out(live, keep, blocking=False):
                 del self._wanted[live]
                 if self._settings.host_full == "discard":
                     contexts.keep_only(live, keep)
@@ -185,7 +186,7 @@ class Room:
         free = contexts.gpu.free - self.watermark_blocks
         if live.copy is not None or live.state is not State.PAUSED:
             return
-        copy = contexts.begin_in(live, min(free, self._budget_blocks()), blocking)
+        copy = contexts.begin_in(live, min(free, self._budget_blocks(Direction.IN)), blocking)
         if copy is None:
             return
         self._counsel.applied(live, verdict, "revise")
@@ -198,18 +199,18 @@ class Room:
 
     def begin_in(self, live: LiveSession) -> Copy | None:
         """Begin to copy a context back, as far as the swap budget goes."""
-        if self._budget_blocks() < 1:
+        budget = self._budget_blocks(Direction.IN)
+        if budget < 1:
             return None
-        copy = self._contexts.begin_in(live, self._budget_blocks(), blocking=not self._overlapped)
+        copy = self._contexts.begin_in(live, budget, blocking=not self._overlapped)
         if copy is not None:
             self._spend(copy)
             self.copies.append(copy)
         return copy
 
-    @property
-    def has_budget(self) -> bool:
+    def has_budget(self, way: Direction) -> bool:
         """Whether the swap budget still covers a block."""
-        return self._budget_blocks() >= 1
+        return self._budget_blocks(way) >= 1
 
     def swap_out_beside(self, live: LiveSession) -> bool:
         """Begin to copy a waiting session's context out beside the batch, within the budget. False if nothing moves."""
@@ -223,27 +224,28 @@ class Room:
     @property
     def copies_beside(self) -> bool:
         """Whether this plan has begun copies that run beside the batch, under a budget."""
-        hidden = self._overlapped and self._settings.swap_budget == "hidden"
+        hidden = self._overlapped and self._settings.swap_budget != "unlimited"
         return hidden and any(not copy.blocking for copy in self.copies)
 
     def open_budget(self, hidden: Callable[[], float]) -> None:
         """A plan begins; ``hidden`` tells how many tokens' copies its batch, as far as it is planned, hides."""
-        self._hidden, self._budget = hidden, None
+        self._hidden = hidden
+        self._left.clear()
 
     def settle_budget(self) -> None:
         """The batch has grown: ask anew what it hides. Copies begun beside it are taken off."""
-        self._budget = None
+        self._left.clear()
 
-    @property
-    def swap_budget(self) -> float:
+    def swap_budget(self, way: Direction) -> float:
         """Tokens that may still be copied beside this iteration; infinite when nothing limits it."""
-        if self._budget is None:
-            begun = sum([copy.tokens for copy in self.copies if not copy.blocking]) if self.copies else 0
-            self._budget = max(0, self._hidden() - begun)
-        return self._budget
+        account = self._account[way]
+        if account not in self._left:
+            beside = [copy for copy in self.copies if not copy.blocking and self._account[copy.direction] is account]
+            self._left[account] = max(0, self._hidden() - sum([copy.tokens for copy in beside]))
+        return self._left[account]
 
     def _spend(self, copy: Copy) -> None:
-        self._budget = self.swap_budget - copy.tokens
+        self._left[self._account[copy.direction]] = self.swap_budget(copy.direction) - copy.tokens
 
     def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
@@ -263,7 +265,8 @@ class Room:
 
     def _begin_out(self, live: LiveSession, keep: int, blocking: bool) -> bool:
         """Begin to copy a context out; a blocking copy counts as done, and the next iteration waits for it."""
-        copy = self._contexts.begin_out(live, keep, math.inf if blocking else self._budget_blocks(), blocking)
+        most = math.inf if blocking else self._budget_blocks(Direction.OUT)
+        copy = self._contexts.begin_out(live, keep, most, blocking)
         if copy is None:
             return False
         if blocking:
@@ -276,7 +279,7 @@ class Room:
             self._queues.wait_for_copy(live)
         return True
 
-    def _budget_blocks(self) -> float:
+    def _budget_blocks(self, way: Direction) -> float:
         """Whole blocks that the swap budget still covers."""
-        budget = self.swap_budget
+        budget = self.swap_budget(way)
         return math.inf if math.isinf(budget) else budget // self._contexts.block_size

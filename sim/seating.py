@@ -263,7 +263,7 @@ class Seating:
     def _leaves(self, live: LiveSession, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
         beside = self._ahead_of_need and self._contexts.host.free > 0 and not live.fork
-        if beside and not self._room.has_budget:
+        if beside and not self._room.has_budget(Direction.OUT):
             return False
         if live.state is State.PREFILLING or live.state is State.DECODING:
             self._stop(live, now)
@@ -303,7 +303,7 @@ class Seating:
         if head is not None and head.copy is None:
             promised += contexts.lacking(head)
         spare = contexts.gpu.free - promised - room.watermark_blocks
-        if spare <= 0 or not room.has_budget:
+        if spare <= 0 or not room.has_budget(Direction.IN):
             return
         away = [live for live in self._queues.swapped if live.copy is None and live is not head]
         needs = {live: contexts.lacking(live) for live in away}
@@ -318,11 +318,11 @@ class Seating:
         contexts, room = self._contexts, self._room
         if not self._short() or contexts.coming_blocks() >= room.watermark_blocks - contexts.gpu.free:
             return
-        if not room.has_budget:
+        if not room.has_budget(Direction.OUT):
             return
         for live in self._by_turn(self._copyable()):
             lacking = room.watermark_blocks - contexts.gpu.free - contexts.coming_blocks()
-            if lacking <= 0 or not room.has_budget or not room.swap_out_beside(live):
+            if lacking <= 0 or not room.has_budget(Direction.OUT) or not room.swap_out_beside(live):
                 return
 
     def _short(self) -> bool:

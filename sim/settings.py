@@ -25,8 +25,10 @@ class EngineSettings(BaseModel):
     swap: Literal["blocking", "overlapped"] = Field(
         default="overlapped", description="whether the batch waits for copies, or they run beside it"
     )
-    swap_budget: Literal["hidden", "unlimited"] = Field(
-        default="hidden", description="'hidden' copies in an iteration only what its forward pass hides"
+    swap_budget: Literal["hidden", "hidden-each-way", "unlimited"] = Field(
+        default="hidden",
+        description="'hidden' copies in an iteration only what its forward pass hides, out and in together; "
+        "'hidden-each-way' that much out and as much in",
     )
     host_full: Literal["discard", "preserve"] = Field(
         default="preserve", description="what becomes of a context to be swapped out when the host pool is full"

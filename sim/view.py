@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.live import SessionView, State
+from sim.plan import Direction
 
 if TYPE_CHECKING:
     from sim.costs import CostModel
@@ -67,8 +68,8 @@ class View:
 
     @property
     def swap_budget(self) -> float:
-        """Tokens that may still be copied in this iteration; infinite when nothing limits it."""
-        return self._engine.room.swap_budget
+        """Tokens that may still be copied out in this iteration; infinite when nothing limits it."""
+        return self._engine.room.swap_budget(Direction.OUT)
 
     @property
     def paused(self) -> list[SessionView]:

@@ -103,6 +103,26 @@ def test_copies_beside_an_iteration_stay_within_what_it_hides(block_size: int, c
     assert [tokens for _, _, tokens in world.copies("a")] == copies
 
 
+@pytest.mark.parametrize(
+    ("budget", "together"),
+    [("hidden", [("a", "in", 10)]), ("hidden-each-way", [("a", "in", 10), ("c", "out", 10)])],
+)
+def test_each_way_may_have_a_budget_of_its_own(budget: str, together: list[tuple[str, str, int]]) -> None:
+    """b's iterations of 1.01 s hide 10 tokens of 0.1 s. a's 20 tokens are out when it is back, at 9.6, and begin to
+    return while c's 27 leave since 8.6: out of one budget, or beside each other."""
+    world = run(
+        session("a", 20, 1, pause(7.5), 1),
+        session("c", 20, 8, pause(50.0)),
+        session("b", 6, 30),
+        copy=0.1,
+        policy="swap",
+        swap="overlapped",
+        swap_budget=budget,
+    )
+    first_in = next(one for one in world.iterations if ("a", "in", 10) in one.copies)
+    assert first_in.copies == together
+
+
 def test_nothing_limits_copies_while_nothing_is_computed() -> None:
     """a is alone: all 25 tokens leave at once when it pauses at 1.25, and return at once at 51.25."""
     world = run(session("a", 25, 1, pause(50.0), 1), copy=0.1, policy="swap", swap="overlapped", swap_budget="hidden")
