@@ -34,13 +34,15 @@ class Caesura(InterceptPolicy):
     q query tokens of N running sessions in an iteration, D of them decoding, and chunks of c tokens beside these:
 
         swapped:    T_swap(t) + T_fwd(q), the second only if none of the context was on the host before
-        discarded:  N * t / c * (T_fwd(D + c) - T_fwd(D)), for a recompute lengthens the iterations of all that share it
+        discarded:  N * t / c * (T_fwd(D + c) - T_fwd(D)) + Q, for a recompute lengthens the iterations of all that
+                    share it, and must be admitted first: Q only if nothing of the context was missing before
         price = min(swapped, discarded) / (t * R), per token and second of memory
 
     with T_fwd of the chunk halfway through what is gone, for the attention of a long context costs more than its head.
-    R is how long the pause is still expected to last; ask ``empirical``, the mean residual life of the tool. Where the
-    second line is the smaller one the tail is dropped: the rest of the batch hides a short recompute. Otherwise it is
-    swapped.
+    R is how long the pause is still expected to last; ask ``empirical``, the mean residual life of the tool. Q is what
+    the last session to be admitted had waited for it, and 0 while nobody waits: who comes back whole or from the host
+    does not queue, and a context of which a few tokens are missing holds its memory while it does. Where the second
+    line is the smaller one the tail is dropped: the rest of the batch hides a short recompute. Otherwise it is swapped.
 
     The host has a price too, discarded / (t * R): when it is full, contexts there are forgotten for one that would lose
     more, the least loss first; if there is none, that one is forgotten itself. Who is back keeps what it has while
@@ -72,12 +74,13 @@ class Caesura(InterceptPolicy):
         self._inside: dict[str, Progress] = defaultdict(Progress)
         self._recent_s: deque[float] = deque(maxlen=pace_window)  # seconds per token of the sessions that finished last
         self._pace = 0.0
+        self._queued_s = 0.0
         self._settled = True
 
     # ---- who leaves
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
-        losses = Losses(view)
+        losses = self._losses(view)
         host = HostRoom(self, losses, view)
         for price, paused in self._cheapest_first(losses, view):
             held = -(-paused.resident_tokens // view.block_size)
@@ -102,7 +105,7 @@ class Caesura(InterceptPolicy):
             self._settled = True
             return
         assert self.estimator is not None
-        losses = Losses(view)
+        losses = self._losses(view)
         host = HostRoom(self, losses, view)
         budget, candidates = view.swap_budget, 0
         for price, paused in self._cheapest_first(losses, view):
@@ -129,7 +132,10 @@ class Caesura(InterceptPolicy):
 
     def price(self, paused: Paused, view: EngineView) -> float:
         """What a token of a context is worth for each second that it stays, s/(token s)."""
-        return self._price(paused, Losses(view), view.now)
+        return self._price(paused, self._losses(view), view.now)
+
+    def _losses(self, view: EngineView) -> Losses:
+        return Losses(view, self._queued_s if view.waiting_sessions else 0.0)
 
     def _price(self, paused: Paused, losses: Losses, now: float) -> float:
         assert self.estimator is not None
@@ -164,10 +170,14 @@ class Caesura(InterceptPolicy):
         return Preserve()
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        self._inside[paused.id].paused_s += duration
+        progress = self._inside[paused.id]
+        progress.paused_s += duration
+        progress.incomplete = is_incomplete(paused)
         self._settled = False
 
     def on_start(self, started: Queued, view: EngineView) -> None:
+        if not started.calls_done or self._inside[started.id].incomplete:
+            self._queued_s = view.now - started.ready_at
         self._settled = False
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
@@ -201,11 +211,13 @@ class Caesura(InterceptPolicy):
 
 @dataclass(slots=True)
 class Progress:
-    """What a session inside has done: calls that ended, tokens that they emitted, seconds that its pauses lasted."""
+    """What a session inside has done: calls that ended, tokens that they emitted, seconds that its pauses lasted; and
+    whether something of its context was missing when it came back last."""
 
     calls: int = 0
     tokens: int = 0
     paused_s: float = 0.0
+    incomplete: bool = False
 
 
 class DueFirst(QueueOrder):
@@ -250,14 +262,21 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
         yield paused, Discard(keep=keep, because={"blocks_needed": blocks})
 
 
+def is_incomplete(paused: Paused) -> bool:
+    """Whether more is missing of a context than the token that was emitted last."""
+    return paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens
+
+
 class Losses:
     """What tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it.
 
-    What is the same for all contexts that are asked about at once is computed once.
+    What is the same for all contexts that are asked about at once is computed once. ``queued_s`` is what who must be
+    admitted waits for it, s.
     """
 
-    def __init__(self, view: EngineView) -> None:
+    def __init__(self, view: EngineView, queued_s: float = 0.0) -> None:
         costs = view.costs
+        self._queued_s = queued_s
         self._costs = costs
         self._wait_s = costs.forward_time(max(1, view.running_query_tokens))
         self._sharing = max(1, view.running_sessions)
@@ -272,7 +291,8 @@ class Losses:
 
     def discarded_s(self, paused: Paused, tokens: int) -> float:
         """The last ``tokens`` resident tokens are gone, and what is on the host with them: they must be recomputed in
-        the chunks that the decoding sessions leave room for, and everybody waits for each."""
+        the chunks that the decoding sessions leave room for, and everybody waits for each; the session queues for it,
+        if it did not have to before."""
         gone = tokens + paused.offloaded_tokens
         there = paused.resident_tokens - tokens
         if not gone:
@@ -283,7 +303,8 @@ class Losses:
         if longer is None:
             longer = self._costs.forward_time(self._decoding + chunk, halfway) - self._decoding_s
             self._longer_by[chunk, halfway] = longer
-        return longer * gone / chunk * self._sharing
+        queued_s = 0.0 if self._queued_s and is_incomplete(paused) else self._queued_s
+        return longer * gone / chunk * self._sharing + queued_s
 
 
 class HostRoom:

@@ -30,6 +30,36 @@ def test_a_context_is_dropped_where_the_batch_hides_its_recompute(paused, view, 
     assert verdict.because["swapped_s"] == pytest.approx(11.2463e-3)
 
 
+def test_who_lacks_a_token_queues_so_while_others_wait_nothing_is_dropped(paused, queued, view, known):
+    """The last to be admitted had waited 5 s. The 30 tokens of before would be recomputed in 1.389 ms, but only after
+    that wait; with nobody in the queue there is none."""
+    policy, here = Caesura(known(a=10.0)), {"paused": [paused()], "running_sessions": 1, "running_query_tokens": 1}
+    policy.on_start(queued(id="new", ready_at=2.0), view(now=7.0))
+    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=1))
+    assert isinstance(verdict, Swap) and verdict.keep == 70
+    assert verdict.because["discarded_s"] == pytest.approx(5.0 + 1.389e-3)
+    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=0))
+    assert isinstance(verdict, Discard)
+
+
+def test_who_must_queue_anyway_loses_only_the_recompute(paused, view, known):
+    """Beside the token that was emitted last 20 are missing: 30 more cost 1.389 ms, as with no queue."""
+    losses = Losses(view(running_sessions=1, running_query_tokens=1), queued_s=5.0)
+    assert losses.discarded_s(paused(missing_tokens=21), 30) == pytest.approx(1.389e-3)
+    assert losses.discarded_s(paused(missing_tokens=1), 30) == pytest.approx(5.001389)
+
+
+def test_the_queue_is_as_long_as_the_last_who_had_to_queue_has_waited(paused, queued, view, known):
+    """b came back whole and ran at once, which says nothing; a had lost 20 tokens and waited 4 s."""
+    policy, here = Caesura(known(a=10.0)), {"paused": [paused()], "running_sessions": 1, "running_query_tokens": 1}
+    for name, missing, waited in (("a", 21, 4.0), ("b", 1, 0.5)):
+        policy.on_pause(paused(id=name), view())
+        policy.on_resume(paused(id=name, missing_tokens=missing), 1.0, view(now=10.0))
+        policy.on_start(queued(id=name, calls_done=1, ready_at=10.0), view(now=10.0 + waited))
+    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=1))
+    assert verdict.because["discarded_s"] == pytest.approx(4.001389)
+
+
 def test_the_cheapest_lose_their_tails_first(paused, view, known):
     """Equal contexts: the longer the pause is still expected to last, the cheaper. 13 blocks are c's 10 and 3 of b."""
     policy = Caesura(known(a=1.0, b=10.0, c=100.0))
