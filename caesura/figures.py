@@ -64,7 +64,8 @@ REFERENCES = ("cache-lru",)
 """What others are held against: coloured however many systems there are."""
 _SAME_LINE = 0.008
 """Share of a logarithmic axis that a line is wide."""
-_OVER_ANOTHER = (0, (2.2, 2.2))
+_DASH = 2.2
+"""Of a line over another, in line widths; as long as its gap, so that a second one fills the gaps of the first."""
 _TEXT_LINE = 0.033
 """Share of the axis that a line of text is high."""
 _FEWEST_TICKS = 5
@@ -82,9 +83,9 @@ _INK = "#222222"
 def latency(comparison: Comparison) -> Picture:
     """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends.
 
-    Of more than a dozen systems the best at the highest load have colours, and what a prefix cache does by itself; the
-    others are grey, with their names at their ends. A line that runs over another all along is dashed, and the one
-    below it is wider.
+    Of many systems the best dozen at the highest load have colours, and what a prefix cache does by itself; the others
+    are grey, with their names at their ends. A line that runs over another all along is dashed, and the one below it is
+    wider.
     """
     systems = comparison.systems
     curves = {
@@ -93,23 +94,27 @@ def latency(comparison: Comparison) -> Picture:
     }
     known = {system: [value for value in curve if math.isfinite(value)] for system, curve in curves.items()}
     ends = sorted(systems, key=lambda system: known[system][-1] if known[system] else math.inf)
-    shown = [system for system in systems if system in ends[:COLOURED] or system in REFERENCES]
+    best = ends if len(ends) <= len(MARKERS) else ends[:COLOURED]
+    shown = [system for system in systems if system in best or system in REFERENCES]
     grey = [system for system in systems if system not in shown]
     figure = Picture(figsize=(8.6 + bool(grey), max(4.8, 0.2 + 0.225 * len(shown))), layout="constrained")
     axes = figure.add_subplot()
     loads = comparison.loads
     for system in grey:
         axes.plot(loads, curves[system], color="#CFCFCF", linewidth=1.2, zorder=1)
-    above, below = _coinciding([curves[system] for system in shown])
+    below = _coinciding([curves[system] for system in shown])
+    covered = list(below.values())
     for index, system in enumerate(shown):
         colour, dash = style(system, shown)
         marker = MARKERS[index % len(MARKERS)]
-        width, size = (3.6, 8.0) if index in below else (1.8, 5.5)
+        width, size = (3.6, 8.0) if index in covered else (1.8, 5.5)
         lines = axes.plot(
             loads, curves[system], dash, color=colour, marker=marker, markersize=size, linewidth=width, label=system
         )
-        if index in above:
-            lines[0].set(linestyle=_OVER_ANOTHER, markersize=4.5, markeredgecolor="white", zorder=3)
+        if index in below:
+            turn = [over for over, under in below.items() if under == below[index]].index(index)
+            gap = (turn * _DASH, (_DASH, _DASH))
+            lines[0].set(linestyle=gap, markersize=4.5, markeredgecolor="white", zorder=3)
     _mark_objective(axes, 1e3 * comparison.objective, empty=not any(known.values()))
     axes.set_yscale("log")
     plain_log(axes)
@@ -124,19 +129,18 @@ def latency(comparison: Comparison) -> Picture:
     return figure
 
 
-def _coinciding(curves: Sequence[Sequence[float]]) -> tuple[set[int], set[int]]:
-    """Which curves run over an earlier one all along, and over which: their distance is less than a line's width."""
+def _coinciding(curves: Sequence[Sequence[float]]) -> dict[int, int]:
+    """The curves that run over an earlier one all along, closer to it than a line is wide, each with the one below."""
     logs = np.log(np.array(curves, dtype=float))
     reach = max(float(np.nanmax(logs) - np.nanmin(logs)), 1e-9) if np.isfinite(logs).any() else 1.0
-    above, below = set(), set()
+    below: dict[int, int] = {}
     for index in range(len(curves)):
         for other in range(index):
             apart = np.abs(logs[index] - logs[other])
-            if other not in above and np.isfinite(apart).any() and np.nanmax(apart) < _SAME_LINE * reach:
-                above.add(index)
-                below.add(other)
+            if other not in below and np.isfinite(apart).any() and np.nanmax(apart) < _SAME_LINE * reach:
+                below[index] = other
                 break
-    return above, below
+    return below
 
 
 def _mark_objective(axes: Axes, objective: float, empty: bool) -> None:

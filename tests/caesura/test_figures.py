@@ -28,11 +28,14 @@ def line(figure: Figure, system: str):
 
 
 def test_of_lines_that_coincide_the_upper_is_dashed_and_the_lower_wider():
-    """``b`` is ``a`` within 0.5 %, a tenth of a line's width; ``c`` leaves ``a`` at the end."""
-    drawn = latency({"a": [10, 20, 400], "b": [10, 20.1, 402], "c": [10, 20, 300]})
-    a, b, c = (line(drawn, system) for system in "abc")
+    """``b`` and ``d`` are ``a`` within 0.5 %, a tenth of a line's width; ``c`` leaves ``a`` at the end."""
+    drawn = latency({"a": [10, 20, 400], "b": [10, 20.1, 402], "c": [10, 20, 300], "d": [10, 20, 400]})
+    a, b, c, d = (line(drawn, system) for system in "abcd")
     assert a.get_linestyle() == c.get_linestyle() == "-"
-    assert b.get_linestyle() != "-"
+    assert b.get_linestyle() == d.get_linestyle() == "--"
+    assert b._unscaled_dash_pattern[0] != d._unscaled_dash_pattern[0], (
+        "the dashes of one stand in the gaps of the other"
+    )
     assert a.get_linewidth() > c.get_linewidth() == b.get_linewidth()
 
 
