@@ -60,8 +60,6 @@ USES = {
 CAUSES = {f"waste_{use}_pct": look for use, look in USES.items() if use != "useful"}
 PANELS = 8
 COLOURED = 12
-REFERENCES = ("cache-lru",)
-"""What others are held against: coloured however many systems there are."""
 _SAME_LINE = 0.008
 """Share of a logarithmic axis that a line is wide."""
 _DASH = 2.2
@@ -83,9 +81,8 @@ _INK = "#222222"
 def latency(comparison: Comparison) -> Picture:
     """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends.
 
-    Of many systems the best dozen at the highest load have colours, and what a prefix cache does by itself; the others
-    are grey, with their names at their ends. A line that runs over another all along is dashed, and the one below it is
-    wider.
+    Of many systems the best dozen at the highest load have colours, and those of a family; the others are grey, with
+    their names at their ends. A line that runs over another all along is dashed, and the one below is wider.
     """
     systems = comparison.systems
     curves = {
@@ -95,7 +92,7 @@ def latency(comparison: Comparison) -> Picture:
     known = {system: [value for value in curve if math.isfinite(value)] for system, curve in curves.items()}
     ends = sorted(systems, key=lambda system: known[system][-1] if known[system] else math.inf)
     best = ends if len(ends) <= len(MARKERS) else ends[:COLOURED]
-    shown = [system for system in systems if system in best or system in REFERENCES]
+    shown = [system for system in systems if system in best or _family(system)]
     grey = [system for system in systems if system not in shown]
     figure = Picture(figsize=(8.6 + bool(grey), max(4.8, 0.2 + 0.225 * len(shown))), layout="constrained")
     axes = figure.add_subplot()

@@ -39,8 +39,8 @@ def test_of_lines_that_coincide_the_upper_is_dashed_and_the_lower_wider():
     assert a.get_linewidth() > c.get_linewidth() == b.get_linewidth()
 
 
-def test_of_many_systems_grey_ones_are_named_and_cache_lru_has_its_colour():
-    """Sixteen systems: the best twelve and cache-lru, the worst of all, have colours; names of the grey stand apart."""
+def test_of_many_systems_grey_ones_are_named_and_families_have_their_colours():
+    """Sixteen systems: the best twelve and cache-lru, the worst of all, have colours; grey names stand apart."""
     curves = {f"s{n:02}": [10.0, 20.0, 100.0 + n] for n in range(OTHERS + 2)} | {"cache-lru": [10, 20, 900]}
     drawn = latency(curves)
     assert line(drawn, "cache-lru").get_color() == figures.FAMILIES["cache-lru"]
