@@ -1,6 +1,6 @@
 """How fast the simulator is: CPU seconds, median of five, each run in a process of its own, one on each core.
 
-The large cases, and runs iteration by iteration on a share of each case, are done once.
+The large cases, and a share of each case with leaps and iteration by iteration, are done once.
 
 python -m benchmarks                      # everything, some ten minutes on two cores; writes runs/bench/
 python -m benchmarks a b-infercept c      # some cases
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.cases import Case, cases
+from benchmarks.machine import cores, processor
 from benchmarks.measure import Measured
 from benchmarks.results import Result, as_markdown, as_table, legend, ratios
 
@@ -78,15 +79,15 @@ def _longest_first(chosen: list[Case]) -> list[Case]:
 
 
 def _begin(pool: ThreadPoolExecutor, one: Case, runs: int, share: float) -> list[Future[Measured]]:
-    """The runs of a case, the one iteration by iteration last if there is one."""
+    """The runs of a case; last, if they are asked for, a share of it with leaps and iteration by iteration."""
     begun = [pool.submit(_measured, one, share, step=False) for _ in range(1 if one.once else runs)]
     stepped = share * one.stepped_share
-    return [*begun, pool.submit(_measured, one, stepped, step=True)] if stepped else begun
+    return [*begun, *(pool.submit(_measured, one, stepped, step) for step in (False, True) if stepped)]
 
 
 def _result(one: Case, begun: list[Future[Measured]]) -> Result:
     ended = [run.result() for run in begun]
-    leaping, stepping = [run for run in ended if run.leap], [run for run in ended if not run.leap]
+    leaping, compared = (ended[:-2], (ended[-2], ended[-1])) if one.stepped_share else (ended, None)
     return Result(
         case=one.name,
         title=one.title,
@@ -94,7 +95,7 @@ def _result(one: Case, begun: list[Future[Measured]]) -> Result:
         rate=one.rate,
         least=one.least,
         leaping=_median(leaping),
-        stepping=_median(stepping) if stepping else None,
+        compared=compared,
         spread=(max(run.cpu_s for run in leaping) / min(run.cpu_s for run in leaping)) - 1.0,
     )
 
@@ -119,22 +120,13 @@ def _median(runs: list[Measured]) -> Measured:
 def _about(options: argparse.Namespace, seconds: float) -> dict[str, str]:
     """What the figures were measured on, and how."""
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores seen",
+        "machine": f"{processor()}, {cores()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".rstrip(),
         "figures": f"median of {options.runs}, the large cases once; {options.share:.0%} of each workload",
         "took": f"{seconds / 60:.0f} minutes, {options.at_once} processes at once",
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

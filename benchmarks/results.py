@@ -32,7 +32,7 @@ class Result:
         case, title, system, rate: which; sessions/s.
         least: calls per CPU second to reach, if any.
         leaping: the median run.
-        stepping: the median run iteration by iteration, perhaps of a smaller share.
+        compared: a run with leaps and one iteration by iteration, of the same share, perhaps a smaller one.
         spread: how much longer the longest run took than the shortest, as a share.
     """
 
@@ -42,20 +42,23 @@ class Result:
     rate: float
     least: float | None
     leaping: Measured
-    stepping: Measured | None
+    compared: tuple[Measured, Measured] | None
     spread: float
 
     @property
     def gain(self) -> float | None:
-        """Calls per CPU second over those without leaps."""
-        return self.leaping.calls_per_cpu_s / self.stepping.calls_per_cpu_s if self.stepping else None
+        """Calls per CPU second over those of the same sessions without leaps."""
+        if self.compared is None:
+            return None
+        leaping, stepping = self.compared
+        return leaping.calls_per_cpu_s / stepping.calls_per_cpu_s
 
 
 def cells(result: Result) -> list[str]:
     """A row of the table."""
-    run, stepping = result.leaping, result.stepping
-    gain = "–"
-    if stepping is not None and result.gain is not None:
+    run, gain = result.leaping, "–"
+    if result.compared is not None:
+        stepping = result.compared[1]
         part = "" if stepping.share == run.share else f" (of {stepping.share / run.share:.0%})"
         gain = f"{result.gain:.1f}×{part}"
     return [

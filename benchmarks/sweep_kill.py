@@ -1,18 +1,16 @@
 """A sweep of 504 runs: killed half-way and resumed, repeated on one process and on Dask, and what two cores gain.
 
-    python -m benchmarks.sweep_kill [FOLDER]
+python -m benchmarks.sweep_kill                     # all of it
+python -m benchmarks.sweep_kill --efficiency-only   # what two cores gain (benchmarks/sweep_efficiency.py)
 
-Prints, and ends with an error if one of the first three does not hold: that no run was lost by SIGKILL, that none was
-done twice, that the tables are the same to the last byte however they were made; and the parallel efficiency of two
-processes. The efficiency is one of CPU seconds, so that others on the machine disturb it little: the CPU seconds that
-the runs take in one process, divided by those that two workers and the process that feeds them take together. What it
-leaves out is idle time; the wall clock beside it has that, and everybody else's work.
+Ends with an error if a run was lost by SIGKILL or done twice, or if the tables are not the same to the last byte
+however they were made.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,46 +18,51 @@ import tempfile
 import time
 from pathlib import Path
 
-from caesura.executors import executor
-from caesura.sweep_results import write_sweep
-from caesura.sweeps import carry_out_sweep, parse_over, plan_sweep
-from caesura.yaml_source import parse_yaml
+from benchmarks.sweep_efficiency import compare, lines
+from benchmarks.sweep_turn import OVER
 
 EXPERIMENT = """\
 workload: {trace: infercept-mix, arrivals: {poisson: {rate: [2, 3]}}, duration: 10 s}
 systems: [vllm, swap, infercept]
 seeds: 7
 """
-LONGER = EXPERIMENT.replace("10 s", "60 s").replace("seeds: 7", "seeds: 1")
-OVER = ("replica.kv_capacity=20000 tokens,30000 tokens,50000 tokens", "systems[*].engine.max_running=16,32,64,128")
 RUNS = 504
-TURNS = 3
-"""How often one process and two take turns: the machine may be faster at one time than at another."""
 TABLES = ("results.parquet", "results.csv")
 
 
 def main() -> None:
-    """Do all of it in a folder that is thrown away, or in the one named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="where the runs stay; without it they are thrown away")
+    parser.add_argument("--efficiency-only", action="store_true", help="kill nothing; compare one process with two")
+    parser.add_argument("--turns", type=int, default=3, help="of one process, two, and two that share nothing")
+    parser.add_argument("--seeds", type=int, default=3, help="of the runs that are compared: 72 each")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of arrivals, of each run that is compared")
+    options = parser.parse_args()
+    if options.turns < 1 or options.seeds < 1 or options.seconds <= 0:
+        parser.error("--turns and --seeds are at least 1, --seconds above 0")
     with tempfile.TemporaryDirectory(prefix="caesura-sweep-") as scratch:
-        folder = Path(sys.argv[1] if len(sys.argv) > 1 else scratch)
+        folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "x.yaml"
-        file.write_text(EXPERIMENT)
-        before, after = killed_and_resumed(file, folder / "killed")
-        repeated = [name for name, stamp in before.items() if after.get(name) != stamp]
-        print(
-            f"killed after {len(before)} of {RUNS} runs; resumed: {len(after)} runs, {len(repeated)} of them repeated"
-        )
-        alone, dask = folder / "alone", folder / "dask"
-        sweep(file, alone, "--jobs", "1")
-        sweep(file, dask, "--on", "dask", "--jobs", "2")
-        same = all(tables(other) == tables(alone) for other in (folder / "killed", dask))
-        print(
-            f"tables of the resumed sweep, of one process and of two Dask workers: {'same bytes' if same else 'DIFFER'}"
-        )
-        print(efficiency(folder))
-        if len(before) >= RUNS or len(after) != RUNS or repeated or not same:
-            sys.exit("the sweep lost, repeated or changed something")
+        holds = options.efficiency_only or loses_nothing(folder)
+        for line in lines(compare(folder, options.seconds, options.seeds, options.turns)):
+            print(line)
+    if not holds:
+        sys.exit("the sweep lost, repeated or changed something")
+
+
+def loses_nothing(folder: Path) -> bool:
+    """Kill a sweep, resume it, repeat it elsewhere, and say what came of it."""
+    file = folder / "x.yaml"
+    file.write_text(EXPERIMENT)
+    before, after = killed_and_resumed(file, folder / "killed")
+    repeated = [name for name, stamp in before.items() if after.get(name) != stamp]
+    print(f"killed after {len(before)} of {RUNS} runs; resumed: {len(after)} runs, {len(repeated)} of them repeated")
+    alone, dask = folder / "alone", folder / "dask"
+    sweep(file, alone, "--jobs", "1")
+    sweep(file, dask, "--on", "dask", "--jobs", "2")
+    same = all(tables(other) == tables(alone) for other in (folder / "killed", dask))
+    print(f"tables of the resumed sweep, of one process and of two Dask workers: {'same bytes' if same else 'DIFFER'}")
+    return len(before) < RUNS == len(after) and not repeated and same
 
 
 def killed_and_resumed(file: Path, out: Path) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
@@ -72,31 +75,6 @@ def killed_and_resumed(file: Path, out: Path) -> tuple[dict[str, tuple[int, int]
     before = stamps(out)
     sweep(file, out, "--jobs", "2")
     return before, stamps(out)
-
-
-def efficiency(folder: Path) -> str:
-    """One process against two, by CPU seconds and by the clock, on runs of a size that people do, in turns."""
-    plan = plan_sweep(parse_yaml(LONGER, "x.yaml"), "x", folder, [parse_over(text) for text in OVER])
-    used, wall = {1: 0.0, 2: 0.0}, {1: 0.0, 2: 0.0}
-    for turn, jobs in enumerate((1, 2) * TURNS):
-        out = folder / f"turn-{turn}"
-        cpu, clock = cpu_seconds(), time.perf_counter()
-        carry_out_sweep(plan, out, executor("local", jobs), progress=False)
-        used[jobs] += cpu_seconds() - cpu
-        wall[jobs] += time.perf_counter() - clock
-        write_sweep(plan, out)
-    load = os.getloadavg()[0]
-    return (
-        f"{TURNS} times {len(plan.runs)} runs: {used[1]:.1f} CPU seconds on one process, {used[2]:.1f} on two: "
-        f"efficiency {used[1] / used[2]:.0%}; by the clock {wall[1]:.1f} s and {wall[2]:.1f} s: "
-        f"{wall[1] / wall[2] / 2:.0%} (load average {load:.1f} on {os.cpu_count()} cores)"
-    )
-
-
-def cpu_seconds() -> float:
-    """Of this process and of those of its children that have ended."""
-    uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

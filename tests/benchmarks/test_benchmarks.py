@@ -40,7 +40,8 @@ def test_the_large_case_is_one_run_of_all_its_replicas() -> None:
 
 def result(name: str, sessions: int, cpu_s: float) -> Result:
     run = Measured(name, True, 1.0, cpu_s, 0.2, sessions, sessions, 9, 3, 1.0, 10**8)
-    return Result(name, "", "vllm", 1.0, None, run, replace(run, leap=False, share=0.5, cpu_s=4 * cpu_s), 0.0)
+    half = replace(run, share=0.5, cpu_s=cpu_s / 8)
+    return Result(name, "", "vllm", 1.0, None, run, (half, replace(half, leap=False, cpu_s=cpu_s / 2)), 0.0)
 
 
 def test_growth_is_a_ratio_of_times_per_session() -> None:
@@ -49,8 +50,8 @@ def test_growth_is_a_ratio_of_times_per_session() -> None:
     assert [line.split("×")[0] for line in lines] == ["four times the sessions take 0.50"]
 
 
-def test_a_smaller_share_without_leaps_is_said() -> None:
-    """Half the workload in four times the seconds: a quarter as many calls a second by its own count."""
+def test_leaps_are_compared_on_the_same_share_of_the_workload_and_it_is_said() -> None:
+    """Half the workload in an eighth of the seconds with leaps, in half of them without: four times the calls."""
     row = as_markdown([result("a", 1000, 4.0)]).splitlines()[2]
     assert "| 4.0× (of 50%) |" in row
 
