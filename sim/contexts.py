@@ -102,6 +102,11 @@ class Contexts:
         """GPU blocks that a context still takes until all of it is resident."""
         return self.blocks_at(live, live.context) - self.held_by(live)
 
+    def to_come(self, live: LiveSession) -> int:
+        """The same less the blocks that a copy is filling."""
+        arriving = live.copy is not None and live.copy.direction is Direction.IN
+        return self.lacking(live) - (live.copy.blocks if live.copy is not None and arriving else 0)
+
     @property
     def idle_blocks(self) -> int:
         """GPU blocks that only contexts hold which compute nothing, those being copied out left out."""

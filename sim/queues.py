@@ -126,6 +126,8 @@ class Queues:
         """Take a ready session that does not run out of its place; it is in none."""
         if live.state is State.SWAPPED:
             del self.swapped[live]
+        elif self.waiting[0][1] is live:
+            heappop(self.waiting)
         else:
             self.waiting.remove((live.key, live))
             self.waiting.sort()  # a sorted list is a heap

@@ -73,17 +73,18 @@ class Seating:
         if contended:
             self.rerank()
         self._places = int(min(queues.most_running, self._precedence.most_running()))
-        if contended or queues.waiting:
+        if contended or queues.waiting or queues.swapped:
             self._seat_in_order(now)
         self.calm = not (contended or queues.waiting or queues.swapped)
 
     def _seat_in_order(self, now: float) -> None:
-        queues = self._queues
+        queues, contexts = self._queues, self._contexts
         while queues.running > self._places and queues.several_run:
             self._stop(queues.latest_running(), now)
-        for live in sorted(queues.prefilling, key=by_key):
+        prefills = sorted(queues.prefilling, key=by_key) if self._unpromised_blocks() < 0 or contexts.gpu.cached else ()
+        for live in prefills:
             if live in queues.prefilling:
-                self._make_room(self._contexts.growth(live, min(live.missing, self._token_budget)), live, now)
+                self._make_room(contexts.growth(live, min(live.missing, self._token_budget)), live, now)
         for live in self._in_turn():
             if self._full_before(live):
                 break
@@ -98,20 +99,22 @@ class Seating:
             self._joined_after_refusal |= self._seat_one(live, now)
 
     def _contended(self) -> bool:
-        """Whether the place of who runs may matter: not if all of them decode, and whoever waits finds room as well."""
+        """Whether the place of who runs may matter: not if there is room for all who are ready, and none computes
+        a prompt beside others that have yet to."""
         queues, contexts, precedence = self._queues, self._contexts, self._precedence
-        if not precedence.catches_up or queues.swapped or queues.prefilling:
+        comes = bool(queues.waiting or queues.swapped)
+        alone = len(queues.prefilling) == 1 and not (comes or contexts.gpu.cached)
+        if not precedence.catches_up or (queues.prefilling and not alone):
             return True
-        places = queues.most_running - queues.running
-        blocks = contexts.gpu.free - queues.decoding.blocks_needed()
-        if queues.waiting:
-            blocks -= self._room.watermark_blocks
-        for _, live in queues.waiting:
-            places -= live.samples
-            blocks -= contexts.growth(live, live.missing)
-            if places < 0 or blocks < 0:
+        seats, blocks = queues.running, self._unpromised_blocks()
+        for live in chain((live for _, live in queues.waiting), queues.swapped):
+            seats += live.samples
+            if live.copy is None:
+                blocks -= contexts.lacking(live)
+            leaves = live.copy is not None and live.copy.direction is Direction.OUT
+            if leaves or seats > queues.most_running or blocks < self._room.watermark_blocks:
                 return True
-        return blocks < 0 or bool(queues.waiting and precedence.next_review() <= precedence.now)
+        return blocks < 0 or (comes and precedence.next_review() <= precedence.now)
 
     def rerank(self) -> None:
         """Sessions stand where the order wants them from now on."""
@@ -123,10 +126,12 @@ class Seating:
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
-        ready = [*self._queues.waiting, *((live.key, live) for live in self._queues.swapped)]
-        heapify(ready)
-        while ready:
-            live = heappop(ready)[1]
+        waiting = self._queues.waiting.copy()  # a heap
+        swapped = [(live.key, live) for live in self._queues.swapped if live.copy is None]
+        heapify(swapped)
+        while waiting or swapped:
+            first = waiting if not swapped or (waiting and waiting[0] < swapped[0]) else swapped
+            live = heappop(first)[1]
             if live.copy is None:
                 yield live
 
@@ -254,11 +259,14 @@ class Seating:
     def _promised(self, live: LiveSession) -> int:
         """GPU blocks that sessions before ``live`` will take, beyond the next token of those that decode."""
         contexts, key = self._contexts, live.key
-        promised = sum(contexts.growth(one, one.missing) for one in self._queues.prefilling if one.key < key)
-        for one in self._arriving():
-            if one.key < key and one.copy is not None:
-                promised += contexts.lacking(one) - one.copy.blocks
-        return promised
+        before = [one for one in chain(self._queues.prefilling, self._arriving()) if one.key < key]
+        return sum([contexts.to_come(one) for one in before])
+
+    def _unpromised_blocks(self) -> int:
+        """Free blocks that none of those who run or arrive will take, if those that decode take one token each."""
+        contexts, queues = self._contexts, self._queues
+        coming = sum([contexts.to_come(one) for one in chain(queues.prefilling, self._arriving())])
+        return contexts.gpu.free - queues.decoding.blocks_needed() - coming
 
     def _leaves(self, live: LiveSession, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
