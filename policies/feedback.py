@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -66,7 +67,8 @@ class FeedbackQueues(PreemptiveOrder):
         raise NotImplementedError
 
     def due(self, queued: Queued, now: float) -> float:
-        """When a session will have waited long enough, if it runs until ``now`` at least or waits on, s."""
+        """When a session will have waited long enough, if it runs until ``now`` at least or waits on, s. This comes no
+        nearer while it runs."""
         raise NotImplementedError
 
     # ---- joining, falling, rising
@@ -81,16 +83,19 @@ class FeedbackQueues(PreemptiveOrder):
         return self.stay(queued, view)
 
     def stay(self, queued: Queued, view: EngineView) -> Key:
-        """It stands where it stood; unless that is the first queue, somebody looks when it is due."""
+        """It stands where it stood."""
         place = self._places[queued.id]
-        if place.level > 1:
-            self._look(queued, self.due(queued, view.now))
-        if queued.running:
+        if math.isnan(queued.waits_since):
             self._watch(queued, place, view)
+        else:
+            self._look(queued, place, view)
         return place.level, place.since
 
     def on_run(self, running: Queued, view: EngineView) -> None:
         self._watch(running, self._places[running.id], view)
+
+    def on_preempt(self, preempted: Queued, view: EngineView) -> None:
+        self._look(preempted, self._places[preempted.id], view)
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._places.pop(finished.id, None)
@@ -100,27 +105,27 @@ class FeedbackQueues(PreemptiveOrder):
         return queued.id in self._places
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
-        """Who has used up its quantum falls; who has waited too long rises."""
+        """Who has used up its quantum falls, unless it is due all the same; who has waited too long rises."""
         now = view.now
         for queued in self._used_up(view):
-            yield queued, self.join(queued, self._places[queued.id].level + self.falls_by, view)
-        while self._looks and self._looks[0][0] <= now:
+            below = self._places[queued.id].level + self.falls_by
+            yield queued, self.join(queued, below if self.due(queued, now) > now else 1, view)
+        while self._next_look() <= now:
             queued = heappop(self._looks)[2]
             self._looked_for.discard(queued.id)
-            if not queued.ready or self._places[queued.id].level == 1:
-                continue
-            due = self.due(queued, now)
-            if due <= now:
+            place = self._places[queued.id]
+            if place.level > 1 and self.due(queued, now) <= now:
                 yield queued, self.join(queued, 1, view)
             else:
-                self._look(queued, due)
+                self._look(queued, place, view)
 
     def _used_up(self, view: EngineView) -> list[Queued]:
-        """Who runs and has used up its quantum; who may have and has not is watched on."""
+        """Who runs and has used up its quantum. Who may have and has not is watched on, who does not run no longer."""
         used_up: list[Queued] = []
         others: list[tuple[Queued, _Place]] = []
-        while self._falls and self._falls[0][0] <= view.now:
-            _, _, queued, place = heappop(self._falls)
+        falls = self._falls
+        while falls and (falls[0][0] <= view.now or not falls[0][2].running):
+            _, _, queued, place = heappop(falls)
             place.watched = False
             if not queued.running or self._places[queued.id] is not place:
                 continue
@@ -146,18 +151,31 @@ class FeedbackQueues(PreemptiveOrder):
             end = (view.now + self._left(queued, place, view)) * (1 - _ROUNDING)
             heappush(self._falls, (end, self._looks_made, queued, place))
 
-    def _look(self, queued: Queued, at: float) -> None:
-        """Look at a ready session then; nobody is waited for twice."""
-        if queued.id not in self._looked_for and at < NEVER:
-            self._looked_for.add(queued.id)
-            self._looks_made += 1
-            heappush(self._looks, (at, self._looks_made, queued))
+    def _look(self, queued: Queued, place: _Place, view: EngineView) -> None:
+        """Look at who waits when it is due, unless it is in the first queue, and at nobody twice."""
+        if place.level > 1 and queued.id not in self._looked_for:
+            at = self.due(queued, view.now)
+            if at < NEVER:
+                self._looked_for.add(queued.id)
+                self._looks_made += 1
+                heappush(self._looks, (at, self._looks_made, queued))
+
+    def _next_look(self) -> float:
+        """When the first of those who wait may be due, s; who waits no longer is forgotten."""
+        looks = self._looks
+        while looks:
+            at, _, queued = looks[0]
+            if queued.ready and not math.isnan(queued.waits_since):
+                return at
+            heappop(looks)
+            self._looked_for.discard(queued.id)
+        return NEVER
 
     def review_at(self, view: EngineView) -> float:
         """The next end of a quantum, or of a wait."""
         for queued in self._used_up(view):
             self._watch(queued, self._places[queued.id], view)
-        return min([heap[0][0] for heap in (self._falls, self._looks) if heap], default=NEVER)
+        return min(self._falls[0][0] if self._falls else NEVER, self._next_look())
 
     # ---- estimated next scheduled time
 

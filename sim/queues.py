@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from sim.contexts import Contexts
 from sim.decoding import DecodeGroup
@@ -130,7 +130,7 @@ class Queues:
             heappop(self.waiting)
         else:
             self.waiting.remove((live.key, live))
-            self.waiting.sort()  # a sorted list is a heap
+            heapify(self.waiting)
 
     def move(self, reranked: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
         """Ready sessions that do not run stand elsewhere from now on."""
@@ -141,7 +141,8 @@ class Queues:
 
     def reorder(self) -> None:
         """Keys have changed."""
-        self.waiting = sorted((live.key, live) for _, live in self.waiting)  # a sorted list is a heap
+        self.waiting = [(live.key, live) for _, live in self.waiting]
+        heapify(self.waiting)
 
     def latest_running(self) -> LiveSession:
         """The running session that comes last in the queue's order."""

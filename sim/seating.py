@@ -265,8 +265,9 @@ class Seating:
     def _unpromised_blocks(self) -> int:
         """Free blocks that none of those who run or arrive will take, if those that decode take one token each."""
         contexts, queues = self._contexts, self._queues
-        coming = sum([contexts.to_come(one) for one in chain(queues.prefilling, self._arriving())])
-        return contexts.gpu.free - queues.decoding.blocks_needed() - coming
+        growing = sum([contexts.growth(one, one.missing) for one in queues.prefilling])
+        arriving = sum([contexts.to_come(one) for one in self._arriving()])
+        return contexts.gpu.free - queues.decoding.blocks_needed() - growing - arriving
 
     def _leaves(self, live: LiveSession, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""

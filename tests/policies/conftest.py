@@ -95,7 +95,7 @@ class FakeQueued:
         return self.had_service
 
     def waited(self, now: float) -> float:
-        return self.had_to_wait + (now - self.waits_since)
+        return self.had_to_wait + (0.0 if math.isnan(self.waits_since) else now - self.waits_since)
 
 
 @dataclass

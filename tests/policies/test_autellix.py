@@ -111,3 +111,31 @@ def test_who_has_waited_beta_times_as_long_as_it_was_served_rises_to_the_first_q
 def test_impossible_parameters_are_refused(order):
     with pytest.raises(ValueError, match="quantum is in seconds"):
         order(quantum=0.0)
+
+
+@pytest.mark.parametrize(("had_to_wait", "queue"), [(0.5, 2), (0.7, 1)])
+def test_at_the_end_of_its_quantum_a_call_falls_unless_it_has_waited_long_enough_before(
+    queued, view, had_to_wait, queue
+):
+    """beta = 1, served 0.6 s of a quantum of 0.5: it falls having waited 0.5 s; having waited 0.7 s it is due."""
+    order, session = AttainedService(quantum=0.5, beta=1.0), queued()
+    order.key(session, view())
+    session.running, session.waits_since, session.had_to_wait = True, math.nan, had_to_wait
+    order.on_run(session, view(now=had_to_wait))
+    session.had_service = 0.6
+    assert list(order.rerank(view(now=2.0))) == [(session, (queue, 2.0))]
+
+
+def test_a_call_that_must_stop_is_promoted_when_it_has_waited_long_enough(queued, view):
+    """beta = 1: it ran for 0.6 s, fell, and stops at 2.0: it is due at 2.6."""
+    order, session = AttainedService(quantum=0.5, beta=1.0), queued()
+    order.key(session, view())
+    session.running, session.waits_since = True, math.nan
+    order.on_run(session, view())
+    session.had_service = 0.6
+    assert list(order.rerank(view(now=2.0))) == [(session, (2, 2.0))]
+    session.running, session.waits_since = False, 2.0
+    order.on_preempt(session, view(now=2.0))
+    assert order.review_at(view(now=2.0)) == pytest.approx(2.6)
+    assert list(order.rerank(view(now=2.5))) == []
+    assert list(order.rerank(view(now=2.7))) == [(session, (1, 2.7))]
