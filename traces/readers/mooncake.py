@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from traces.readers.continuation import Turn, block_size_of, calls_of, shared_tokens
 from traces.readers.formats import Format, Head
@@ -29,8 +29,7 @@ TIMES = ("timestamp", "created_time", "delay", "delay_ms")
 FIELDS = frozenset((*LENGTHS[0], *LENGTHS[1], *TIMES, "session_id", "hash_ids", "text_input"))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line: a request, or a turn of a session.
 
     Attributes:
@@ -143,8 +142,8 @@ def _compared(before: list[Row], row: Row) -> Row:
         return row
     last = before[-1]
     if len(before) > 1:
-        before[-1] = replace(last, hashes=())
-    return replace(row, shared=shared_tokens(last.hashes, row.hashes, row.block))
+        before[-1] = last._replace(hashes=())
+    return row._replace(shared=shared_tokens(last.hashes, row.hashes, row.block))
 
 
 def _of_turns(record: Record, id: str, rows: list[Row], reading: Reading) -> Session:

@@ -48,6 +48,9 @@ class Record:
         return self.values.get(name) is not None
 
     def text(self, name: str, default: str | None = None) -> str:
+        value = self.values.get(name)
+        if type(value) is str:
+            return value
         value = self._get(name, "a text", default)
         if not isinstance(value, str):
             raise self.wrong(name, shown(value), "a text", f'{FIX_TYPE}: put it in quotes, such as "{name}": "search"')

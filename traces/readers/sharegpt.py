@@ -34,9 +34,10 @@ def _session(record: Record, reading: Reading) -> Session | None:
 
 
 def _message(message: Record, reading: Reading) -> Message:
-    who = message.text("from") if message.has("from") else message.text("role")
-    text = message.text("value", "") if message.has("value") else message.text("content", "")
-    role = "answer" if who.lower() in ANSWERS else "tool" if who.lower() in TOOLS else "user"
+    values = message.values
+    who = message.text("role" if values.get("from") is None else "from").lower()
+    text = message.text("content" if values.get("value") is None else "value", "")
+    role = "answer" if who in ANSWERS else "tool" if who in TOOLS else "user"
     return Message(role, reading.tokens(text))
 
 

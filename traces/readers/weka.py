@@ -62,23 +62,22 @@ def _agents(record: Record, id: str, depth: int) -> list[Record]:
 def _session(record: Record, reading: Reading) -> Session | None:
     block = record.whole("block_size", 64, least=1)
     requests = record.some_records("requests")
+    served = []
     for request in requests:
         reading.note_unused(request, REQUEST)
-    served = [request for request in requests if request.whole("in") > 0 and request.whole("out") > 0]
+        if request.whole("in") > 0 and request.whole("out") > 0:
+            served.append(request)
     if len(served) < len(requests):
         reading.left_out["requests without prompt or output"] += len(requests) - len(served)
     if not served:
         return None
-    first = served[0]
-    turns = [_turn(request, before, block) for request, before in zip(served, [None, *served], strict=False)]
-    overlapping = sum(turn.waits_for == "overlap" for turn in turns)
-    reading.plausibility.see_turns(len(turns) - 1, overlapping)
-    local = record.text("hash_id_scope", "local") == "local"
-    hashes = () if local else first.wholes("hash_ids")
-    arrival = first.seconds("t", 0.0) if "/" in record.text("id") else 0.0
+    turns = _turns(served, block)
+    reading.plausibility.see_turns(len(turns) - 1, sum(turn.waits_for == "overlap" for turn in turns))
+    first, id = served[0], record.text("id")
+    hashes = () if record.text("hash_id_scope", "local") == "local" else first.wholes("hash_ids")
     return Session(
-        record.text("id"),
-        arrival,
+        id,
+        first.seconds("t", 0.0) if "/" in id else 0.0,
         turns[0].prompt,
         calls_of(turns, block),
         record.text("subagent_type", ""),
@@ -87,19 +86,22 @@ def _session(record: Record, reading: Reading) -> Session | None:
     )
 
 
-def _turn(request: Record, before: Record | None, block: int) -> Turn:
-    prompt, output = request.whole("in"), request.whole("out")
-    if before is None:
-        return Turn(prompt, output)
-    ended = before.seconds("t", 0.0) + before.seconds("api_time", 0.0)
-    pause = request.seconds("t", 0.0) - ended
-    types = request.values.get("input_types")
-    person = isinstance(types, list) and bool(types) and "tool_result" not in types
-    shared = None
-    if request.has("hash_ids") and before.has("hash_ids"):
-        shared = shared_tokens(before.wholes("hash_ids"), request.wholes("hash_ids"), block)
-    waits_for = "overlap" if pause < 0 else "user" if person else "tool"
-    return Turn(prompt, output, max(pause, 0.0), shared, waits_for)
+def _turns(requests: list[Record], block: int) -> list[Turn]:
+    turns: list[Turn] = []
+    ended, hashes_before = 0.0, None
+    for request in requests:
+        begin = request.seconds("t", 0.0)
+        hashes = request.wholes("hash_ids") if request.has("hash_ids") else None
+        pause, waits_for, shared = begin - ended, "tool", None
+        if pause < 0:
+            waits_for = "overlap"
+        elif (types := request.values.get("input_types")) and isinstance(types, list) and "tool_result" not in types:
+            waits_for = "user"
+        if hashes is not None and hashes_before is not None:
+            shared = shared_tokens(hashes_before, hashes, block)
+        turns.append(Turn(request.whole("in"), request.whole("out"), max(pause, 0.0), shared, waits_for))
+        ended, hashes_before = begin + request.seconds("api_time", 0.0), hashes
+    return turns
 
 
 def _recognised(head: Head) -> bool:
