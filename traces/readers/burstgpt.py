@@ -88,14 +88,13 @@ def _sessions(reading: Reading) -> Iterator[SessionColumns]:
         begin = cast(float, times[0]) if begin is None else begin
         columns = [np.array(kinds, dtype=object), *map(np.array, (times, prompts, outputs, elapsed))]
         keys = _keys(rows, 4)
-        reading.plausibility.see_rows(cast(list[float], times))
         if columns[1].min() < begin:
             kept = [
                 index for index, line in enumerate(rows.lines) if _in_order(reading, line, columns[1][index] - begin)
             ]
             keys, columns = [keys[index] for index in kept], [column[kept] for column in columns]
-        groups = gathering.add(keys, columns)
-        if groups is not None:
+        reading.plausibility.see_rows(columns[1].tolist())
+        for groups in gathering.add(keys, columns):
             yield _answered(reading, groups, begin)
     for groups in gathering.rest():
         yield _answered(reading, groups, begin or 0.0)

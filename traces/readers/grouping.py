@@ -20,6 +20,7 @@ from traces.readers.source import Source
 Row = TypeVar("Row")
 
 KEYS_AT_ONCE = 2**20
+ROWS_AT_ONCE = 2**14
 
 
 def keys_of(source: Source, *fields: str) -> Iterator[str]:
@@ -99,6 +100,17 @@ class Groups:
     begins: npt.NDArray[np.int64]
     columns: list[npt.NDArray[Any]]
 
+    def parts(self) -> Iterator[Groups]:
+        """The same, some thousand rows at a time: what is made of rows takes more memory than they do."""
+        ends = [*self.begins[1:].tolist(), len(self.columns[0])] if self.keys else []
+        first = 0
+        for group, end in enumerate(ends):
+            begin = int(self.begins[first])
+            if end - begin >= ROWS_AT_ONCE or group == len(ends) - 1:
+                begins = self.begins[first : group + 1] - begin
+                yield Groups(self.keys[first : group + 1], begins, [column[begin:end] for column in self.columns])
+                first = group + 1
+
 
 class ColumnGathering:
     """Rows of a table by key, thousands at once, each group handed out when its last row came or soon after.
@@ -116,26 +128,23 @@ class ColumnGathering:
         self._blocks: list[list[npt.NDArray[Any]]] = []
         self._held = self._new = 0
 
-    def add(self, keys: Sequence[str], columns: Sequence[npt.NDArray[Any]]) -> Groups | None:
-        """Take in rows, all of them right.
-
-        Returns:
-            The groups that are found complete, in the order of their last rows; None when it was not worth looking.
-        """
+    def add(self, keys: Sequence[str], columns: Sequence[npt.NDArray[Any]]) -> Iterator[Groups]:
+        """Take in rows, all of them right; the groups that are found complete, in the order of their last rows."""
         count = len(keys)
         places = np.searchsorted(self._hashes, np.fromiter(map(hash, keys), dtype=np.int64, count=count))
         np.subtract.at(self._awaited, places, 1)
         numbers = np.fromiter(map(self._numbers.__getitem__, keys), dtype=np.int64, count=count)
         self._blocks.append([places, numbers, np.fromiter(keys, dtype=object, count=count), *columns])
         self._new += count
-        return self._complete() if self._new >= self._held else None
+        if self._new >= self._held:
+            yield from self._complete().parts()
 
     def rest(self) -> Iterator[Groups]:
         """What is still here: complete groups, then those whose other rows were wrong, in the order of their first."""
         if self._blocks:
-            yield self._complete()
+            yield from self._complete().parts()
             ((_, numbers, *columns),) = self._blocks
-            yield _grouped(numbers, columns)
+            yield from _grouped(numbers, columns).parts()
 
     def _complete(self) -> Groups:
         rows = [np.concatenate(parts) for parts in zip(*self._blocks, strict=True)]

@@ -43,8 +43,9 @@ class Plausibility:
     def see_rows(self, times: list[float]) -> None:
         """Take note of the times of rows whose sessions come in the order of their last turns, not of arrival."""
         self.follows_rows = True
-        self.backwards += sum(map(operator.lt, times, [self.before, *times[:-1]]))
-        self.before = times[-1]
+        if times:
+            self.backwards += sum(map(operator.lt, times, [self.before, *times[:-1]]))
+            self.before = times[-1]
 
     def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
         """Take note of sessions that came as columns."""

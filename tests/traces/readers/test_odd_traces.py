@@ -9,6 +9,7 @@ import pytest
 import traces
 from tests.traces.readers.examples import AGENTIC, AGENTIC_2, AZURE, EXAMPLES, OWN, Example, lines
 from traces import Call, Session, TraceError
+from traces.readers import source
 
 SESSIONS_HEAD = "Timestamp,Session ID,Elapsed time,Request tokens,Response tokens\n"
 
@@ -105,7 +106,16 @@ def test_a_turn_before_the_first_rows_time_is_out_of_order(tmp_path: Path) -> No
     assert (error.line, error.found) == (3, "a time 5 s before that of the first row")
     trace = traces.read(written(tmp_path, text), on_error="skip")
     assert [(session.id, len(session.calls)) for session in trace.sessions] == [("a", 2)]
-    assert trace.skipped.count == 1
+    assert (trace.skipped.count, trace.warnings) == (1, [])
+
+
+def test_a_block_of_rows_that_all_lie_before_the_first_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "BLOCK_BYTES", len(SESSIONS_HEAD) + 10)
+    trace = traces.read(written(tmp_path, SESSIONS_HEAD + "9,a,1,5,5\n4,b,1,5,5\n3,b,1,5,5\n"), on_error="skip")
+    assert [session.id for session in trace.sessions] == ["a"]
+    assert trace.skipped.count == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import traces
 from traces import Session
-from traces.readers import source
+from traces.readers import grouping, source
 from traces.readers.continuation import Turn, calls_of
 from traces.readers.grouping import ColumnGathering
 
@@ -87,11 +87,21 @@ def test_groups_come_in_the_order_of_their_last_rows_and_what_is_left_in_that_of
     """Of a and b all rows come, of x and y one each is missing; b ends first."""
     keys = ["x", "a", "b", "y", "b", "a"]
     gathering = ColumnGathering([*keys, "x", "y"])
-    found = [gathering.add([key], [np.array([number])]) for number, key in enumerate(keys)]
-    groups = [group for group in [*found, *gathering.rest()] if group is not None]
+    groups = [group for number, key in enumerate(keys) for group in gathering.add([key], [np.array([number])])]
+    groups += gathering.rest()
     assert [key for group in groups for key in group.keys] == ["b", "a", "x", "y"]
-    assert [group.columns[0].tolist() for group in groups if group.keys] == [[2, 4, 1, 5], [0, 3]]
-    assert [group.begins.tolist() for group in groups if group.keys] == [[0, 2], [0, 1]]
+    assert [group.columns[0].tolist() for group in groups] == [[2, 4, 1, 5], [0, 3]]
+    assert [group.begins.tolist() for group in groups] == [[0, 2], [0, 1]]
+
+
+def test_many_groups_come_in_parts_of_some_thousand_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of 2, 1, 3 and 1 rows, at least 3 rows a part: 2 + 1, then 3, then 1."""
+    monkeypatch.setattr(grouping, "ROWS_AT_ONCE", 3)
+    keys = ["a", "a", "b", "c", "c", "c", "d"]
+    parts = list(ColumnGathering(keys).add(keys, [np.arange(7)]))
+    assert [part.keys for part in parts] == [["a", "b"], ["c"], ["d"]]
+    assert [part.begins.tolist() for part in parts] == [[0, 2], [0], [0]]
+    assert [part.columns[0].tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_long_pauses_of_columns_are_warned_of_like_those_of_objects(tmp_path: Path) -> None:
