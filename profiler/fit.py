@@ -7,12 +7,12 @@ fitted too, and kept if they lower the cross-validated error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from profiler.points import Floats, Mask, Points
+from profiler.points import NO_PACKING, Floats, Mask, Packing, Points
 from sim.profile import Error, PhysicalForward
 
 PARAMETERS = (
@@ -25,6 +25,7 @@ PARAMETERS = (
     "per_session_s",
     "per_chunk_s",
     "decode_read_s",
+    "per_piece_s",
     "prefill_read_s",
     "pair_s",
     "knee",
@@ -61,14 +62,11 @@ class NotEnoughPoints(ValueError):
     """Too little was measured to fit anything to it."""
 
 
-def fit_forward(
-    points: Points, decode_sizes: tuple[int, ...] = (), pass_sizes: tuple[int, ...] = (), seed: int = 0
-) -> ForwardFit:
+def fit_forward(points: Points, packing: Packing = NO_PACKING, seed: int = 0) -> ForwardFit:
     """Fit the points of the grid.
 
     Args:
-        decode_sizes, pass_sizes: to what the backend pads decoding sessions, and the tokens of passes with chunks; they
-            go into the result.
+        packing: of the backend, which the points were made with; it goes into the result.
         seed: of the folds.
 
     Raises:
@@ -84,7 +82,7 @@ def fit_forward(
     better = _score(bumpy[1]) < WORTH * _score(plain[1])
     theta, errors = bumpy if better else plain
     forward = _forward_of(theta, knots if better else (), points)
-    return ForwardFit(forward.model_copy(update={"decode_sizes": decode_sizes, "pass_sizes": pass_sizes}), errors)
+    return ForwardFit(forward.model_copy(update=asdict(packing)), errors)
 
 
 def device_seconds(forward: PhysicalForward, points: Points) -> Floats:
@@ -126,6 +124,7 @@ def _seconds(theta: Floats, knots: tuple[int, ...], points: Points) -> Floats:
         + value["per_chunk_s"] * chunks
         + matrix
         + value["decode_read_s"] * points.decode_context
+        + value["per_piece_s"] * points.pieces
         + value["prefill_read_s"] * points.chunk_context
         + value["pair_s"] * points.pairs
     )
@@ -154,7 +153,7 @@ def _fit_and_validate(points: Points, knots: tuple[int, ...], starts: list[Float
 
 def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats, float]:
     """Least squares from ``start``. Returns parameters and cost."""
-    scale = _scales(points, knots)
+    scale, free = _scales(points, knots), _free(points, knots)
     low, high = np.zeros(len(start)), np.full(len(start), np.inf)
     low[PARAMETERS.index("per_token_s")] = 1e-6
     knee = PARAMETERS.index("knee")
@@ -162,7 +161,8 @@ def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats,
     low[len(PARAMETERS) :] = -0.7
 
     def residuals(scaled: Floats) -> Floats:
-        theta = scaled * scale
+        theta = np.zeros(len(start))
+        theta[free] = scaled * scale[free]
         errors = relative(_seconds(theta, knots, points), points.seconds)
         bent = 2 * OUTLIER**2 * (np.sqrt(1 + (errors / OUTLIER) ** 2) - 1)
         shrunk = np.sign(errors) * np.sqrt(bent)
@@ -171,8 +171,17 @@ def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats,
         return together
 
     begin = np.clip(start / scale, low + 1e-9, high - 1e-9)
-    found = least_squares(residuals, begin, bounds=(low, high), max_nfev=60 if knots else 300, tr_solver="lsmr")
-    return np.asarray(found.x * scale, dtype=np.float64), float(found.cost)
+    bounds, most = (low[free], high[free]), 60 if knots else 300
+    found = least_squares(residuals, begin[free], bounds=bounds, max_nfev=most, tr_solver="lsmr")
+    theta = np.zeros(len(start))
+    theta[free] = found.x * scale[free]
+    return theta, float(found.cost)
+
+
+def _free(points: Points, knots: tuple[int, ...]) -> Mask:
+    """What is fitted: the cost of pieces only where it is known how contexts are cut."""
+    cut = bool(points.pieces.any())
+    return np.array([*(cut or name != "per_piece_s" for name in PARAMETERS), *(True for _ in knots)])
 
 
 def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
@@ -188,6 +197,7 @@ def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
         "per_session_s": per(points.padded + points.chunks),
         "per_chunk_s": least,
         "decode_read_s": per(points.decode_context),
+        "per_piece_s": per(points.pieces),
         "prefill_read_s": per(points.chunk_context),
         "pair_s": per(points.pairs),
         "knee": 4.0,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,31 @@ import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a backend pads a batch and cuts its contexts. All that ``sim.profile.PhysicalForward`` has of the same names.
+
+    Attributes:
+        decode_sizes, pass_sizes: to what it pads decoding sessions, and the tokens of passes with chunks.
+        most_pieces, piece_tokens: into how many pieces it cuts the contexts of decoding sessions at most, and the
+            shortest; no pieces where attention does not cut or where it is not known.
+    """
+
+    decode_sizes: tuple[int, ...] = ()
+    pass_sizes: tuple[int, ...] = ()
+    most_pieces: int = 0
+    piece_tokens: int = 1
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Packing:
+        """As the facts of a folder of samples have it; what older ones do not say is as above."""
+        decode, whole = (tuple(int(size) for size in facts.get(name, ())) for name in ("decode_sizes", "pass_sizes"))
+        return cls(decode, whole, int(facts.get("most_pieces", 0)), int(facts.get("piece_tokens", 1)))
+
+
+NO_PACKING = Packing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +48,7 @@ class Points:
         decodes, padded, decode_context, chunks, chunk_tokens, chunk_context, pairs: as in ``sim.plan.Batch``;
             ``padded`` are decoding sessions with padding.
         tokens: query tokens with padding: what the matrix products work on.
+        pieces: into which the contexts of decoding sessions are cut.
         seconds, low, high: median, 10th and 90th percentile.
         host_s: median of the host's work to queue it.
         gap_s: median of the wall time beyond the device's.
@@ -37,6 +65,7 @@ class Points:
     chunk_context: Floats
     pairs: Floats
     tokens: Floats
+    pieces: Floats
     seconds: Floats
     low: Floats
     high: Floats
@@ -54,11 +83,11 @@ class Points:
 SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
 
 
-def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points:
+def points_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Points:
     """One point for each name in a table of iterations: rows of one name are repeats, wherever they were measured.
 
     Args:
-        pass_sizes: to what the backend pads the tokens of passes with chunks.
+        packing: of the backend that they were measured with.
     """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
     groups = samples.groupby(names_of(samples), sort=False)
@@ -68,7 +97,8 @@ def points_of(samples: pd.DataFrame, pass_sizes: tuple[int, ...] = ()) -> Points
         names=np.array(first.index.astype(str), dtype=np.str_),
         sets=np.array(first["set"].astype(str), dtype=np.str_),
         **columns,
-        tokens=_padded_tokens(columns, pass_sizes),
+        tokens=_padded_tokens(columns, packing.pass_sizes),
+        pieces=_pieces(columns, packing),
         seconds=times.median().to_numpy(dtype=np.float64),
         low=times.quantile(0.1).to_numpy(dtype=np.float64),
         high=times.quantile(0.9).to_numpy(dtype=np.float64),
@@ -89,3 +119,13 @@ def _padded_tokens(columns: dict[str, Floats], pass_sizes: tuple[int, ...]) -> F
     shorter = (columns["chunks"] > 0) & (tokens <= (sizes[-1] if len(sizes) else 0))
     tokens[shorter] = sizes[np.searchsorted(sizes, tokens[shorter])]
     return tokens
+
+
+def _pieces(columns: dict[str, Floats], packing: Packing) -> Floats:
+    """See ``sim.profile.PhysicalForward``."""
+    if not packing.most_pieces:
+        return np.zeros_like(columns["padded"])
+    padded, whole = columns["padded"], columns["decode_context"] / packing.piece_tokens
+    cut = np.maximum(padded, padded / 2 + np.minimum(packing.most_pieces, whole))
+    found: Floats = np.where(columns["decodes"] > 0, cut, 0.0)
+    return found

@@ -16,7 +16,7 @@ from profiler.fit_host import fit_host, host_figures
 from profiler.fit_power import at_reference, fit_power
 from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
-from profiler.points import Floats, Mask, Points, points_of
+from profiler.points import Floats, Mask, Packing, Points, points_of
 from profiler.saturation import SHARE, saturation_point
 from sim.costs import CostModel
 from sim.plan import Batch
@@ -66,10 +66,9 @@ def make_profile(samples: Samples) -> Findings:
     iterations = samples.read("iterations")
     if missing := [name for name, table in {**tables, "iterations": iterations}.items() if table.empty]:
         raise NotEnoughPoints(f"{', '.join(missing)} were not measured yet, so that nothing can be fitted")
-    sizes, pass_sizes = (tuple(int(size) for size in facts.get(name, ())) for name in ("decode_sizes", "pass_sizes"))
     if "begun" not in tables["serving"]:  # measured before it was noted: every chunk of that run begins a call
         tables["serving"] = tables["serving"].assign(begun=tables["serving"]["chunks"])
-    points, fit = _fit(iterations, sizes, pass_sizes, int(provenance["seed"]))
+    points, fit = _fit(iterations, Packing.of(facts), int(provenance["seed"]))
     on_grid = _on_grid(points)
     predicted = device_seconds(fit.forward, points)
     curve = _one_chunk_curve(points)
@@ -89,17 +88,15 @@ def make_profile(samples: Samples) -> Findings:
     return Findings(profile, points, predicted, curve, **tables)
 
 
-def _fit(
-    iterations: pd.DataFrame, sizes: tuple[int, ...], pass_sizes: tuple[int, ...], seed: int
-) -> tuple[Points, ForwardFit]:
+def _fit(iterations: pd.DataFrame, packing: Packing, seed: int) -> tuple[Points, ForwardFit]:
     """The costs: fitted without regard to the order of passes, then to what they take at the same power."""
-    points = points_of(iterations, pass_sizes)
-    first = fit_forward(points[_on_grid(points)], sizes, pass_sizes, seed)
+    points = points_of(iterations, packing)
+    first = fit_forward(points[_on_grid(points)], packing, seed)
     power = fit_power(iterations, first.forward, points)
     if power is None:
         return points, first
-    points = points_of(at_reference(iterations, first.forward, points, power), pass_sizes)
-    second = fit_forward(points[_on_grid(points)], sizes, pass_sizes, seed)
+    points = points_of(at_reference(iterations, first.forward, points, power), packing)
+    second = fit_forward(points[_on_grid(points)], packing, seed)
     return points, replace(second, forward=second.forward.model_copy(update={"power": power}))
 
 

@@ -34,6 +34,8 @@ class CostModel:
         self._forward_times: dict[tuple[int, int], float] = {}
         self._decode_times: dict[int, float] = {}  # by sessions, without their contexts
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
+        cuts = self._physical is not None and self._physical.most_pieces > 0
+        self._per_piece_s = self._physical.per_piece_s if self._physical is not None and cuts else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
         self._swap_latency_s = swap.latency_s
         self._per_token = {
@@ -56,7 +58,10 @@ class CostModel:
         return seconds
 
     def _time(self, batch: Batch) -> float:
-        seconds = self._without_decode_context(batch) + self._decode_read_s * batch.decode_context
+        seconds = self._without_decode_context(batch)
+        if self._per_piece_s and batch.decode_sessions:
+            seconds += self._cut_time(batch.decode_sessions, batch.decode_context)
+        seconds += self._decode_read_s * batch.decode_context
         if self._launch_s and batch.prefill_sessions:
             return max(seconds, self.outside_device(batch) + self._launch_s)
         return seconds
@@ -84,6 +89,12 @@ class CostModel:
         if batch.begun:
             later = self._without_decode_context(replace(batch, begun=0))
         contexts = range(context + step, context + step * iterations, step)
+        if self._per_piece_s and step:
+            cut = self._cut_time(step, context)
+            if not self._is_cut_no_further(step, context):
+                cuts = (later + self._cut_time(step, tokens) + slope * tokens for tokens in contexts)
+                return chain((first + cut + slope * context,), cuts)
+            first, later = first + cut, later + cut
         return chain((first + slope * context,), (later + slope * tokens for tokens in contexts))
 
     def _chunk_passes(self, batch: Batch, iterations: int) -> Iterator[float]:
@@ -94,6 +105,20 @@ class CostModel:
             batch.decode_context += batch.decode_sessions
             batch.prefill_context += tokens
             batch.prefill_pairs += tokens * tokens
+
+    def _cut_time(self, sessions: int, context: int) -> float:
+        """Seconds to begin and merge the pieces of ``sessions`` decoding sessions of ``context`` tokens in all."""
+        cost = self._physical
+        assert cost is not None
+        decodes = padded(sessions, cost.decode_sizes)
+        return self._per_piece_s * max(decodes, decodes / 2 + min(cost.most_pieces, context / cost.piece_tokens))
+
+    def _is_cut_no_further(self, sessions: int, context: int) -> bool:
+        """Whether there are no more pieces when contexts grow."""
+        cost = self._physical
+        assert cost is not None
+        most = cost.most_pieces
+        return context >= most * cost.piece_tokens or padded(sessions, cost.decode_sizes) >= 2 * most
 
     def matrix_seconds(self, batch: Batch) -> float:
         """Seconds of matrix work in one pass, by ``per_token_s``; 0 without a physical cost."""

@@ -44,13 +44,22 @@ class PhysicalForward(_Facts):
 
     overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
     device = mixed_s + per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
-        + decode_read_s * (context tokens of decoding sessions)
+        + decode_read_s * (context tokens of decoding sessions) + per_piece_s * pieces
         + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks) + exchange_s * x
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
     mixed_s counts only where sessions decode beside chunks: each kind has an attention kernel of its own, and one runs
     after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the
     decoding sessions as the backend pads them.
+
+    A backend that keeps all of the GPU's processors at work cuts the contexts of decoding sessions into pieces, and
+    each costs something to begin and to merge beyond what is read. With d decoding sessions as they are padded,
+
+    pieces = max(d, d / 2 + min(most_pieces, (context tokens of decoding sessions) / piece_tokens))
+
+    is what to expect of contexts of many lengths, each of which leaves half a piece beyond whole ones on average. It
+    is an approximation: how many there really are depends on each context, and on equal ones by up to d / 2 more or
+    fewer. Without decoding sessions, or where most_pieces is 0, there are none.
     """
 
     kind: Literal["physical"] = "physical"
@@ -67,6 +76,7 @@ class PhysicalForward(_Facts):
     per_session_s: float = Field(default=0.0, ge=0)
     per_chunk_s: float = Field(default=0.0, ge=0)
     decode_read_s: float = Field(ge=0)
+    per_piece_s: float = Field(default=0.0, ge=0)
     prefill_read_s: float = Field(default=0.0, ge=0)
     pair_s: float = Field(ge=0)
     exchange_s: float = Field(
@@ -78,6 +88,10 @@ class PhysicalForward(_Facts):
     pass_sizes: tuple[int, ...] = Field(
         default=(), description="the same for all tokens of a pass with chunks, after the decoding sessions are padded"
     )
+    most_pieces: int = Field(
+        default=0, ge=0, description="whole pieces that attention cuts long contexts into, all together"
+    )
+    piece_tokens: int = Field(default=1, gt=0, description="the shortest piece that it cuts")
     power: PowerLimit | None = Field(default=None, description="what heavy passes do to those after them")
 
 

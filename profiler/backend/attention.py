@@ -20,9 +20,15 @@ class Attention(Protocol):
 
     Attributes:
         cache: what it reads.
+        sizes: to which decoding sessions are padded, ascending; to none if empty.
+        most_pieces: pieces that long contexts of decoding sessions are cut into, all together; 0 if they are not cut.
+        piece_tokens: the shortest piece.
     """
 
     cache: KVCache
+    sizes: tuple[int, ...]
+    most_pieces: int
+    piece_tokens: int
 
     def padded(self, decodes: int) -> int:
         """How many decoding sessions to pad ``decodes`` of them to."""
@@ -42,6 +48,8 @@ class TorchPagedAttention:
 
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
+        self.sizes: tuple[int, ...] = ()
+        self.most_pieces, self.piece_tokens = 0, 1
         self._decode: Sequences | None = None
         self._chunks: Sequences | None = None
 

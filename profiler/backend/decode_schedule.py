@@ -36,6 +36,16 @@ class Places:
     end: int
 
 
+def cuts(kv_heads: int, processors: int) -> int:
+    """Pieces that long contexts are cut into, those of all sessions together."""
+    return -(-PIECES_A_PROCESSOR * processors // kv_heads)
+
+
+def shortest_piece(block_size: int) -> int:
+    """Blocks of the shortest piece that a context is cut into."""
+    return -(-SHORTEST_PIECE // block_size)
+
+
 class DecodeSchedule:
     """The schedule of ``size`` decoding sessions, padding included.
 
@@ -48,7 +58,7 @@ class DecodeSchedule:
 
     def __init__(self, size: int, kv_heads: int, processors: int, block_size: int) -> None:
         self.size, self._block_size = size, block_size
-        self._cuts = -(-PIECES_A_PROCESSOR * processors // kv_heads)
+        self._cuts = cuts(kv_heads, processors)
         self.most_pieces = size + self._cuts
         self._sessions: Ints = np.arange(size, dtype=np.int32)
         self._numbers: Ints = np.arange(self.most_pieces, dtype=np.int32)
@@ -87,7 +97,7 @@ class DecodeSchedule:
     def write(self, schedule: Ints, blocks: Ints) -> None:
         """Cut sessions of ``blocks[i]`` blocks each, and write it into ``schedule``, int32 ``[places.end]``."""
         at = self.places
-        longest = max(-(-int(blocks.sum()) // self._cuts), -(-SHORTEST_PIECE // self._block_size))
+        longest = max(-(-int(blocks.sum()) // self._cuts), shortest_piece(self._block_size))
         counts = -(-blocks // longest)
         starts = schedule[at.row_starts : at.row_starts + self.size + 1]
         starts[0] = 0

@@ -20,7 +20,7 @@ import torch
 from profiler.backend.batch import BatchBuffers, Sequences
 from profiler.backend.block_tables import Ints
 from profiler.backend.chunk_schedule import PIECES_A_PROCESSOR, SHORTEST_PIECE, cut_chunks, numbers_at_most
-from profiler.backend.decode_schedule import DecodeSchedule
+from profiler.backend.decode_schedule import DecodeSchedule, cuts, shortest_piece
 from profiler.backend.kernel_plan import KernelPlan, sums_bytes, tile_of
 from profiler.backend.kv_cache import KVCache
 
@@ -84,10 +84,12 @@ class FlashInferAttention:
         self._lib = flashinfer
         self.cache, self._buffers = cache, buffers
         self.sizes = padded_sizes(max_decodes)
+        self.most_pieces = cuts(cache.config.kv_heads, processors(cache.device))
+        self.piece_tokens = shortest_piece(cache.block_size) * cache.block_size
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
         self._chunk_wrapper_loaded = False
-        self._most_pieces = _most_chunk_pieces(cache)
+        self._most_chunk_pieces = _most_chunk_pieces(cache)
         self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
@@ -123,7 +125,7 @@ class FlashInferAttention:
             np.diff(chunks.query_starts.numpy()),
             blocks,
             config.heads // config.kv_heads,
-            self._most_pieces,
+            self._most_chunk_pieces,
             max(1, SHORTEST_PIECE // size),
             whole=int(blocks.max()) * size <= WORTH_CUTTING * chunks.queries,
         )

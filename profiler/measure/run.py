@@ -70,16 +70,18 @@ def provenance(request: Request) -> dict[str, Any]:
 
 
 def _note_rig(samples: Samples, rig: Rig) -> None:
-    attention = type(rig.backend.executor.attention)
+    attention = rig.backend.executor.attention
     samples.note(
         pool_blocks=rig.backend.cache.gpu_blocks,
         pool_bytes=rig.pool_bytes,
         memory=rig.memory,
         block_bytes=rig.block_bytes,
         host_bytes=rig.request.host_bytes,
-        decode_sizes=list(getattr(rig.backend.executor.attention, "sizes", ())),
+        decode_sizes=list(attention.sizes),
         pass_sizes=rig.backend.executor.pass_sizes,
-        attention=attention.__name__,
+        most_pieces=attention.most_pieces,
+        piece_tokens=attention.piece_tokens,
+        attention=type(attention).__name__,
         swap_way=rig.backend.swapper.way,
         set_up_s=[*samples.facts.get("set_up_s", []), round(rig.set_up_s, 1)],
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from profiler.measure.grid import Extent, Point, Shape, grid, held_out, references
 from profiler.measure.samples import Samples
+from profiler.points import Packing
 from sim.costs import CostModel, padded
 from sim.plan import Batch, Direction
 from sim.profile import HostCost, PhysicalForward, Profile, SwapCost
@@ -19,6 +20,7 @@ EXTENT = Extent()
 POOL_BLOCKS = 50_000
 BLOCK_BYTES = 16 * 131072
 SIZES = (1, 2, 4, *range(8, 264, 8))
+PACKING = Packing(decode_sizes=SIZES, most_pieces=50, piece_tokens=128)
 FORWARD = PhysicalForward(
     overhead_s=0.6e-3,
     chunks_overhead_s=0.5e-3,
@@ -30,9 +32,10 @@ FORWARD = PhysicalForward(
     per_session_s=2e-6,
     per_chunk_s=30e-6,
     decode_read_s=34e-9,
+    per_piece_s=4e-6,
     prefill_read_s=10e-9,
     pair_s=1.2e-9,
-    decode_sizes=SIZES,
+    **asdict(PACKING),
 )
 SWAP = SwapCost(out_bytes_per_s=53e9, in_bytes_per_s=50e9, latency_s=25e-6, slowdown_out=0.024, slowdown_in=0.08)
 HOST = HostCost(per_iteration_s=0.3e-3, per_session_s=2e-6, per_chunk_s=60e-6, chunked_s=0.25e-3, per_call_s=0.4e-3)
@@ -84,7 +87,7 @@ def write_samples(folder: Path, noise: float = 0.01, time: Any = DEVICE.iteratio
     })  # fmt: skip
     samples.note(
         pool_blocks=POOL_BLOCKS, pool_bytes=POOL_BLOCKS * BLOCK_BYTES, block_bytes=BLOCK_BYTES, host_bytes=64e9,
-        memory={"total": 1.4e11}, decode_sizes=list(SIZES), attention="Paper", swap_way="direct", set_up_s=[30.0],
+        memory={"total": 1.4e11}, **asdict(PACKING), attention="Paper", swap_way="direct", set_up_s=[30.0],
         runs=[{"date": "2026-01-01 00:00 +0000", "seconds": 400.0}], complete=True,
     )  # fmt: skip
     for point in all_points():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from profiler.backend.decode_schedule import DecodeSchedule
+from profiler.backend.decode_schedule import DecodeSchedule, cuts, shortest_piece
 from profiler.backend.kernel_plan import tile_of
 
 
@@ -30,7 +30,7 @@ def test_one_long_context_is_cut_for_all_processors() -> None:
     piece has ceil(536/50) = 11 blocks, 176 tokens: ceil(512/11) = 47 pieces for the long one, one for each of the
     others. The last piece of the long one has 6 blocks and comes after the three short ones of 8."""
     pieces, tokens = pieces_of(DecodeSchedule(4, 8, 132, 16), [512, 8, 8, 8])
-    assert tokens == 176
+    assert (cuts(8, 132), tokens) == (50, 176)
     assert pieces == [*((0, piece) for piece in range(46)), (1, 0), (2, 0), (3, 0), (0, 46)]
 
 
@@ -38,6 +38,7 @@ def test_pieces_are_not_made_shorter_than_is_worth_it() -> None:
     """64 blocks over 50 cuts would be 2 blocks a piece; 128 tokens are 8."""
     pieces, tokens = pieces_of(DecodeSchedule(1, 8, 132, 16), [64])
     assert (len(pieces), tokens) == (8, 128)
+    assert [shortest_piece(size) for size in (16, 100, 256)] == [8, 2, 1]
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=64), st.integers(1, 200), st.sampled_from([1, 8, 40]))

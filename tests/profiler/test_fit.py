@@ -17,7 +17,7 @@ from profiler.fit import NotEnoughPoints, device_seconds, error_of, fit_forward,
 from profiler.fit_copies import fit_copies
 from profiler.fit_host import fit_host
 from profiler.measure.samples import Samples
-from profiler.points import points_of
+from profiler.points import Packing, points_of
 from profiler.profile_folder import make_profile, verdict_on, write_profile
 from sim.costs import CostModel
 from sim.plan import Batch
@@ -32,12 +32,18 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 def test_the_costs_of_the_paper_gpu_are_found(samples: Samples) -> None:
     """Noise of 1 %. What little tells apart, such as reading the weights and the overhead, is allowed more."""
-    points = points_of(samples.read("iterations"))
+    points = points_of(samples.read("iterations"), known.PACKING)
     on_grid = ~np.isin(points.sets, ("held-out", "reference"))
-    fit = fit_forward(points[on_grid], known.SIZES)
+    fit = fit_forward(points[on_grid], known.PACKING)
     found, truth = fit.forward, known.FORWARD
     assert found.matrix_factors == ()
-    for name, share in (("per_token_s", 0.02), ("decode_read_s", 0.02), ("pair_s", 0.05), ("knee", 0.15)):
+    for name, share in (
+        ("per_token_s", 0.02),
+        ("decode_read_s", 0.02),
+        ("per_piece_s", 0.25),
+        ("pair_s", 0.05),
+        ("knee", 0.15),
+    ):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=share), name
     assert found.overhead_s + found.weights_s == pytest.approx(truth.overhead_s + truth.weights_s, rel=0.01)
     floor = found.overhead_s + found.chunks_overhead_s + found.launch_s
@@ -48,10 +54,21 @@ def test_the_costs_of_the_paper_gpu_are_found(samples: Samples) -> None:
     assert error_of(fit.cross_validated).p95 < 0.025
 
 
+def test_samples_that_do_not_say_how_contexts_are_cut_have_no_cost_of_pieces(samples: Samples) -> None:
+    facts = {name: value for name, value in samples.facts.items() if name not in {"most_pieces", "piece_tokens"}}
+    packing = Packing.of(facts)
+    assert packing == Packing(decode_sizes=known.SIZES)
+    points = points_of(samples.read("iterations"), packing)
+    fit = fit_forward(points[np.arange(0, len(points), 5)], packing)
+    assert (fit.forward.per_piece_s, fit.forward.most_pieces) == (0.0, 0)
+    assert fit.forward.decode_sizes == known.SIZES
+    assert Packing.of(samples.facts) == known.PACKING
+
+
 def test_the_stairs_of_matrix_tiles_are_found_where_there_are_any(tmp_path: Path) -> None:
     samples = known.write_samples(tmp_path, time=known.stairs)
-    points = points_of(samples.read("iterations"))
-    fit = fit_forward(points[~np.isin(points.sets, ("held-out", "reference"))], known.SIZES)
+    points = points_of(samples.read("iterations"), known.PACKING)
+    fit = fit_forward(points[~np.isin(points.sets, ("held-out", "reference"))], known.PACKING)
     factors = dict(fit.forward.matrix_factors)
     assert len(factors) > 10
     held_out = points[points.sets == "held-out"]
@@ -63,7 +80,7 @@ def test_fit_and_simulator_mean_the_same_equation(samples: Samples) -> None:
     """Padding, factors, floor and all: the arrays of the fit against ``CostModel``, batch by batch."""
     forward = known.FORWARD.model_copy(update={"matrix_factors": ((8, 1.1), (128, 0.9), (1024, 1.2))})
     costs = CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": HostCost()}))
-    points = points_of(samples.read("iterations"))
+    points = points_of(samples.read("iterations"), known.PACKING)
     columns = (points.decodes, points.decode_context, points.chunks, points.chunk_tokens, points.chunk_context)
     batches = [Batch(*(int(number) for number in row)) for row in zip(*columns, points.pairs, strict=True)]
     expected = np.array([costs.iteration_time(batch) for batch in batches])
@@ -95,7 +112,7 @@ def test_a_pass_with_chunks_takes_no_less_than_its_launch() -> None:
 
 
 def test_too_little_is_refused(samples: Samples) -> None:
-    points = points_of(samples.read("iterations"))
+    points = points_of(samples.read("iterations"), known.PACKING)
     with pytest.raises(NotEnoughPoints, match="3 points"):
         fit_forward(points[np.arange(3)])
     with pytest.raises(NotEnoughPoints, match="0 of them with chunks"):
@@ -117,7 +134,7 @@ def test_copies_and_their_slowdown_are_found(samples: Samples) -> None:
 
 def test_the_engine_s_share_is_found(samples: Samples) -> None:
     """What chunks add is seen without an engine; calls that begin add theirs in serving."""
-    found = fit_host(samples.read("serving"), points_of(samples.read("iterations")))
+    found = fit_host(samples.read("serving"), points_of(samples.read("iterations"), known.PACKING))
     assert found.per_iteration_s == pytest.approx(0.3e-3, rel=0.02)
     assert found.per_session_s == pytest.approx(2e-6, rel=0.05)
     assert found.chunked_s == pytest.approx(0.25e-3, rel=0.02)

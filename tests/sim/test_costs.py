@@ -106,11 +106,44 @@ def test_matrix_factors_are_linear_between_their_knots(tokens: int, factor: floa
     assert costs.forward_time(tokens) == pytest.approx(tokens * factor)
 
 
-@given(st.integers(1, 50), st.integers(0, 5000), st.integers(1, 60), st.floats(0, 1e4), st.booleans())
+@pytest.mark.parametrize(
+    ("sessions", "context", "pieces"),
+    [
+        (4, 40, 4),  # 40 / 100 whole ones and 4 / 2: one a session is more
+        (3, 550, 7.5),  # padded to 4: 5.5 and 4 / 2
+        (4, 9000, 12),  # no more than 10 whole ones
+        (30, 9000, 30),  # 15 and 10 would be fewer than one a session
+    ],
+)
+def test_pieces_of_cut_contexts_cost_their_own(sessions: int, context: int, pieces: float) -> None:
+    """0.5 s a piece, at most 10 whole ones of at least 100 tokens; a chunk beside them is not cut."""
+    costs = physical(per_piece_s=0.5, most_pieces=10, piece_tokens=100, decode_sizes=(2, 4, 30))
+    assert costs.iteration_time(batch(sessions, context)) == pytest.approx(0.5 * pieces)
+    assert costs.iteration_time(batch(sessions, context, (900, 60))) == pytest.approx(0.5 * pieces)
+    assert costs.iteration_time(batch(0, 0, (900, 60))) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_attention_that_is_not_cut_has_no_pieces() -> None:
+    assert physical(per_piece_s=0.5).iteration_time(batch(4, 9000)) == pytest.approx(0.0, abs=1e-9)
+
+
+CUT = {"per_piece_s": 1.3e-5, "most_pieces": 30, "piece_tokens": 20, "decode_sizes": (1, 2, 4, 8, 16, 24)}
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(0, 5000) | st.integers(0, 700),
+    st.integers(1, 60),
+    st.floats(0, 1e4),
+    st.sampled_from(["linear", "physical", "cut"]),
+)
 def test_a_leap_ends_to_the_bit_where_single_iterations_end(
-    sessions: int, context: int, iterations: int, begin: float, linear: bool
+    sessions: int, context: int, iterations: int, begin: float, kind: str
 ) -> None:
-    costs = CostModel(profile()) if linear else physical(overhead_s=0.003, per_token_s=1e-4, decode_read_s=1.7e-6)
+    """With contexts that are cut further with every token, that are cut no further, and that become so on the way."""
+    parts: dict[str, Any] = {"overhead_s": 0.003, "per_token_s": 1e-4, "decode_read_s": 1.7e-6}
+    cut = CUT if kind == "cut" else {}
+    costs = CostModel(profile()) if kind == "linear" else physical(**parts, **cut)
     now, ends = begin, []
     for done in range(iterations):
         now += costs.iteration_time(batch(sessions, context + done * sessions))
