@@ -3,10 +3,10 @@
 The profiler runs each pass between others that are drawn at random, so one and the same pass is measured after heavy
 ones and after light ones. What it takes then, relative to its own median, shows what those before it did to the clocks.
 
-Whether a GPU at rest is faster than at the reference is not assumed: ``free_share`` may lie above the mean of the shares,
-and then it is not. On two H200 it lay at 0.4 with the reference at 0.5; left out of a fold that is a tenth of the passes,
-53 and 52 % of the variance within passes remained with it, 57 and 56 % without any gain below 0.5. What the samples do
-not show is a share below 0.2 (0.2 % of the passes): there the gain is that at 0.4, which is an extrapolation.
+Whether a GPU at rest is faster than at the reference is not assumed: ``free_share`` may lie above the mean of the
+shares, and then it is not. On two H200 it lay at 0.4 with the reference at 0.5; left out of a fold that is a tenth of
+the passes, 53 and 52 % of the variance within passes remained with it, 57 and 56 % without any gain below 0.5. What the
+samples do not show is a share below 0.2 (0.2 % of the passes): there the gain at 0.4 is extrapolated.
 """
 
 from __future__ import annotations
