@@ -73,6 +73,8 @@ _STEPS = (
     tuple(step / 10 for step in range(10, 100, 5)),
     tuple(n / 10 for n in range(10, 100)),
 )
+_FIVE_USES = 9.5
+"""Inches that the names of the uses of memory take side by side."""
 _WIDE_BAND = 0.03
 """Share of the axis from which a band of waste has room for its number."""
 _INK = "#222222"
@@ -227,7 +229,11 @@ def memory(comparison: Comparison, load: float | None = None) -> Picture:
     figure.supxlabel(f"simulated time (s) at load {load:g}; dotted: the last arrival", fontsize=10)
     figure.supylabel("KV memory of the GPU (%)", fontsize=10)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=9, handlelength=1)
+    beside = 5 if figure.get_figwidth() > _FIVE_USES else 3
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=beside, frameon=False, fontsize=9, handlelength=1,
+        columnspacing=1.2,
+    )  # fmt: skip
     return figure
 
 

@@ -17,6 +17,7 @@ from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import Run, versions
 from caesura.systems import differences
 from caesura.tables import (
+    NEGLIGIBLE,
     detail_rows,
     difference_rows,
     latency_rows,
@@ -129,5 +130,6 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         moves=move_rows(comparison, comparison.knee),
         differences=difference_rows(comparison),
         oracles=comparison.oracles(),
+        negligible=f"{100 * NEGLIGIBLE:g} %",
         images={name: embedded(image) for name, image in images.items()},
     )

@@ -83,3 +83,17 @@ def test_a_heatmap_fits_a_page_and_has_room_for_its_numbers(columns: int, beside
     bar = drawn.axes[-1]
     low, high = bar.get_ylim()
     assert sum(low <= tick <= high for tick in bar.get_yticks()) >= 5
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 8])
+def test_the_legend_of_memory_fits_the_figure(count: int):
+    systems = [f"s{number}" for number in range(count)]
+    times = [(system, time) for system in systems for time in range(3)]
+    timeline = pd.DataFrame(times, columns=["system", "time"]).assign(load=1.0, seed=0, unused=1.0)
+    timeline = timeline.assign(**dict.fromkeys(figures.USES, 1.0))
+    found = SimpleNamespace(systems=systems, timeline=timeline, seeds=[0], duration=2.0, knee=1.0)
+    drawn = figures.memory(found)
+    drawn.draw_without_rendering()
+    legend = drawn.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= drawn.bbox.width

@@ -129,6 +129,7 @@ def test_the_report_is_whole_and_fetches_nothing(found: package.Comparison) -> N
     assert "<script" not in page
     assert "http" not in re.sub(r"base64,[^\"]+", "", page)
     assert "Oracle." in page
+    assert "less than 0.5 % of the memory" in page
     assert "Published constants" in page
     assert "engine.mixed_batches" in page, "the differences between the systems"
     assert "engine.block_size" not in page.split("<details>")[0], "what is alike is not listed"
