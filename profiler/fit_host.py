@@ -9,34 +9,55 @@ from scipy.optimize import nnls
 from profiler.points import Floats, Mask, Points
 from sim.profile import HostCost
 
+SERVED = ("decodes", "chunks", "begun", "opened", "copies_out", "copies_in")
+"""Columns of the serving run: sessions that decode, chunks, calls that begin, sessions that arrived since the iteration
+before, and whether copies of each direction begin beside it."""
 RARE = 0.99
 """Iterations beyond this quantile of the engine's time were interrupted by something else."""
 
 
 def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
-    """Wall less device time, from two sides. Means, not medians: they add up.
+    """Wall less device time. Means, not medians: they add up.
 
-    What chunks add is seen where passes run without an engine; what a call that begins adds, and what every iteration
-    costs with the engine at work, in serving.
+    What the engine and the executor take together is seen in serving; the executor's part, where passes run without an
+    engine. A serving run in which every chunk is the first of its call, as was measured formerly, cannot tell the two:
+    there what chunks add is taken from the executor's part.
     """
     grid = _usual(points.gap_s)
     sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
     executor, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
-    begun = serving["begun"].to_numpy(dtype=np.float64)
-    chunks = serving["chunks"].to_numpy(dtype=np.float64)
-    gap = (serving["wall_s"] - serving["device_s"]).to_numpy(dtype=np.float64)
-    gap = gap - chunked * (chunks > 0) - per_chunk * chunks
-    usual = _usual(gap)
-    sessions = serving["decodes"].to_numpy(dtype=np.float64) + chunks
-    fixed, per_session, per_call = _shares(gap[usual], sessions[usual], begun[usual])
+    executor_chunked = chunked
+    decodes, chunks, begun, opened, out, into = (_numbers(serving, name) for name in SERVED)
+    gap = _numbers(serving, "wall_s") - _numbers(serving, "device_s")
+    if (begun == chunks).all():
+        gap = gap - chunked * (chunks > 0) - per_chunk * chunks
+        usual = _usual(gap)
+        fixed, per_session, per_call = _shares(gap[usual], (decodes + chunks)[usual], begun[usual])
+        per_arrival = copies_out = copies_in = 0.0
+    else:
+        usual = _usual(gap)
+        features = (decodes + chunks, chunks > 0, chunks, begun, opened, out, into)
+        shares = _shares(gap[usual], *(feature[usual] for feature in features))
+        fixed, per_session, chunked, per_chunk, per_call, per_arrival, copies_out, copies_in = shares
     return HostCost(
         per_iteration_s=fixed,
         per_session_s=per_session,
         chunked_s=chunked,
         per_chunk_s=per_chunk,
         per_call_s=per_call,
+        per_arrival_s=per_arrival,
+        copies_out_s=copies_out,
+        copies_in_s=copies_in,
         executor_s=min(executor, fixed),
+        executor_chunked_s=min(executor_chunked, chunked),
     )
+
+
+def _numbers(serving: pd.DataFrame, name: str) -> Floats:
+    """A column; zero where it was not measured formerly."""
+    if name not in serving:
+        return np.zeros(len(serving))
+    return serving[name].to_numpy(dtype=np.float64)
 
 
 def _usual(gap: Floats) -> Mask:

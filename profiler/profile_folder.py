@@ -12,7 +12,7 @@ import yaml
 
 from profiler.fit import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit_copies import CopyFit, fit_copies
-from profiler.fit_host import fit_host, host_figures
+from profiler.fit_host import SERVED, fit_host, host_figures
 from profiler.fit_power import at_reference, fit_power
 from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
@@ -66,8 +66,11 @@ def make_profile(samples: Samples) -> Findings:
     iterations = samples.read("iterations")
     if missing := [name for name, table in {**tables, "iterations": iterations}.items() if table.empty]:
         raise NotEnoughPoints(f"{', '.join(missing)} were not measured yet, so that nothing can be fitted")
-    if "begun" not in tables["serving"]:  # measured before it was noted: every chunk of that run begins a call
-        tables["serving"] = tables["serving"].assign(begun=tables["serving"]["chunks"])
+    serving = tables["serving"]
+    if "begun" not in serving:  # measured before it was noted: every chunk of that run begins a call
+        serving = serving.assign(begun=serving["chunks"])
+    nothing = {name: 0 for name in SERVED if name not in serving}  # nor were these
+    tables["serving"] = serving.assign(**nothing)
     points, fit = _fit(iterations, Packing.of(facts), int(provenance["seed"]))
     on_grid = _on_grid(points)
     predicted = device_seconds(fit.forward, points)
@@ -197,12 +200,18 @@ def _errors_of_sequences(profile: Profile, recompute: pd.DataFrame, serving: pd.
     device = CostModel(profile.model_copy(update={"host": HostCost()}))
     if not recompute.empty:
         cases = recompute.groupby(["context", "chunk"])["device_s"].median().reset_index()
-        predicted = [recompute_time(device, int(context), int(chunk))
+        whole = [recompute_time(device, int(context), int(chunk))
                      for context, chunk in zip(cases["context"], cases["chunk"], strict=True)]  # fmt: skip
-        found["recompute"] = error_of(relative(np.array(predicted), cases["device_s"].to_numpy(dtype=np.float64)))
+        found["recompute"] = error_of(relative(np.array(whole), cases["device_s"].to_numpy(dtype=np.float64)))
     if not serving.empty:
-        predicted = _served(profile, serving)
-        found["serving"] = error_of(relative(np.array(predicted), serving["wall_s"].to_numpy(dtype=np.float64)))
+        host, predicted = profile.host, np.array(_served(profile, serving))
+        for name, cost in (
+            ("opened", host.per_arrival_s),
+            ("copies_out", host.copies_out_s),
+            ("copies_in", host.copies_in_s),
+        ):
+            predicted += cost * serving[name].to_numpy(dtype=np.float64)
+        found["serving"] = error_of(relative(predicted, serving["wall_s"].to_numpy(dtype=np.float64)))
     return found
 
 

@@ -99,12 +99,14 @@ class Timings:
         device: from its first to its last moment on the device.
         host: work of the host before the device could begin: news, plan, index tensors.
         plans: what each one computed.
+        opened: sessions that had arrived since the one before.
     """
 
     wall: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
     host: list[float] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)
 
 
 class Server:
@@ -149,6 +151,7 @@ class Server:
         self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
         self._accounted = 0.0
         self._left = 0
+        self._opened = 0
         self.timings = Timings()
         self.on_leave: Callable[[LiveSession], None] | None = None
 
@@ -203,6 +206,7 @@ class Server:
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
             self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
+            self._opened += 1
             live = self.engine.submit(session, session.arrival)
             self._recorder.arrived(live)
             if live.state is State.REJECTED:
@@ -239,6 +243,8 @@ class Server:
             self.timings.device.append(iteration.device_s())
             self.timings.host.append(launched - self._accounted)
             self.timings.plans.append(plan)
+            self.timings.opened.append(self._opened)
+            self._opened = 0
         self._recorder.ledger.work(self.engine, plan, self._accounted, stall, [end])
         self._accounted = end
         self._commit(plan, end)

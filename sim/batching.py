@@ -149,6 +149,7 @@ class Batching:
             live.scheduled_at = plan.now
             plan.started.append(live)
             plan.batch.begun += 1
+            plan.batch.opened += live.call_index == 0
         if math.isnan(live.waits_since):
             return
         if self._seating is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import accumulate, chain
 
-from sim.plan import Batch, Direction
+from sim.plan import Batch, Copy, Direction
 from sim.profile import LinearForward, PhysicalForward, Profile
 
 _REMEMBERED = 1 << 16
@@ -29,7 +29,9 @@ class CostModel:
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
         self._per_chunk_s, self._chunked_s, self._per_call_s = host.per_chunk_s, host.chunked_s, host.per_call_s
-        self._executor_s = host.executor_s
+        self._per_arrival_s = host.per_arrival_s
+        self._executor_s, self._executor_chunked_s = host.executor_s, host.executor_chunked_s
+        self._begin_copies_s = {Direction.OUT: host.copies_out_s, Direction.IN: host.copies_in_s}
         self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
         self._decode_times: dict[int, float] = {}  # by sessions, without their contexts
@@ -87,7 +89,7 @@ class CostModel:
         slope, context, step = self._decode_read_s, batch.decode_context, batch.decode_sessions
         first = later = self._without_decode_context(batch)
         if batch.begun:
-            later = self._without_decode_context(replace(batch, begun=0))
+            later = self._without_decode_context(replace(batch, begun=0, opened=0))
         contexts = range(context + step, context + step * iterations, step)
         if self._per_piece_s and step:
             cut = self._cut_time(step, context)
@@ -101,7 +103,7 @@ class CostModel:
         tokens = batch.prefill_tokens
         for _ in range(iterations):
             yield self.iteration_time(batch)
-            batch.begun = 0
+            batch.begun = batch.opened = 0
             batch.decode_context += batch.decode_sessions
             batch.prefill_context += tokens
             batch.prefill_pairs += tokens * tokens
@@ -159,13 +161,14 @@ class CostModel:
         tokens = padded(batch.decode_sessions, cost.decode_sizes) + batch.prefill_tokens
         return padded(tokens, cost.pass_sizes) if batch.prefill_sessions else tokens
 
-    def outside_device(self, batch: Batch, begun: int | None = None) -> float:
-        """Seconds of an iteration in which the device has nothing to do; ``begun`` replaces the batch's own."""
+    def outside_device(self, batch: Batch, later: bool = False) -> float:
+        """Seconds of an iteration in which the device has nothing to do. ``later`` in a leap, no call begins."""
         chunks = batch.prefill_sessions
         seconds = (
             self._per_iteration_s + self._per_session_s * (batch.decode_sessions + chunks) + self._per_chunk_s * chunks
         )
-        seconds += self._per_call_s * (batch.begun if begun is None else begun) + (self._chunked_s if chunks else 0.0)
+        begun, opened = (0, 0) if later else (batch.begun, batch.opened)
+        seconds += self._per_call_s * begun + self._per_arrival_s * opened + (self._chunked_s if chunks else 0.0)
         if self._linear is not None:
             return seconds + self._linear.fixed_s
         cost = self._physical
@@ -173,9 +176,12 @@ class CostModel:
         return seconds + cost.overhead_s + (cost.chunks_overhead_s if chunks else 0.0)
 
     def behind_copies(self, batch: Batch) -> float:
-        """Seconds of the host's work on ``batch`` that go on while it waits for copies: all that follows the plan."""
-        chunks = batch.prefill_sessions
-        return self._executor_s + ((self._chunked_s + self._per_chunk_s * chunks) if chunks else 0.0)
+        """Seconds of the host's work on ``batch`` that go on while it waits for copies: what follows the plan."""
+        return self._executor_s + (self._executor_chunked_s if batch.prefill_sessions else 0.0)
+
+    def beginning(self, copies: Iterable[Copy]) -> float:
+        """Seconds of the host's work on those of ``copies`` that run beside the batch: a share for each direction."""
+        return sum(self._begin_copies_s[way] for way in {copy.direction for copy in copies if not copy.blocking})
 
     def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:
         """Length of ``seconds`` of compute when copies run beside it for ``copied`` seconds per direction.

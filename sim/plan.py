@@ -62,7 +62,7 @@ class Chunk:
 @dataclass(slots=True)
 class Batch:
     """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention, ``begun``
-    calls that begin to compute."""
+    calls that begin to compute, ``opened`` the first calls among them."""
 
     decode_sessions: int = 0
     decode_context: int = 0
@@ -71,6 +71,7 @@ class Batch:
     prefill_context: int = 0
     prefill_pairs: int = 0
     begun: int = 0
+    opened: int = 0
 
     def add_missing(self, live: LiveSession, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
@@ -99,6 +100,7 @@ class Batch:
             self.prefill_context,
             self.prefill_pairs,
             self.begun,
+            self.opened,
         )
 
     def add_chunk(self, start: int, tokens: int) -> None:
@@ -156,7 +158,8 @@ class Plan:
 
     def batch_without_recompute(self) -> Batch:
         """The batch, had nobody recomputed anything."""
-        rest = Batch(self.batch.decode_sessions, self.batch.decode_context, begun=self.batch.begun)
+        whole = self.batch
+        rest = Batch(whole.decode_sessions, whole.decode_context, begun=whole.begun, opened=whole.opened)
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
                 rest.add_missing(chunk.live, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)

@@ -40,7 +40,7 @@ class PowerState:
         memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
         free, reference = limit.free_share, limit.reference_share
         outside, busy = self._parts(batch)
-        later = costs.outside_device(batch, begun=0) if batch.begun and iterations > 1 else outside
+        later = costs.outside_device(batch, later=True) if batch.begun and iterations > 1 else outside
         shares = self._shares = []
         for nominal in costs.passes(batch, iterations):
             device = nominal - outside

@@ -103,19 +103,22 @@ class HostCost(_Facts):
     per_chunk_s: float = Field(default=0.0, ge=0, description="for each of them that computes a chunk")
     chunked_s: float = Field(default=0.0, ge=0, description="for a pass with chunks, however many")
     per_call_s: float = Field(default=0.0, ge=0, description="for each call that begins to compute")
+    per_arrival_s: float = Field(default=0.0, ge=0, description="besides, for each session's first call")
+    copies_out_s: float = Field(default=0.0, ge=0, description="for a pass beside which copies out begin")
+    copies_in_s: float = Field(default=0.0, ge=0, description="for a pass beside which copies in begin")
     executor_s: float = Field(
         default=0.0,
         ge=0,
-        description="of per_iteration_s, what comes after the plan; copies that the batch waits for hide it, and all "
-        "that chunks add",
+        description="of per_iteration_s, what comes after the plan; copies that the batch waits for hide it",
     )
+    executor_chunked_s: float = Field(default=0.0, ge=0, description="the same of chunked_s")
 
     @model_validator(mode="after")
     def _require_a_part(self) -> HostCost:
-        if self.executor_s > self.per_iteration_s:
-            raise ValueError(
-                f"executor_s is a part of per_iteration_s: {self.executor_s:g} is more than {self.per_iteration_s:g}"
-            )
+        for part, whole in (("executor_s", "per_iteration_s"), ("executor_chunked_s", "chunked_s")):
+            small, large = getattr(self, part), getattr(self, whole)
+            if small > large:
+                raise ValueError(f"{part} is a part of {whole}: {small:g} is more than {large:g}")
         return self
 
 

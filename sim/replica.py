@@ -257,8 +257,8 @@ class Replica:
         forward = next(passes)
         if self._channels.busy_until > now + stall:
             forward = costs.slowed(forward, self._channels.beside(now + stall))
-        if stall and plan.computes:
-            forward -= min(stall, costs.behind_copies(plan.batch))
+        if plan.copies and plan.computes:
+            forward += costs.beginning(plan.copies) - min(stall, costs.behind_copies(plan.batch))
         end = now + (stall + forward)
         self._ends = [end]
         self._set_timer(end)

@@ -1,20 +1,28 @@
-"""What the engine adds to an iteration: a short real run of ``profiler.serve`` while sessions end one after another."""
+"""What the engine adds to an iteration: a short real run of ``profiler.serve`` while sessions end one after another.
+
+It has all that costs the host time, and nothing always beside the same other thing: sessions that arrive, long prompts
+in several chunks and short ones in one, calls that begin with a tool's answer, copies out and in.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from policies.fixed import PreserveAlways
+from policies.fixed import SwapAlways
 from policies.orders import FirstCome
 from profiler.measure.bench import Bench
 from profiler.measure.grid import MOST_CHUNKS, Shape
 from profiler.measure.rig import Rig
 from profiler.serve import Server, Timings
+from sim.plan import Direction
 from sim.profile import LinearForward, Profile, SwapCost
 from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
 
 PROMPT = 32
+LONG = 400
+"""Tokens of every third prompt: with ``BUDGET`` it takes several iterations."""
+BUDGET = 128
 PAUSE_S = 0.05
 RETURNED = 8
 ARRIVING = 0.25
@@ -23,27 +31,30 @@ ARRIVING = 0.25
 
 def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
     """Serve as many sessions as the bench has: they arrive one by one, each stays a little longer than the one before,
-    every fourth pauses shortly. A row an iteration. The bench's own sessions end here.
+    every second pauses shortly and is swapped. A row an iteration. The bench's own sessions end here.
 
     Args:
         seconds: how long about; it decides the sessions' lengths.
     """
     request, backend = rig.request, rig.backend
     sessions = request.extent.decodes
-    step = _tokens_apart(rig, seconds)
+    long = max(PROMPT, min(LONG, request.reach // 4))
+    step = _tokens_apart(rig, seconds, long)
     rig.bench.close()
     pool = backend.tables.gpu_blocks * request.block_size
-    while sessions > 1 and sessions * (PROMPT + RETURNED + step * sessions) > pool // 2:
+    while sessions > 1 and sessions * (long + RETURNED + step * sessions) > pool // 2:
         sessions -= 1
     server = Server(
         backend,
-        policy=PreserveAlways(),
+        policy=SwapAlways(),
         order=FirstCome(),
-        settings=EngineSettings(token_budget=512, max_running=sessions, block_size=request.block_size),
+        settings=EngineSettings(
+            token_budget=max(BUDGET, sessions + PROMPT), max_running=sessions, block_size=request.block_size
+        ),
         profile=_provisional(rig, pool),
     )
     apart = ARRIVING * seconds / sessions
-    server.serve([_session(index, step, index * apart) for index in range(sessions)])
+    server.serve([_session(index, step, index * apart, long) for index in range(sessions)])
     return _rows(server.timings)
 
 
@@ -52,26 +63,26 @@ def reopen_bench(rig: Rig) -> Bench:
     return Bench(rig.backend, rig.request.extent.decodes, MOST_CHUNKS)
 
 
-def _session(index: int, step: int, arrival: float) -> Session:
-    output = step * (index + 1)
-    if index % 4 or output < 4:
-        return Session(f"served {index}", arrival, PROMPT, (Call(output),))
+def _session(index: int, step: int, arrival: float, long: int) -> Session:
+    output, prompt = step * (index + 1), PROMPT if index % 3 else long
+    if index % 2 or output < 4:
+        return Session(f"served {index}", arrival, prompt, (Call(output),))
     pause = Pause(PAUSE_S, returned=RETURNED)
-    return Session(f"served {index}", arrival, PROMPT, (Call(output // 2, pause), Call(output - output // 2)))
+    return Session(f"served {index}", arrival, prompt, (Call(output // 2, pause), Call(output - output // 2)))
 
 
-def _tokens_apart(rig: Rig, seconds: float) -> int:
+def _tokens_apart(rig: Rig, seconds: float, long: int) -> int:
     """By how many tokens one session outlives the next, so that all of them take ``seconds``."""
     sessions = rig.request.extent.decodes
     rig.bench.set_up(Shape((PROMPT,) * max(1, sessions // 2)))
     rig.bench.run()
     iteration = min(rig.bench.run().wall_s for _ in range(3))
-    room = (rig.request.reach - PROMPT - RETURNED) // sessions
+    room = (rig.request.reach - long - RETURNED) // sessions
     return int(max(1, min(4, room, seconds / (sessions * iteration))))
 
 
 def _provisional(rig: Rig, pool: int) -> Profile:
-    """Costs of no importance: with every context preserved and room for all, nobody asks for them."""
+    """Costs of little importance: only how much an iteration hides is asked."""
     return Profile(
         name="provisional",
         model=rig.request.model.name,
@@ -90,9 +101,10 @@ def _provisional(rig: Rig, pool: int) -> Profile:
 def _rows(timings: Timings) -> list[dict[str, Any]]:
     """A row an iteration, but for the first, which finds everything cold."""
     found = []
-    series = zip(timings.plans, timings.wall, timings.device, timings.host, strict=True)
-    for plan, wall, device, host in list(series)[1:]:
+    series = zip(timings.plans, timings.wall, timings.device, timings.host, timings.opened, strict=True)
+    for plan, wall, device, host, opened in list(series)[1:]:
         batch = plan.batch
+        ways = {copy.direction for copy in plan.copies if not copy.blocking}
         found.append(
             {
                 "set": "serving",
@@ -103,6 +115,9 @@ def _rows(timings: Timings) -> list[dict[str, Any]]:
                 "chunk_context": batch.prefill_context,
                 "pairs": batch.prefill_pairs,
                 "begun": batch.begun,
+                "opened": opened,
+                "copies_out": int(Direction.OUT in ways),
+                "copies_in": int(Direction.IN in ways),
                 "device_s": device,
                 "host_s": host,
                 "wall_s": wall,

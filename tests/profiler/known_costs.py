@@ -38,7 +38,16 @@ FORWARD = PhysicalForward(
     **asdict(PACKING),
 )
 SWAP = SwapCost(out_bytes_per_s=53e9, in_bytes_per_s=50e9, latency_s=25e-6, slowdown_out=0.024, slowdown_in=0.08)
-HOST = HostCost(per_iteration_s=0.3e-3, per_session_s=2e-6, per_chunk_s=60e-6, chunked_s=0.25e-3, per_call_s=0.4e-3)
+HOST = HostCost(
+    per_iteration_s=0.3e-3,
+    per_session_s=2e-6,
+    per_chunk_s=60e-6,
+    chunked_s=0.35e-3,
+    per_call_s=0.1e-3,
+    per_arrival_s=0.45e-3,
+    copies_out_s=0.17e-3,
+    copies_in_s=0.12e-3,
+)
 PROFILE = Profile(
     name="paper",
     model="llama-3.1-8b",
@@ -144,14 +153,19 @@ def _write_serving(samples: Samples, noisy: Any) -> None:
     rows = []
     for index, sessions in enumerate(_upwards(1, 256)):
         batch = Batch(decode_sessions=sessions, decode_context=200 * sessions)
+        out, into = index % 4 == 0, index % 6 == 0
         if index % 5 == 0:
-            batch.add_chunk(0, 32)
-            batch.begun = 1
+            for _ in range(1 + index % 3):
+                batch.add_chunk(0, 32)
+            batch.begun = index % 2
+        batch.opened = index % 7 == 0
         device = noisy(DEVICE.iteration_time(batch))
-        wall = device + noisy(WALL.iteration_time(batch) - DEVICE.iteration_time(batch))
+        beginning = out * HOST.copies_out_s + into * HOST.copies_in_s
+        wall = device + noisy(WALL.iteration_time(batch) - DEVICE.iteration_time(batch) + beginning)
         served = sample("serving", Shape(), device)
         served |= {"decodes": sessions, "decode_context": batch.decode_context, "chunks": batch.prefill_sessions}
         served |= {"chunk_tokens": batch.prefill_tokens, "chunk_context": batch.prefill_context}
+        served |= {"opened": int(batch.opened), "copies_out": int(out), "copies_in": int(into)}
         rows.append({**served, "pairs": batch.prefill_pairs, "begun": batch.begun, "wall_s": wall})
     samples.append("serving", "serving", rows)
 

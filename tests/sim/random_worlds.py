@@ -239,9 +239,14 @@ HOST = st.builds(
     per_session_s=st.sampled_from([0.0, 1e-3]),
     chunked_s=st.sampled_from([0.0, 0.02]),
     per_call_s=st.sampled_from([0.0, 0.03]),
+    per_arrival_s=st.sampled_from([0.0, 0.05]),
+    copies_out_s=st.sampled_from([0.0, 0.004]),
+    copies_in_s=st.sampled_from([0.0, 0.007]),
 ).flatmap(
-    lambda host: st.sampled_from([0.0, host.per_iteration_s]).map(
-        lambda seconds: host.model_copy(update={"executor_s": seconds})
+    lambda host: st.sampled_from([0.0, 1.0]).map(
+        lambda share: host.model_copy(
+            update={"executor_s": share * host.per_iteration_s, "executor_chunked_s": share * host.chunked_s}
+        )
     )
 )
 PHYSICAL = st.builds(

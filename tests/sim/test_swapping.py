@@ -39,7 +39,7 @@ def test_the_host_works_while_a_batch_waits_for_copies() -> None:
     0.02 = 2.38, then 1.09 until 3.47. a's answer came at 3.25: 0.10 s hide 0.08, chunks' work too: 3.47 + 0.10 + 1.06
     + 0.02 = 4.65.
     """
-    works = HostCost(per_iteration_s=0.08, chunked_s=0.02, executor_s=0.06)
+    works = HostCost(per_iteration_s=0.08, chunked_s=0.02, executor_s=0.06, executor_chunked_s=0.02)
     a, b = session("a", 10, 1, pause(2.0, returned=4), 1), session("b", 5, 4)
     world = run(a, b, policy="swap", swap="blocking", works=works)
     assert [end for _, end in world.times()] == pytest.approx([1.25, 2.38, 3.47, 4.65])
@@ -51,6 +51,16 @@ def test_a_short_copy_hides_no_more_than_it_takes() -> None:
     works = HostCost(per_iteration_s=0.08, executor_s=0.06)
     world = run(session("a", 1, 1, pause(9.0), 1), session("b", 5, 4), policy="swap", swap="blocking", works=works)
     assert [end for _, end in world.times()][:2] == pytest.approx([1.14, 1.14 + 1.09])
+
+
+def test_copies_that_begin_beside_a_batch_cost_the_host_a_share_for_each_direction() -> None:
+    """a's 10 tokens leave beside b's second iteration, from 1.15: 1.01 + 0.03. They return beside the third, as a's
+    answer came at 1.65: 1.01 + 0.05. The fourth has nothing beside it; a is back, and computes its last token."""
+    works = HostCost(copies_out_s=0.03, copies_in_s=0.05)
+    a, b = session("a", 10, 1, pause(0.5), 1), session("b", 5, 4)
+    world = run(a, b, policy="swap", swap="overlapped", works=works)
+    assert [end for _, end in world.times()] == pytest.approx([1.15, 2.19, 3.25, 4.27])
+    assert world.copies("a") == [(pytest.approx(1.15), "out", 10), (pytest.approx(2.19), "in", 10)]
 
 
 def test_an_overlapped_swap_frees_its_blocks_only_at_its_end() -> None:
