@@ -171,6 +171,8 @@ def find_run(folder: Path, system: str | None = None, load: float | None = None,
     """
     if is_complete(folder) and (folder / "config.yaml").is_file():
         return folder
+    if not folder.exists():
+        raise UserError(f"{folder}: there is no such folder; give that of a run, or of a comparison")
     if not (folder / RUNS).is_dir():
         raise UserError(f"{folder} holds no run of Caesura; give the folder of a run, or of a comparison")
     labels = {one: read_summary(one) for one in sorted((folder / RUNS).iterdir()) if is_complete(one)}

@@ -75,6 +75,8 @@ def test_an_unclear_run_is_answered_with_the_runs_there_are(compared: Path, caes
     assert said.code == 2 and "no run with system vlm; there are cache-lru, swap, vllm" in said.err
     said = caesura("explain", str(tmp_path))
     assert said.code == 2 and "holds no run of Caesura" in said.err
+    said = caesura("explain", str(tmp_path / "nowhere"))
+    assert said.code == 2 and "nowhere: there is no such folder" in said.err
 
 
 def test_a_pick_of_which_there_is_none_is_refused_with_those_there_are(compared: Path, caesura: Caesura) -> None:
