@@ -66,7 +66,7 @@ class Ledger:
             free - reads * waits,
         )
         self.spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
-        if len(ends) > 1:
+        if len(ends) > 1 and plan.growth[len(ends) - 1]:
             self._grow(ends, plan.growth)
 
     def lengthened(self, plan: Plan) -> float:

@@ -169,6 +169,10 @@ class LiveSession:
         live.received, live.left_behind = self.received, self.left_behind
         return live
 
+    def forget_view(self) -> None:
+        """The session has left, and nobody will be shown it: without the cycle its memory is free at once."""
+        del self.view
+
     @property
     def resident(self) -> int:
         """Leading context tokens whose KV is on the GPU."""

@@ -189,9 +189,8 @@ class Recorder:
         session: Session = live.session
         begun = live.call_index + 1
         ended = live.state in (State.FINISHED, State.PAUSED)
-        over = begun if ended else begun - 1
-        pauses = [call.pause for call in session.calls[:over] if call.pause is not None]
-        answered = [call.pause for call in session.calls[: begun - 1] if call.pause is not None]
+        every = session.pauses  # each but the last call has one
+        pauses, answered = every[: begun if ended else begun - 1], every[: begun - 1]
         status = live.state.value if live.state in _FINAL else "unfinished"
         return (
             session.id,
@@ -202,14 +201,14 @@ class Recorder:
             self._first_token.pop(live.serial, math.nan),
             finished_at,
             session.input_ended,
-            session.prompt + sum(pause.returned for pause in session.pauses if pause.not_before is not None),
+            session.prompt + sum([pause.returned for pause in every if pause.not_before is not None]),
             session.samples,
             live.emitted_total + (0 if ended else live.emitted),
             live.inferred + (0 if ended or not live.infers else live.emitted),
-            sum(pause.returned for pause in answered if pause.not_before is None),
+            sum([pause.returned for pause in answered if pause.not_before is None]),
             len(session.calls),
             len(pauses),
-            sum(pause.duration for pause in pauses),
+            sum([pause.duration for pause in pauses]),
             live.queued_s,
             live.prefix_hits,
             live.recomputed,

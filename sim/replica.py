@@ -209,6 +209,7 @@ class Replica:
     def _leave(self, live: LiveSession, at: float) -> None:
         self.recorder.finished(live, at)
         self._on_left(live)
+        live.forget_view()
 
     # ---- iterations
 

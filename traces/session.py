@@ -191,7 +191,7 @@ class Session:
     @property
     def pauses(self) -> tuple[Pause, ...]:
         """Every pause in order, a trailing one included."""
-        return tuple(call.pause for call in self.calls if call.pause is not None)
+        return tuple([call.pause for call in self.calls if call.pause is not None])
 
     @property
     def pause_seconds(self) -> float:
@@ -207,7 +207,7 @@ class Session:
     @property
     def max_context(self) -> int:
         """Largest number of context tokens this session can ever have, answers of tools and inferences included."""
-        return max(end for _, end in self.call_contexts())
+        return max([end for _, end in self.call_contexts()])
 
     def call_contexts(self) -> Iterator[tuple[int, int]]:
         """For each call: context tokens before it and after it, inferences from a prompt that streams in included."""
