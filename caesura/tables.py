@@ -66,8 +66,10 @@ def detail_rows(comparison: Comparison, load: float) -> Rows:
     ]
     headings = ["system", *(name for name, _, _ in DETAIL), "waste saved, % of possible"]
     title = f"At load {load:g} ({comparison.load_unit})"
-    if "waste_bound_token_s" in table and table["waste_bound_token_s"].notna().all() and all(map(math.isnan, savings)):
-        title += f"; waste saved: –, for less than {100 * NEGLIGIBLE:g} % of the memory could be saved"
+    if all(map(math.isnan, savings)):
+        bounded = "waste_bound_token_s" in table and table["waste_bound_token_s"].notna().all()
+        little = f"less than {100 * NEGLIGIBLE:g} % of the memory could be saved"
+        title += f"; waste saved: –, for {little if bounded else 'no bound is known of clusters and prefix caches'}"
     return Rows(title, headings, rows)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from caesura.config import make_setup
 from caesura.runs import expand, simulate_run
-from caesura.tables import possible_saving
+from caesura.tables import DETAIL, detail_rows, possible_saving
 from caesura.yaml_source import Source
 
 
@@ -42,6 +43,17 @@ def test_where_next_to_nothing_could_be_saved_nobody_is_praised_for_it():
     """The worst wastes 22.5 of 602.5 token-seconds, the bound is 20: 2.5 is less than 0.5 % of it, 4 is more."""
     assert all(math.isnan(one) for one in possible_saving(wastes(2.5, 0.0, bound=20.0)))
     assert possible_saving(wastes(4.0, 0.0, bound=20.0)) == pytest.approx([0.0, 100.0])
+
+
+@pytest.mark.parametrize(
+    ("preserved", "bound", "why"),
+    [(2.5, 20.0, "less than 0.5 % of the memory"), (400.0, None, "no bound is known"), (400.0, 20.0, "")],
+)
+def test_a_table_that_claims_nothing_says_why(preserved: float, bound: float | None, why: str):
+    measured = wastes(preserved, 0.0, bound=bound).assign(system=["a", "b"], **{column: 1.0 for _, column, _ in DETAIL})
+    title = detail_rows(SimpleNamespace(at=lambda load: measured, load_unit="sessions/s"), 2).title
+    assert why in title
+    assert ("–" in title) == bool(why)
 
 
 def test_a_run_knows_its_bound_and_a_cluster_or_a_prefix_cache_none(tmp_path):
