@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import Enum
 
 from policies.contract import (
@@ -127,7 +126,7 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
         for running in view.running:
             if not self.promoted(running):
                 call, handling = self._lamps.decided(running)
-                rest = replace(call, output=self._left(running))
+                rest = NextCall(self._left(running), call.pause, call.returned)
                 yield running, (1.0, memory_over_time(running, rest, handling, view))
 
     def review_after(self, view: EngineView) -> float:

@@ -89,6 +89,8 @@ class Precedence(Turns):
 
     def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
+        if not waiting:
+            return []
         with Guard(self._order, "soonest_first", "-", self._view.now):
             turns = [
                 _ready(queued) for queued in self._order.soonest_first([live.view for live in waiting], self._view)
