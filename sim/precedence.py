@@ -68,8 +68,8 @@ class Precedence(Turns):
 
     @property
     def catches_up(self) -> bool:
-        """Whether the order may be left alone while nobody waits. A witness hears of every change when it comes."""
-        return self._order.catches_up and not self._limits and self.witness is None
+        """Whether the order may be left alone while there is room for all."""
+        return self._order.catches_up and not self._limits
 
     def runs(self, live: LiveSession) -> None:
         """A session that waited runs from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.autellix import AttainedService
+from policies.fastserve import MultiLevelQueue
 from sim.counsel import DECODING
 from sim.diary import CAUSES, Diary, Entry
 from tests.sim.random_orders import ORDERS, LastCome, LatestPreempts
@@ -169,6 +171,15 @@ def test_the_waste_of_all_sessions_is_what_the_ledger_booked_and_a_diary_changes
                 sums[cause] += token_s
     for cause, token_s in sums.items():
         assert token_s == pytest.approx(alone.totals[f"waste_{cause}_token_s"], rel=1e-9, abs=1e-6), cause
+
+
+def test_a_diary_has_an_order_asked_no_more_often() -> None:
+    """All run, and quanta of 0.4 s end in every iteration: one leap, with a diary or without."""
+    order = partial(MultiLevelQueue, skip_join=False, quantum=0.4)
+    sessions = session("a", 10, 20), session("b", 10, 20)
+    told = run(*sessions, order=order(), diary=Diary("a"), leap=True)
+    assert told.totals == run(*sessions, order=order(), leap=True).totals
+    assert told.totals["events"] == 2
 
 
 def check(entries: Any, row: dict[str, Any]) -> None:
