@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _REFRESH_S = 0.2
 _BETWEEN_LINES_S = 10.0
@@ -76,7 +74,13 @@ def sweep_progress(title: str, weights: list[float], visible: bool | None = None
 
 @contextlib.contextmanager
 def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]]:
-    """A bar; what is yielded brings it up to date."""
+    """A bar; what is yielded brings it up to date. Workers, who show none, need not load what draws it."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -85,7 +89,7 @@ def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0, runs=f"0 of {len(shares.weights)} runs")
         yield lambda: bar.update(
             task, completed=shares.total(), runs=f"{shares.complete()} of {len(shares.weights)} runs"
