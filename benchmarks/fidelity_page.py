@@ -34,12 +34,16 @@ def main() -> None:
 
 def made(replayed: list[Replayed]) -> str:
     """What stands between the two marks."""
-    benches = dict.fromkeys(f"{one.bench}; costs: `{one.costs}`" for one in replayed)
+    benches = dict.fromkeys(one.bench for one in replayed)
     machines = dict.fromkeys(_machine(one) for one in replayed)
+    costs: dict[str, list[str]] = {}
+    for one in replayed:
+        costs.setdefault(f"`{one.costs}` (card {one.provenance.get('card', 'unknown')})", []).append(one.label)
     tables = [make(replayed) for make in (error_rows, other_error_rows, value_rows, ranking_rows, agreement_rows)]
     parts = [
         *(f"{bench}." for bench in benches),
-        f"Recorded on: {'; '.join(machines)}.",
+        f"Recorded on: {'; '.join(machines)}. Replayed with the costs that were measured on the same card:",
+        "\n".join(f"- {name}: {', '.join(labels)}" for name, labels in sorted(costs.items())),
         f"**{verdict(replayed)}**",
         "![Signed errors, one line a run](figures/fidelity-errors.png)",
         *(markdown(rows) for rows in tables[:2]),
@@ -62,7 +66,7 @@ def with_made(page: str, text: str) -> str:
 
 
 def _machine(one: Replayed) -> str:
-    facts = {name: one.provenance.get(name) for name in ("gpu", "card", "driver", "torch", "flashinfer", "commit")}
+    facts = {name: one.provenance.get(name) for name in ("gpu", "driver", "torch", "flashinfer", "commit")}
     return ", ".join(f"{name} {value}" if name != "gpu" else str(value) for name, value in facts.items() if value)
 
 
