@@ -347,8 +347,8 @@ class PreemptiveOrder(QueueOrder):
 
     Attributes:
         catches_up: whether ``rerank`` need not be asked but at the times of ``review_at`` while all who are ready can
-            run, as nobody's place matters then. It is asked about these times afterwards, with ``view.now`` as it was
-            and lengths of some iterations before.
+            run, as nobody's place matters then. It is asked about these times afterwards, with ``view.now`` and all
+            lengths as they were, and free blocks of some iterations before.
     """
 
     catches_up: bool = False

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 
 from policies.contract import InterceptPolicy, PreemptiveOrder, QueueOrder
 from sim.batching import Batching
@@ -283,7 +284,7 @@ class Engine:
             PolicyError: the policy raised, or answered something impossible.
         """
         if self.seating is not None and self.seating.calm:
-            self._catch_up(self.seating, plan)
+            self._catch_up(plan.ends)
         self.now = now
         self.contexts.claimed = 0
         outcome = Outcome()
@@ -305,17 +306,19 @@ class Engine:
             self._end_call(live, outcome)
         return outcome
 
-    def _catch_up(self, seating: Seating, plan: Plan) -> None:
+    def _catch_up(self, ends: Sequence[float]) -> None:
         """The order was not asked while iterations went by: it says now what it would have said when each began."""
-        assert self.precedence is not None
-        begins, index = [plan.now, *plan.ends[:-1]], 0
+        assert self.seating is not None and self.precedence is not None
+        decoding, begins, index = self.queues.decoding, ends[:-1], 0
+        first = decoding.tick + 1
         while index < len(begins):
-            self.now = begins[index]
+            self.now, decoding.tick = begins[index], first + index
             index = bisect_left(begins, self.precedence.next_review(), index)
             if index < len(begins):
-                self.now = begins[index]
-                seating.rerank()
+                self.now, decoding.tick = begins[index], first + index
+                self.seating.rerank()
                 index += 1
+        decoding.tick = first - 1
 
     def _emit_first(self, live: LiveSession, outcome: Outcome) -> None:
         """The last missing token was computed: its logits give the next token, which is now the missing one."""

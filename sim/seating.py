@@ -70,7 +70,7 @@ class Seating:
         self._owed.settle()
         self._head, self._joined_after_refusal = None, False
         contended = self._contended()
-        if contended:
+        if contended or self._precedence.next_review() <= now:
             self.rerank()
         self._places = int(min(queues.most_running, self._precedence.most_running()))
         if contended or queues.waiting or queues.swapped:

@@ -119,12 +119,18 @@ class WhimsicalOrder(PreemptiveOrder):
         return self._random.sample(waiting, len(waiting))
 
 
-CATCHING_UP: list[Callable[[], PreemptiveOrder]] = [
-    FixedPriority,
-    ShortestRemaining,
+FEEDBACK: list[Callable[[], PreemptiveOrder]] = [
     partial(MultiLevelQueue, promote_after=2.0),
     partial(MultiLevelQueue, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
     partial(AttainedService, quantum=0.3, beta=0.7),
 ]
+CATCHING_UP: list[Callable[[], PreemptiveOrder]] = [FixedPriority, ShortestRemaining, *FEEDBACK]
 PREEMPTIVE: list[Callable[[], QueueOrder]] = [LatestPreempts, LeastServed, TurnsOfFourTokens, Slots, *CATCHING_UP]
 ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, ShortestContext, LastCome, *PREEMPTIVE]
+
+
+def always_asked(make: Callable[[], PreemptiveOrder]) -> PreemptiveOrder:
+    """The order, asked before every iteration that the engine plans."""
+    order = make()
+    order.catches_up = False
+    return order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.autellix import AttainedService
+from policies.contract import NEVER, Change, EngineView, InterceptPolicy
 from policies.fastserve import MultiLevelQueue
 from sim.counsel import DECODING
 from sim.diary import CAUSES, Diary, Entry
-from tests.sim.random_orders import ORDERS, LastCome, LatestPreempts
+from tests.sim.random_orders import FEEDBACK, ORDERS, LastCome, LatestPreempts, always_asked
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import pause, run, session
 
@@ -153,6 +155,51 @@ def test_who_runs_is_passed_only_where_orders_preempt():
         diary = Diary("a")
         run(session("a", 40, 9), session("b", 40, 1, at=0.5), order=order, max_running=1, diary=diary)
         assert len([one for one in details(diary, "passed") if "b" in one["passed_by"]]) == passed
+
+
+class AskedAt(InterceptPolicy):
+    """Notes when it is asked whether it changes its mind."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def revise(self, view: EngineView) -> Iterator[Change]:
+        self.times.append(view.now)
+        return iter(())
+
+    def review_at(self, view: EngineView) -> float:
+        return NEVER
+
+
+def test_a_diary_has_nobody_asked_more_often_and_tells_what_happens_in_the_middle_of_a_leap() -> None:
+    """Room for all, a first quantum of 4 s. b pauses at 1.2; c's prompt, which came at 1.15, is computed by 2.31. Then
+    a and c decode together, 8 iterations of 1.02 s in one leap.
+
+    a falls to queue 2 when it has run for 4 s, at 2.31 + 2 * 1.02 = 4.35, and c passes it; c falls behind it at 5.37,
+    at the end of the third iteration, with 13 tokens.
+    """
+    sessions = session("a", 10, 10), session("b", 10, 1, pause(90.0), 1), session("c", 10, 9, at=1.15)
+    asked, diary = [], Diary("c")
+    for witness in (None, diary):
+        policy, order = AskedAt(), MultiLevelQueue(skip_join=False, quantum=4.0, falls_by=1, promote_after=90.0)
+        world = run(*sessions, policy=policy, order=order, leap=True, diary=witness)
+        asked.append(policy.times)
+        assert world.totals["events"] == 4
+    assert asked[0] == asked[1] == pytest.approx([1.2, 2.31, 10.47])
+    (passed,) = [entry for entry in diary.entries if entry.what == "passed"]
+    assert passed.details["passes"] == {"a": {"queue": 2, "since": pytest.approx(4.35)}}
+    assert passed.details["key"] == {"queue": 2, "since": pytest.approx(5.37)}
+    assert (passed.time, passed.details["until"], passed.resident) == (pytest.approx(4.35), pytest.approx(5.37), 13)
+
+
+@examples(30)
+@given(plots(st.sampled_from(SHIPPED), st.sampled_from(FEEDBACK)), st.integers(0, 24))
+def test_a_diary_tells_of_leaps_what_it_tells_of_iterations_at_which_the_order_is_asked(plot: Plot, who: int) -> None:
+    session = plot.sessions[who % len(plot.sessions)].id
+    diary, other = Diary(session), Diary(session)
+    replace(plot, leap=True).run(diary)
+    replace(plot, leap=False, order=partial(always_asked, plot.order)).run(other)
+    assert diary.entries == other.entries
 
 
 @examples(20)

@@ -6,7 +6,7 @@ An iteration of x tokens takes 1 s + 0.01 s * x; blocks hold one token (see ``wo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy, Key, PreemptiveOrder, Queued
+from policies.fastserve import MultiLevelQueue
 from policies.lamps import SmallestRemainingMemory
 from policies.orders import FirstCome
 from sim.costs import CostModel
 from sim.plan import Batch
-from tests.sim.random_orders import CATCHING_UP, PREEMPTIVE, LatestPreempts
+from tests.sim.random_orders import CATCHING_UP, PREEMPTIVE, LatestPreempts, always_asked
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
 from traces.session import Session
@@ -57,12 +58,6 @@ LAMPS = st.just({"name": "lamps", "predictor": {"name": "call-oracle", "noise": 
 BY_MEMORY = st.just(partial(SmallestRemainingMemory, starving_after=5.0))
 
 
-def always_asked(make: Callable[[], PreemptiveOrder]) -> PreemptiveOrder:
-    order = make()
-    order.catches_up = False
-    return order
-
-
 @examples(80)
 @given(
     plots(st.sampled_from(SHIPPED), st.sampled_from(CATCHING_UP)) | plots(LAMPS, BY_MEMORY),
@@ -71,6 +66,25 @@ def always_asked(make: Callable[[], PreemptiveOrder]) -> PreemptiveOrder:
 def test_an_order_that_catches_up_says_what_it_says_when_it_is_always_asked(plot: Plot, horizon: float | None) -> None:
     plot = replace(plot, horizon=horizon)
     assert_alike(plot.run(), replace(plot, order=partial(always_asked, plot.order), leap=False).run())
+
+
+def test_who_runs_again_with_a_quantum_used_up_before_falls_when_its_next_iteration_is_over() -> None:
+    """Iterations of 1 s, and 1/1024 s a token; quanta of 2 s. c ends its call at 1 + 20/1024, and a, whose quantum is
+    used up, at 2 + 21/1024; both run again at 5 + 20/1024.
+
+    The order hears that they run after it has said who falls. So both fall an iteration later, as c's 2 s are over by
+    then too, and c came first. d comes at 6.5 and takes one of the two places half a second later: a stops.
+    """
+    sessions = (
+        session("c", 10, 1, pause(4.0), 9),
+        session("a", 10, 2, pause(3.0 - 1 / 1024), 9),
+        session("d", 10, 2, at=6.5),
+    )
+    make = partial(MultiLevelQueue, skip_join=False, quantum=2.0, falls_by=1, promote_after=90.0, resumed="keeps")
+    rules: dict[str, Any] = {"per_token": 1 / 1024, "max_running": 2}
+    world = run(*sessions, order=make(), leap=True, **rules)
+    assert_alike(world, run(*sessions, order=always_asked(make), **rules))
+    assert [world.session(name)["preemptions"] for name in "cad"] == [0, 1, 0]
 
 
 def both(*sessions: Session, **rules: Any) -> World:
