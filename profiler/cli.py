@@ -106,8 +106,9 @@ def show(findings: Findings, folder: Path) -> None:
         f"S = {profile.saturation_tokens} tokens; KV capacity {profile.kv_capacity_tokens:,} tokens; copies at "
         f"{profile.swap.out_bytes_per_s / 1e9:.1f} GB/s out, {profile.swap.in_bytes_per_s / 1e9:.1f} GB/s in; "
         f"the engine adds {1e3 * host.per_iteration_s:.2f} ms an iteration, "
-        f"{1e6 * host.per_session_s:.1f} µs a session, {1e6 * host.chunked_s:.0f} µs where there are chunks and "
-        f"{1e6 * host.per_call_s:.0f} µs for each call that begins.",
+        f"{1e6 * host.per_session_s:.1f} µs a session, {1e6 * host.chunked_s:.0f} µs where there are chunks, "
+        f"{1e6 * host.per_call_s:.0f} µs for each call that begins and {1e6 * host.per_arrival_s:.0f} µs more for "
+        "a session's first.",
         f"Clocks: {measured.machine['clocks']}. Drift: {measured.machine['drift']}.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -54,9 +54,6 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
 
 
 def _numbers(serving: pd.DataFrame, name: str) -> Floats:
-    """A column; zero where it was not measured formerly."""
-    if name not in serving:
-        return np.zeros(len(serving))
     return serving[name].to_numpy(dtype=np.float64)
 
 
