@@ -316,7 +316,8 @@ class QueueOrder:
         who waits."""
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
-        """A session has left for good. For orders that remember."""
+        """A session has left for good, or goes on at another replica, like a new one if it comes back. For orders
+        that remember."""
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """An iteration is about to be planned: who of ``view.waiting`` stands elsewhere from now on? Default: nobody.

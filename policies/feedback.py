@@ -99,6 +99,7 @@ class FeedbackQueues(PreemptiveOrder):
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._places.pop(finished.id, None)
+        self._looked_for.discard(finished.id)
 
     def has_place(self, queued: Queued) -> bool:
         """Whether the session has joined a queue before."""

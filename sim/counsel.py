@@ -116,6 +116,10 @@ class Counsel:
                 if self.policy.predictor is not None and live.call.pause is None:
                     self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
                 self.policy.on_finish(live.view, self.view)
+        self.forget(live)
+
+    def forget(self, live: LiveSession) -> None:
+        """A session has left for good, or goes on at another replica: the order need not remember its place."""
         if self._order_remembers:
             with Guard(self.order, "on_finish", live.session.id, self.view.now):
                 self.order.on_finish(live.view, self.view)

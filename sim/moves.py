@@ -28,6 +28,7 @@ def withdraw(engine: Engine, live: LiveSession, now: float, readable: bool) -> N
     assert live.state is State.PAUSED, live
     engine.hear(now)
     engine.counsel.answer(live, now - live.paused_at)
+    engine.counsel.forget(live)
     engine.room.forget_wish(live)
     live.leaving, live.pinned = True, readable
     if live.copy is None:

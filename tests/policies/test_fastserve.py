@@ -169,6 +169,16 @@ def test_orders_forget_sessions_that_have_left(replay):
         assert not vars(order).get("_places") and not vars(order).get("_given")
 
 
+def test_who_left_and_came_back_is_promoted_like_a_new_one():
+    """It would have been promoted at 0.3 s, but left; back since 0.2 s it is due at 0.5 s."""
+    order, before, back = MultiLevelQueue(quantum=1), Ready("a"), Ready("a", waits_since=0.2)
+    order.key(before, at(0.0))
+    before.ready = False
+    order.on_finish(before, at(0.1))
+    order.key(back, at(0.2))
+    assert order.review_at(at(0.2)) == 0.5
+
+
 def test_the_oracle_serves_the_shortest_remaining_first(replay):
     """At 1.5 a needs 4 tokens more, its key is 1.01 + 3 * 1.01 = 4.04 s; b needs 1.1 s. Results say oracle."""
     world = replay([A, B], PreserveAlways(), order=ShortestRemaining(), max_running=1)
