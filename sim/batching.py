@@ -166,8 +166,7 @@ class Batching:
         for live in self._queues.swapped:
             leaving = live.copy is not None and live.copy.direction is Direction.OUT
             if (live.resident or live.copy is not None) and not leaving:
-                arriving = live.copy.blocks if live.copy is not None else 0
-                promised += contexts.lacking(live) - arriving
+                promised += contexts.to_come(live)
         return promised
 
     def _preempt(self, live: LiveSession, now: float) -> None:
