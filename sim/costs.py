@@ -69,12 +69,8 @@ class CostModel:
         return seconds
 
     def ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
-        """Times at which iterations of ``batch`` end that follow one another, s; see ``times``."""
-        return list(accumulate(self.times(batch, iterations), initial=begin))[1:]
-
-    def times(self, batch: Batch, iterations: int) -> list[float]:
-        """Seconds of iterations of ``batch`` one after the other: ``passes``, all at once."""
-        return list(self.passes(batch, iterations))
+        """Times at which iterations of ``batch`` end that follow one another, s; see ``passes``."""
+        return list(accumulate(self.passes(batch, iterations), initial=begin))[1:]
 
     def passes(self, batch: Batch, iterations: int) -> Iterator[float]:
         """Seconds of iterations of ``batch`` one after the other, each with every decoding context one token longer.
