@@ -21,6 +21,7 @@ from policies.contract import (
     Queued,
     QueueOrder,
     Swap,
+    is_incomplete,
 )
 from policies.samples import Samples
 
@@ -260,11 +261,6 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
         keep = max(0, held - blocks) * view.block_size
         blocks = max(1, blocks - held)
         yield paused, Discard(keep=keep, because={"blocks_needed": blocks})
-
-
-def is_incomplete(paused: Paused) -> bool:
-    """Whether more is missing of a context than the token that was emitted last."""
-    return paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens
 
 
 class Losses:

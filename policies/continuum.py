@@ -8,7 +8,18 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from policies.cache_lru import last_blocks
-from policies.contract import NEVER, Change, EngineView, InterceptPolicy, Key, Paused, Preserve, Queued, QueueOrder
+from policies.contract import (
+    NEVER,
+    Change,
+    EngineView,
+    InterceptPolicy,
+    Key,
+    Paused,
+    Preserve,
+    Queued,
+    QueueOrder,
+    is_incomplete,
+)
 from policies.estimators import tool_of
 from policies.samples import PerTool
 
@@ -89,7 +100,7 @@ class Continuum(InterceptPolicy):
         self._durations.add(tool_of(paused), duration)
         if self.pinned(paused, view.now):
             self._pinned_until[paused.id] = math.inf
-        if paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens:
+        if is_incomplete(paused):
             self._evicted.add(paused.id)
 
     def on_start(self, started: Queued, view: EngineView) -> None:

@@ -92,6 +92,11 @@ class Paused(Protocol):
     def moving(self) -> bool: ...
 
 
+def is_incomplete(paused: Paused) -> bool:
+    """Whether more is missing of a context than the token that was emitted last."""
+    return paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens
+
+
 class Costs(Protocol):
     """The costs of one model on one GPU, as a policy may ask for them. Seconds and tokens."""
 
