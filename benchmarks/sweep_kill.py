@@ -19,13 +19,8 @@ import time
 from pathlib import Path
 
 from benchmarks.sweep_efficiency import compare, lines
-from benchmarks.sweep_turn import OVER
+from benchmarks.sweep_turn import OVER, experiment
 
-EXPERIMENT = """\
-workload: {trace: infercept-mix, arrivals: {poisson: {rate: [2, 3]}}, duration: 10 s}
-systems: [vllm, swap, infercept]
-seeds: 7
-"""
 RUNS = 504
 TABLES = ("results.parquet", "results.csv")
 
@@ -53,7 +48,7 @@ def main() -> None:
 def loses_nothing(folder: Path) -> bool:
     """Kill a sweep, resume it, repeat it elsewhere, and say what came of it."""
     file = folder / "x.yaml"
-    file.write_text(EXPERIMENT)
+    file.write_text(experiment(seconds=10.0, seeds=7))
     before, after = killed_and_resumed(file, folder / "killed")
     repeated = [name for name, stamp in before.items() if after.get(name) != stamp]
     print(f"killed after {len(before)} of {RUNS} runs; resumed: {len(after)} runs, {len(repeated)} of them repeated")

@@ -64,13 +64,18 @@ class Timed:
         return self._where.staying()
 
 
-def planned(seconds: float, seeds: int, base: Path) -> Plan:
-    """The sweep of the comparison: 72 runs a seed, each of ``seconds`` of arrivals."""
-    experiment = (
+def experiment(seconds: float, seeds: int) -> str:
+    """An experiment file of which ``OVER`` makes 72 runs a seed, each of ``seconds`` of arrivals."""
+    return (
         f"workload: {{trace: infercept-mix, arrivals: {{poisson: {{rate: [2, 3]}}}}, duration: {seconds:g} s}}\n"
         f"systems: [vllm, swap, infercept]\nseeds: {seeds}\n"
     )
-    return plan_sweep(parse_yaml(experiment, "x.yaml"), "x", base, [parse_over(text) for text in OVER])
+
+
+def planned(seconds: float, seeds: int, base: Path) -> Plan:
+    """The sweep of the comparison."""
+    source = parse_yaml(experiment(seconds, seeds), "x.yaml")
+    return plan_sweep(source, "x", base, [parse_over(text) for text in OVER])
 
 
 def take(plan: Plan, out: Path, jobs: int) -> Turn:
