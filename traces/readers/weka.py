@@ -37,11 +37,11 @@ def _with_subagents(reading: Reading) -> Iterator[Record]:
     """Every agent as a record of its own, with the ``id`` that its session will have."""
     for record in objects(reading):
         reading.note_unused(record, SESSION)
-        agents = reading.attempt(record, _agents, "", 0)
+        agents = reading.attempt(record, _agents, reading, "", 0)
         yield from agents or ()
 
 
-def _agents(record: Record, id: str, depth: int) -> list[Record]:
+def _agents(record: Record, reading: Reading, id: str, depth: int) -> list[Record]:
     if depth > 8:
         raise record.wrong("requests", "sub-agents nine deep", "at most eight", "remove the innermost")
     id = id or record.identity("id", f"weka-{record.line}")
@@ -50,9 +50,11 @@ def _agents(record: Record, id: str, depth: int) -> list[Record]:
     below: list[Record] = []
     for index, request in enumerate(requests):
         if request.values.get("type") == "subagent":
+            reading.note_unused(request, SUBAGENT)
             name = f"{id}/{request.identity('agent_id', str(index))}"
             inherited = {key: record.values.get(key) for key in ("block_size", "hash_id_scope")}
-            below += _agents(Record(inherited | request.values, request.file, request.line, request), name, depth + 1)
+            agent = Record(inherited | request.values, request.file, request.line, request)
+            below += _agents(agent, reading, name, depth + 1)
     if not own:
         return below
     values = {**record.values, "id": id, "requests": [request.values for request in own]}

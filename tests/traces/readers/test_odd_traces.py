@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import traces
-from tests.traces.readers.examples import AGENTIC, AGENTIC_2, AZURE, EXAMPLES, OWN, Example, lines
+from tests.traces.readers.examples import AGENTIC, AGENTIC_2, AZURE, EXAMPLES, OWN, WEKA, Example, lines
 from traces import Call, Session, TraceError
 from traces.readers import source
 
@@ -88,6 +88,13 @@ def test_fields_inside_turns_are_noted_with_their_place(tmp_path: Path) -> None:
     row = {"session_id": "s", "sub_requests": [{"input_toks": 5, "output_toks": 1, "tool_duration_ms": 7}]}
     assert warnings_of(tmp_path, lines(row)) == [
         f"{tmp_path}/some.trace: the field sub_requests[0].tool_duration_ms is not used (first in line 1)"
+    ]
+
+
+def test_fields_of_sub_agents_are_noted_with_their_place(tmp_path: Path) -> None:
+    misspelt = WEKA.text.replace('"agent_id": "x"', '"agent_id": "x", "colour": 1')
+    assert warnings_of(tmp_path, misspelt) == [
+        f"{tmp_path}/some.trace: the field requests[1].colour is not used (first in line 1)"
     ]
 
 
