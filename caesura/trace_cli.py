@@ -76,7 +76,8 @@ def describe(
 @app.command()
 def convert(
     trace: Trace,
-    out: Annotated[str, typer.Argument(help="The new file; - is standard output.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="OUT", help="The new file; - is standard output.")] = "",
+    out: Out = "",
     to: To = "own",
     format: Format = None,
     on_error: Errors = OnError.stop,
@@ -84,9 +85,13 @@ def convert(
 ) -> None:
     """Write a trace in another format."""
     with _plainly():
-        from caesura.trace_files import TraceInput, report_written, write_trace
+        from caesura.errors import UserError
+        from caesura.trace_files import PIPE, TraceInput, report_written, write_trace
         from traces.readers import convert
 
+        if file and out:
+            raise UserError(f"convert: two new files, {file} and {out}; name it once, after the trace or with --out")
+        out = file or out or PIPE
         given = TraceInput(trace, format, on_error.value, tokenizer)
         if given.trace is None:
             write_trace(out, given.sessions(), to)

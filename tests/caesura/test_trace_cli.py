@@ -82,6 +82,17 @@ def test_convert_filter_and_scale_each_do_what_they_say(caesura: Callable, csv: 
     assert [(s.arrival, s.prompt) for s in read_sessions("c.jsonl")] == [(1.0, 150), (1.5, 200), (2.0, 250)]
 
 
+def test_convert_takes_the_new_file_after_the_trace_or_as_its_sisters_do(
+    caesura: Callable, csv: Path, folder: Path
+) -> None:
+    for words in (["x.jsonl"], ["--out", "y.jsonl"], ["-o", "z.jsonl"]):
+        assert caesura("trace", "convert", str(csv), *words).code == 0
+    assert (folder / "x.jsonl").read_bytes() == (folder / "y.jsonl").read_bytes() == (folder / "z.jsonl").read_bytes()
+    said = caesura("trace", "convert", str(csv), "a.jsonl", "-o", "b.jsonl")
+    assert said.code == 2 and "two new files, a.jsonl and b.jsonl; name it once" in said.err
+    assert not (folder / "a.jsonl").exists() and not (folder / "b.jsonl").exists()
+
+
 def test_a_filter_that_keeps_nobody_says_so_and_writes_nothing(caesura: Callable, csv: Path) -> None:
     said = caesura("trace", "filter", "a.csv", "kind=qqq", "-o", "none.jsonl")
     assert said.code != 0
