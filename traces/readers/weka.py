@@ -23,9 +23,22 @@ from traces.session import Session
 
 SESSION = frozenset(("id", "models", "block_size", "hash_id_scope", "tool_tokens", "system_tokens", "requests"))
 REQUEST = frozenset(
-    ("t", "type", "model", "in", "out", "hash_ids", "input_types", "output_types", "stop", "api_time", "think_time")
+    (
+        "t",
+        "type",
+        "model",
+        "in",
+        "out",
+        "hash_ids",
+        "input_types",
+        "output_types",
+        "stop",
+        "api_time",
+        "ttft",
+        "think_time",
+    )
 )
-SUBAGENT = SESSION | {"type", "t", "agent_id", "subagent_type", "duration_ms"}
+SUBAGENT = SESSION | {"type", "t", "agent_id", "subagent_type", "duration_ms", "total_tokens", "status"}
 
 
 def read(reading: Reading) -> Iterator[Session]:
