@@ -24,6 +24,7 @@ Part = Literal["arrivals", "calls", "outputs", "pauses", "tools"]
 last; what is waited for."""
 
 HEAD_BYTES = 2**16
+LINE_END = re.compile(r"[\r\n]")
 KEYS = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 
 
@@ -95,7 +96,7 @@ def head_of(source: Source) -> Head:
         raw = file.read(HEAD_BYTES)
     text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace").decode(raw).lstrip()
     if text[:1] not in ("{", "["):
-        return Head(text, {}, frozenset(), _columns(text.split("\n", 1)[0].rstrip("\r")))
+        return Head(text, {}, frozenset(), _columns(LINE_END.split(text, 1)[0]))
     value = _first_object(text)
     return Head(text, value, frozenset(value) or frozenset(KEYS.findall(text)), (), len(raw) < HEAD_BYTES)
 

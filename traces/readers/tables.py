@@ -133,6 +133,8 @@ def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, 
             if rows:
                 empty = False
                 yield table.parsed(lines, rows)
+    if table is None and reading.skipped.first:
+        raise reading.skipped.first[0]
     if table is None:
         raise reading.empty(f"a header with {', '.join(column.name for column in columns)}")
     if empty:
@@ -268,8 +270,11 @@ def _careful_rows(reading: Reading, blocks: Iterable[tuple[int, bytes]]) -> Iter
                 if row:
                     yield line, row
         except csv.Error as error:
-            fix = "write every row on one line, with commas between the values"
-            reading.skip(TraceError(source.name, f"no CSV ({error})", "one row of values", fix, line))
+            found, fix = f"no CSV ({error})", "write every row on one line, with commas between the values"
+            if "new-line character" in str(error):
+                found = "a bare carriage return, as old Macs end lines"
+                fix = "save the file with line ends of Unix or Windows"
+            reading.skip(TraceError(source.name, found, "one row of values", fix, line))
         else:
             return
 

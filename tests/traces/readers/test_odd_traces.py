@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_another_encoding_is_named_where_the_format_cannot_be_recognised(tmp_pat
 def test_a_first_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     error = error_of(tmp_path, AZURE.text.encode().replace(b"TIMESTAMP", b"TIMESTAMP\xe9"))
     assert (error.line, error.found) == (1, "bytes that are not UTF-8 (byte 0xe9 at column 10)")
+
+
+@pytest.mark.parametrize("content", [AZURE.text, SESSIONS_HEAD + "0,a,1,5,5\n"], ids=["azure", "burstgpt"])
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_line_ends_of_old_macs_are_named(tmp_path: Path, content: str, on_error: Literal["stop", "skip"]) -> None:
+    """The header is recognised all the same; to skip the only line would leave a file that looks empty."""
+    trace = traces.read(written(tmp_path, content.replace("\n", "\r")), on_error=on_error)
+    with pytest.raises(TraceError) as caught:
+        list(trace.sessions)
+    assert (caught.value.line, caught.value.found) == (1, "a bare carriage return, as old Macs end lines")
+    assert caught.value.fix == "save the file with line ends of Unix or Windows"
 
 
 def test_a_first_object_that_is_cut_off_is_said_to_be(tmp_path: Path) -> None:
