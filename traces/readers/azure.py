@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from traces.readers.formats import Format
+from traces.readers.formats import Format, batches_to_sessions
 from traces.readers.reading import Reading
 from traces.readers.tables import (
     Requests,
     moment,
     read_rows,
     requests_of,
-    requests_to_sessions,
     sessions_to_requests,
     whole,
     write_table,
@@ -72,7 +71,7 @@ FORMAT = Format(
     "azure",
     "Azure LLM inference traces 2023 and 2024 (CSV)",
     recognises=lambda head: head.has_columns("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
-    read=requests_to_sessions(read_requests),
+    read=batches_to_sessions(read_requests),
     lacks=frozenset({"calls"}),
     write=sessions_to_requests(write_requests),
     read_requests=read_requests,

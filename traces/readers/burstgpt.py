@@ -15,10 +15,10 @@ from typing import cast
 
 import numpy as np
 
-from traces.readers.formats import Format, head_of
+from traces.readers.formats import Format, batches_to_sessions, head_of
 from traces.readers.grouping import ColumnGathering, Groups
 from traces.readers.reading import Reading
-from traces.readers.session_columns import SessionColumns, Turns, columns_to_sessions
+from traces.readers.session_columns import SessionColumns, Turns
 from traces.readers.tables import (
     Requests,
     Rows,
@@ -145,7 +145,7 @@ FORMAT = Format(
     "burstgpt",
     "BurstGPT requests, or sessions of its third release (CSV)",
     recognises=lambda head: head.has_columns("Timestamp", "Request tokens", "Response tokens"),
-    read=columns_to_sessions(read_columns),
+    read=batches_to_sessions(read_columns),
     lacks=frozenset({"tools"}),
     write=sessions_to_requests(write_requests),
     read_requests=read_requests,

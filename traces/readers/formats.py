@@ -86,6 +86,18 @@ class Format:
     write_columns: Callable[[Writing, Iterable[SessionColumns]], None] | None = None
 
 
+def batches_to_sessions(
+    read_batches: Callable[[Reading], Iterator[Requests] | Iterator[SessionColumns] | None],
+) -> Callable[[Reading], Iterator[Session]]:
+    """A reader of sessions from one of columns."""
+
+    def read(reading: Reading) -> Iterator[Session]:
+        for batch in read_batches(reading) or ():
+            yield from batch.sessions()
+
+    return read
+
+
 def head_of(source: Source) -> Head:
     """The beginning of a trace.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from traces.readers.reading import Reading
 from traces.session import Call, Pause, Session
 
 Numbers = npt.NDArray[Any]
@@ -89,15 +88,3 @@ class Turns:
         for begin in self.begins.tolist():
             durations[begin - 1] = None
         return durations, returned.tolist(), [0 if anew else None for anew in rewritten.tolist()]
-
-
-def columns_to_sessions(
-    read_columns: Callable[[Reading], Iterator[SessionColumns] | None],
-) -> Callable[[Reading], Iterator[Session]]:
-    """A reader of sessions from one of columns."""
-
-    def read(reading: Reading) -> Iterator[Session]:
-        for columns in read_columns(reading) or ():
-            yield from columns.sessions()
-
-    return read

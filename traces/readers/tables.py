@@ -202,18 +202,6 @@ def _requests_from(writing: Writing, sessions: Iterable[Session]) -> Iterator[Re
         )
 
 
-def requests_to_sessions(
-    read_requests: Callable[[Reading], Iterator[Requests]],
-) -> Callable[[Reading], Iterator[Session]]:
-    """A reader of sessions from one of columns."""
-
-    def read(reading: Reading) -> Iterator[Session]:
-        for requests in read_requests(reading):
-            yield from requests.sessions()
-
-    return read
-
-
 def _header_apart(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The same blocks, the first line in one of its own."""
     for first, block in blocks:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from traces.readers.formats import Format
+from traces.readers.formats import Format, batches_to_sessions
 from traces.readers.reading import Reading
 from traces.readers.tables import (
     Requests,
     read_rows,
     requests_of,
-    requests_to_sessions,
     seconds,
     sessions_to_requests,
     whole,
@@ -49,7 +48,7 @@ FORMAT = Format(
     "vidur",
     "Vidur request traces (CSV)",
     recognises=lambda head: head.has_columns("num_prefill_tokens", "num_decode_tokens"),
-    read=requests_to_sessions(read_requests),
+    read=batches_to_sessions(read_requests),
     lacks=frozenset({"calls"}),
     write=sessions_to_requests(write_requests),
     read_requests=read_requests,
