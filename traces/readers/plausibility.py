@@ -44,8 +44,7 @@ class Plausibility:
         """Take note of the times of rows whose sessions come in the order of their last turns, not of arrival."""
         self.follows_rows = True
         if times:
-            self.backwards += sum(map(operator.lt, times, [self.before, *times[:-1]]))
-            self.before = times[-1]
+            self._compare(times)
 
     def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
         """Take note of sessions that came as columns."""
@@ -53,8 +52,7 @@ class Plausibility:
             return
         self.sessions += len(arrivals)
         if not self.follows_rows:
-            self.backwards += sum(map(operator.lt, arrivals, [self.before, *arrivals[:-1]]))
-            self.before = arrivals[-1]
+            self._compare(arrivals)
         self.first, self.last = min(self.first, *arrivals), max(self.last, *arrivals)
         self.longest_prompt = max(self.longest_prompt, max(prompts))
 
@@ -108,6 +106,10 @@ class Plausibility:
                 *self._about_prompts(),
             )
         ]
+
+    def _compare(self, times: list[float]) -> None:
+        self.backwards += sum(map(operator.lt, times, [self.before, *times[:-1]]))
+        self.before = times[-1]
 
     def _about_arrivals(self) -> list[str]:
         found = []
