@@ -218,10 +218,10 @@ def _picked(sessions: pd.DataFrame, folder: Path, wanted: str) -> dict[str, Any]
         measured = sessions[PICKS[wanted]].dropna()
         if measured.empty:
             raise UserError(f"no session of {folder} finished; name one by its id")
-        if wanted not in (telling := _telling(sessions)):
+        if not (measured > 0).any():
             raise UserError(
                 f"there is no {wanted} session in {folder}: {PICKS[wanted]} is 0 in all of them; "
-                f"ask for {listed(telling, ' or ')}"
+                f"ask for {listed(_telling(sessions), ' or ')}"
             )
         measured = measured.sort_values(kind="stable")
         return _row(sessions.loc[measured.index[(len(measured) - 1) // 2 if wanted == "median" else -1]])

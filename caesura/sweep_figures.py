@@ -106,9 +106,13 @@ def _scale(shown: pd.Series[float]) -> dict[str, Any]:
     """The ends of the colours for ``imshow``: logarithmic where the values are far apart."""
     known = shown[np.isfinite(shown)]
     least, most = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
-    if least > 0 and most / least > _WIDE:
+    if _far_apart(least, most):
         return {"norm": LogNorm(least, most)}
     return {"vmin": least, "vmax": max(most, least + 1e-12)}
+
+
+def _far_apart(least: float, most: float) -> bool:
+    return least > 0 and most / least > _WIDE
 
 
 def _at(found: pd.Series[float], values: list[Any]) -> list[float]:
@@ -117,7 +121,7 @@ def _at(found: pd.Series[float], values: list[Any]) -> list[float]:
 
 def _log_if_wide(axes: Axes, shown: pd.Series[float]) -> None:
     known = shown[np.isfinite(shown)]
-    if len(known) and known.min() > 0 and known.max() / known.min() > _WIDE:
+    if len(known) and _far_apart(known.min(), known.max()):
         axes.set_yscale("log")
         plain_log(axes)
     else:
