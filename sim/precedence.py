@@ -62,11 +62,6 @@ class Precedence(Turns):
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
 
     @property
-    def now(self) -> float:
-        """The time, s."""
-        return self._view.now
-
-    @property
     def catches_up(self) -> bool:
         """Whether the order may be left alone while there is room for all."""
         return self._order.catches_up and not self._limits

@@ -101,10 +101,9 @@ class Seating:
     def _contended(self) -> bool:
         """Whether the place of who runs may matter: not if there is room for all who are ready, and none computes
         a prompt beside others that have yet to."""
-        queues, contexts, precedence = self._queues, self._contexts, self._precedence
-        comes = bool(queues.waiting or queues.swapped)
-        alone = len(queues.prefilling) == 1 and not (comes or contexts.gpu.cached)
-        if not precedence.catches_up or (queues.prefilling and not alone):
+        queues, contexts = self._queues, self._contexts
+        alone = len(queues.prefilling) == 1 and not (queues.waiting or queues.swapped or contexts.gpu.cached)
+        if not self._precedence.catches_up or (queues.prefilling and not alone):
             return True
         seats, blocks = queues.running, self._unpromised_blocks()
         for live in chain((live for _, live in queues.waiting), queues.swapped):
@@ -114,7 +113,7 @@ class Seating:
             leaves = live.copy is not None and live.copy.direction is Direction.OUT
             if leaves or seats > queues.most_running or blocks < self._room.watermark_blocks:
                 return True
-        return blocks < 0 or (comes and precedence.next_review() <= precedence.now)
+        return blocks < 0
 
     def rerank(self) -> None:
         """Sessions stand where the order wants them from now on."""
