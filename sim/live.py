@@ -163,7 +163,8 @@ class LiveSession:
         live.prefix_hits = self.prefix_hits
         live.paused_at = self.paused_at
         live.resumed = True
-        live.recomputed, live.queued_s, live.preemptions = self.recomputed, self.queued_s, self.preemptions
+        live.recomputed, live.preemptions = self.recomputed, self.preemptions
+        live.queued_s, live.served_s = self.queued_s, self.served_s
         live.swapped_out, live.swapped_in = self.swapped_out, self.swapped_in
         live.place, live.moves = self.place, self.moves + 1
         live.received, live.left_behind = self.received, self.left_behind

@@ -137,6 +137,13 @@ def test_an_order_forgets_who_goes_on_elsewhere() -> None:
     assert back.key[:2] == (1, pytest.approx(13.50))
 
 
+def test_service_elsewhere_counts_as_service() -> None:
+    """At replica 0 1.10 s for 10 tokens and 4 * 1.01 for the others: 5.14. At replica 1 18 tokens and one more: 1.18 +
+    1.01."""
+    world = simulate([session("a", 10, 5, pause(3.0, 3), 2)], sites(), Scripted(a=[0, 1]))
+    assert [one.served(100.0) for engine in world.engines for one in engine.everyone] == pytest.approx([5.14, 7.33])
+
+
 def test_replicas_may_differ() -> None:
     """Replica 1 is ten times faster: 0.11 s for the prompt of 10 where replica 0 takes 1.10 s."""
     fast = {"fixed": 0.1, "per_token": 0.001}
