@@ -78,6 +78,10 @@ def test_preserving_a_short_pause_wastes_the_bound_and_not_more():
     assert wasted(run(a, policy="preserve").totals) == pytest.approx(waste_bound([a], profile(), BLOCKS_OF_ONE))
 
 
+UNSEEN = 1e-9
+"""Token-seconds: a pause of 1e-45 s is over, by a clock of double precision, when it begins, and nothing is wasted in it."""
+
+
 @examples(100)
 @given(plots(st.sampled_from(SHIPPED) | st.integers(0, 2**32), st.sampled_from(ORDERS)), st.sampled_from([1, 1, 3]))
 def test_no_policy_wastes_less_than_the_bound(plot: Plot, count: int) -> None:
@@ -89,5 +93,5 @@ def test_no_policy_wastes_less_than_the_bound(plot: Plot, count: int) -> None:
     finished = {name for name, status in zip(rows["id"], rows["status"], strict=True) if status == "finished"}
     bound = waste_bound([one for one in plot.sessions if one.id in finished], plot.profile, plot.settings)
     measured = wasted(world.totals)
-    assert measured >= bound * (1 - 1e-9)
+    assert measured >= bound * (1 - 1e-9) - UNSEEN
     event(f"bound above 0: {bound > 0}, above 0.8 of what was measured: {bound > 0.8 * measured > 0}")
