@@ -79,7 +79,7 @@ def test_preserving_a_short_pause_wastes_the_bound_and_not_more():
 
 
 UNSEEN = 1e-9
-"""Token-seconds: a pause of 1e-45 s is over, by a clock of double precision, when it begins, and nothing is wasted in it."""
+"""Token-seconds: a pause of 1e-45 s is over when it begins, by a clock of double precision, and wastes nothing."""
 
 
 @examples(100)
