@@ -160,11 +160,10 @@ class LiveSession:
         live.emitted_total, live.inferred = self.emitted_total, self.inferred
         live.peak = min(self.peak, live.carried)
         live.unwritten = min(self.unwritten, live.carried)
-        live.prefix_hits = self.prefix_hits
         live.paused_at = self.paused_at
         live.resumed = True
-        live.recomputed, live.preemptions = self.recomputed, self.preemptions
-        live.queued_s, live.served_s = self.queued_s, self.served_s
+        live.queued_s, live.served_s, live.preemptions = self.queued_s, self.served_s, self.preemptions
+        live.recomputed, live.prefix_hits = self.recomputed, self.prefix_hits
         live.swapped_out, live.swapped_in = self.swapped_out, self.swapped_in
         live.place, live.moves = self.place, self.moves + 1
         live.received, live.left_behind = self.received, self.left_behind
@@ -281,10 +280,8 @@ class LiveSession:
         return self.call_index + 1 == len(self.session.calls)
 
     def __repr__(self) -> str:
-        return (
-            f"<{self.session.id} {self.state.value} call {self.call_index}: "
-            f"{self.resident}+{self.offloaded}+{self.missing}>"
-        )
+        where = f"{self.resident}+{self.offloaded}+{self.missing}"
+        return f"<{self.session.id} {self.state.value} call {self.call_index}: {where}>"
 
 
 class SessionView:

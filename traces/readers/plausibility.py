@@ -12,6 +12,7 @@ from traces.session import Session
 
 if TYPE_CHECKING:
     from traces.readers.session_columns import SessionColumns
+    from traces.readers.tables import Requests
 
 FEWEST_ARRIVALS, FEWEST_PAUSES = 20, 10
 MOST_PAUSES = 10_000
@@ -46,8 +47,9 @@ class Plausibility:
         if times:
             self._compare(times)
 
-    def see_requests(self, arrivals: list[float], prompts: list[int]) -> None:
+    def see_requests(self, requests: Requests | SessionColumns) -> None:
         """Take note of sessions that came as columns."""
+        arrivals, prompts = requests.arrivals, requests.prompts
         if not arrivals:
             return
         self.sessions += len(arrivals)
@@ -58,7 +60,7 @@ class Plausibility:
 
     def see_columns(self, columns: SessionColumns) -> None:
         """Take note of sessions of several calls that came as columns."""
-        self.see_requests(columns.arrivals, columns.prompts)
+        self.see_requests(columns)
         seen = self.user_pauses if columns.waits_for == "user" else self.tool_pauses
         durations = [duration for duration in columns.durations if duration is not None]
         seen.extend(durations[: MOST_PAUSES - len(seen)])

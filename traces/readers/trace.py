@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from traces.readers.formats import Format
+from traces.readers.plausibility import Plausibility
 from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import detected, format_named, writable
 from traces.readers.session_columns import SessionColumns
@@ -16,6 +18,8 @@ from traces.readers.tables import Requests
 from traces.readers.tokens import tokenizer_named
 from traces.readers.writing import writing_to
 from traces.session import Session
+
+_Batch = TypeVar("_Batch", Requests, SessionColumns)
 
 
 class Trace:
@@ -51,20 +55,21 @@ class Trace:
     @property
     def requests(self) -> Iterator[Requests] | None:
         """The same as columns, some thousand sessions at a time; None when sessions may have several calls."""
-        if self.format.read_requests is None:
-            return None
-        reading = self._reading = self._new_reading()
-        batches = self.format.read_requests(reading)
-        return None if batches is None else _watched(reading, batches)
+        return self._watched(self.format.read_requests, Plausibility.see_requests)
 
     @property
     def columns(self) -> Iterator[SessionColumns] | None:
         """Sessions of several calls as columns, some thousand calls at a time; None when the format has no columns."""
-        if self.format.read_columns is None:
+        return self._watched(self.format.read_columns, Plausibility.see_columns)
+
+    def _watched(
+        self, read: Callable[[Reading], Iterator[_Batch] | None] | None, see: Callable[[Plausibility, _Batch], None]
+    ) -> Iterator[_Batch] | None:
+        if read is None:
             return None
         reading = self._reading = self._new_reading()
-        batches = self.format.read_columns(reading)
-        return None if batches is None else _watched_columns(reading, batches)
+        batches = read(reading)
+        return None if batches is None else _seen(reading, batches, see)
 
     @property
     def skipped(self) -> Skipped:
@@ -92,15 +97,9 @@ class Trace:
         return Reading(self.source, self._on_error, self._count_tokens)
 
 
-def _watched(reading: Reading, batches: Iterable[Requests]) -> Iterator[Requests]:
+def _seen(reading: Reading, batches: Iterable[_Batch], see: Callable[[Plausibility, _Batch], None]) -> Iterator[_Batch]:
     for batch in batches:
-        reading.plausibility.see_requests(batch.arrivals, batch.prompts)
-        yield batch
-
-
-def _watched_columns(reading: Reading, batches: Iterable[SessionColumns]) -> Iterator[SessionColumns]:
-    for batch in batches:
-        reading.plausibility.see_columns(batch)
+        see(reading.plausibility, batch)
         yield batch
 
 
