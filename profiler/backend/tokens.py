@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
+_DRAWN = 1 << 20
+"""Pseudo-random ids that are kept. A session's begin somewhere among them."""
 _STEP = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX = 0xD6E8FEB86659FD93 - (1 << 64)
 
@@ -30,10 +33,10 @@ def scramble(numbers: torch.Tensor) -> torch.Tensor:
     return (mixed ^ (mixed >> 32)) & 0x7FFFFFFFFFFFFFFF
 
 
-def pseudo_tokens(seed: int, start: int, tokens: int, vocab: int, device: torch.device) -> torch.Tensor:
-    """The ids, int64 ``[tokens]``, that a prompt or an answer puts at positions from ``start`` on."""
-    positions = torch.arange(start, start + tokens, dtype=torch.int64, device=device)
-    return scramble(positions ^ scramble(torch.tensor(seed)).item()) % vocab
+@lru_cache(maxsize=4)
+def _drawn(tokens: int, vocab: int, device: torch.device) -> torch.Tensor:
+    """Pseudo-random ids, int32 ``[tokens]``, the same in every process."""
+    return (scramble(torch.arange(tokens, device=device)) % vocab).int()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +87,25 @@ class TokenStore:
         self.ids = torch.zeros((rows + 1, width), dtype=torch.int32, device=device)
         self.margins = torch.zeros((rows + 1, width), dtype=torch.float32, device=device) if margins else None
         self._seeds = torch.zeros(rows + 1, dtype=torch.int64, device=device)
+        self._drawn = _drawn(_DRAWN + width, vocab, device)
 
     def fill(self, row: int, seed: int, start: int = 0) -> None:
         """Put the session's pseudo-random ids at every position from ``start`` on. Generated tokens overwrite them, so
         the answer of a tool is in place already when it is asked for."""
         width = self.ids.shape[1]
         self._seeds[row] = seed
-        self.ids[row, start:] = pseudo_tokens(seed, start, width - start, self.vocab, self.device)
+        first = seed % _DRAWN
+        self.ids[row, start:] = self._drawn[first + start : first + width]
 
     def begin_with(self, row: int, stretches: Sequence[Stretch]) -> None:
         """Put the ids of ``stretches``, one after another, at the first positions of a row."""
         tokens = sum(stretch.tokens for stretch in stretches)
-        seeds, lengths = (
+        firsts, lengths = (
             torch.tensor(numbers, device=self.device)
-            for numbers in ([stretch.seed for stretch in stretches], [stretch.tokens for stretch in stretches])
+            for numbers in ([stretch.seed % _DRAWN for stretch in stretches], [stretch.tokens for stretch in stretches])
         )
-        mixed = torch.repeat_interleave(scramble(seeds), lengths, output_size=tokens)
-        self.ids[row, :tokens] = scramble(torch.arange(tokens, device=self.device) ^ mixed) % self.vocab
+        places = torch.repeat_interleave(firsts, lengths, output_size=tokens)
+        self.ids[row, :tokens] = self._drawn[places + torch.arange(tokens, device=self.device)]
 
     def follow(self, row: int, lender: int, prompt_tokens: int, seed: int) -> None:
         """Put the first ids of another row where they stand there, and draw by ``seed`` from then on."""

@@ -6,18 +6,30 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from profiler.backend.tokens import Sampling, TokenStore, pseudo_tokens, seed_of  # noqa: E402
+from profiler.backend.tokens import Sampling, Stretch, TokenStore, seed_of  # noqa: E402
 
 CPU = torch.device("cpu")
 
 
 def test_prompts_follow_from_session_and_position() -> None:
-    whole = pseudo_tokens(seed_of("a"), 0, 500, 97, CPU)
-    assert torch.equal(pseudo_tokens(seed_of("a"), 200, 100, 97, CPU), whole[200:300])
-    other = pseudo_tokens(seed_of("b"), 0, 500, 97, CPU)
+    store = TokenStore(2, 5000, 97, CPU)
+    store.fill(0, seed_of("a"))
+    store.fill(1, seed_of("b"))
+    whole, other = store.ids[0].clone(), store.ids[1].clone()
+    store.fill(1, seed_of("a"), 200)
+    assert torch.equal(store.ids[1], torch.cat((other[:200], whole[200:])))
     assert (whole == other).float().mean() < 0.05
-    assert whole.min() >= 0
-    assert set(whole.tolist()) | set(other.tolist()) == set(range(97))
+    assert set(whole.tolist()) == set(other.tolist()) == set(range(97))
+
+
+def test_stretches_are_the_same_wherever_they_stand_at_the_same_place() -> None:
+    """The second stretch of both prompts begins at position 30; what comes before it differs."""
+    store = TokenStore(2, 100, 50_000, CPU)
+    store.begin_with(0, [Stretch(seed_of("x"), 30), Stretch(seed_of("z"), 20)])
+    store.begin_with(1, [Stretch(seed_of("y"), 10), Stretch(seed_of("x"), 20), Stretch(seed_of("z"), 20)])
+    assert torch.equal(store.ids[0, 30:50], store.ids[1, 30:50])
+    assert torch.equal(store.ids[0, 10:30], store.ids[1, 10:30])
+    assert not (store.ids[0, :10] == store.ids[1, :10]).any()
 
 
 def test_seeds_are_the_same_in_every_process() -> None:
