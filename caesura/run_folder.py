@@ -112,7 +112,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
     file = folder / f"{name}.parquet"
     try:
-        return pd.read_parquet(file)
+        return pd.read_parquet(file.absolute())
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
 
@@ -125,7 +125,8 @@ def write_file(file: Path, write: Callable[[Path], None]) -> None:
     """
     with naming_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{_UNFINISHED}{os.getpid()}-{file.name}")
+        # absolute: Arrow takes a relative name with a colon for an address
+        draft = file.absolute().with_name(f"{_UNFINISHED}{os.getpid()}-{file.name}")
         try:
             write(draft)
             draft.replace(file)

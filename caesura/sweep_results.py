@@ -137,7 +137,7 @@ def load_sweep(path: str | Path) -> Sweep:
         raise UserError(f"{folder} holds no sweep that ended ({MARK} is missing)")
     facts = read_json(folder / MARK)
     try:
-        table, failures = pd.read_parquet(folder / "results.parquet"), pd.read_csv(folder / "failures.csv")
+        table, failures = pd.read_parquet((folder / "results.parquet").absolute()), pd.read_csv(folder / "failures.csv")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{folder} holds a damaged sweep: {error}") from None
     return Sweep(folder, str(facts["name"]), facts, table, failures)

@@ -75,6 +75,15 @@ def test_a_row_is_what_the_same_experiment_gives_alone(caesura: Callable, experi
     pd.testing.assert_frame_equal(rows[list(alone.columns)], alone, check_dtype=False, check_exact=True)
 
 
+def test_a_folder_may_have_a_colon_in_its_name(caesura: Callable, experiment: Callable) -> None:
+    experiment(BASE)
+    said = caesura("sweep", "x.yaml", "--over", "workload.duration=5 s", "--out", "monday:1")
+    assert said.code == 0
+    assert len(package.load_sweep("monday:1").table) == 4
+    assert caesura("run", "x.yaml", "--out", "tuesday:1").code == 0
+    assert len(package.load("tuesday:1").sessions)
+
+
 def test_a_system_is_swept_by_name_by_number_or_all_at_once(caesura: Callable, experiment: Callable) -> None:
     """Two values for one of two systems: the other one's runs are alike and done once, yet stand in every row."""
     experiment(BASE)
