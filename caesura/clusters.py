@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
+import socket
+import uuid
+import warnings
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import joblib
 
 from caesura.errors import UserError
-from caesura.executors import Outcome, deaf_children
+from caesura.executors import DIED, Outcome, deaf_children
 from caesura.progress import Shares
 from caesura.runs import Fault, ForeignCode, Run, attempt
 from caesura.workload import Lent, read_trace, trace_files
 
-_ANSWER_WITHIN = "10 s"
+_ANSWER_WITHIN_S = 10.0
 _AHEAD = 4
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+_GONE = "the cluster has gone away; the runs that ended stay, and the same command goes on from there"
 
 
 class DaskCluster:
@@ -41,37 +49,64 @@ class DaskCluster:
                 self._kept = None
 
     def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
-        """As ``Executor.outcomes``. Dask itself moves the runs of a worker that dies to others."""
-        from distributed import as_completed
+        """As ``Executor.outcomes``. Dask moves the runs of a worker that dies to others; who was there when too many
+        died is tried once more, alone."""
+        from distributed import CancelledError
+        from distributed.comm.core import CommClosedError
 
-        with contextlib.nullcontext(self._kept) if self._kept is not None else self._client() as client:
-            (lent,) = client.scatter([_lent(runs)], broadcast=True, hash=False)
-            futures = client.map(attempt, list(runs), lent=lent, pure=False)
-            index_of = {future.key: index for index, future in enumerate(futures)}
-            ended = as_completed(futures)
-            del futures
+        kept = contextlib.nullcontext(self._kept) if self._kept is not None else self._client()
+        with kept as client, self._lending(client, _lent(runs)) as name:
             try:
-                for future in ended:
-                    error = future.exception()
-                    yield index_of[future.key], future.result() if error is None else _fault(error)
-                    future.release()
-            finally:
-                ended.clear()
+                died = []
+                for index, outcome in _in_parallel(client, runs, name):
+                    if outcome is DIED:
+                        died.append(index)
+                    else:
+                        yield index, outcome
+                for index in died:
+                    ((_, outcome),) = _in_parallel(client, [runs[index]], name)
+                    yield index, outcome
+            except (CancelledError, CommClosedError):
+                raise UserError(f"--on {self._place}: {_GONE}") from None
+
+    @property
+    def _place(self) -> str:
+        return f"dask={self.address}" if self.address else "dask"
+
+    @contextlib.contextmanager
+    def _lending(self, client: Any, lent: Lent) -> Iterator[str]:
+        """Every worker has the traces, those that begin later too; yields under which name."""
+        from caesura.dask_worker import Lending
+
+        name = f"caesura-{uuid.uuid4().hex}"
+        try:
+            client.register_plugin(Lending(name, lent), name=name)
+        except Exception as error:  # whatever keeps a worker from reading what it is given
+            raise UserError(
+                f"--on {self._place}: a worker cannot load Caesura ({type(error).__name__}: {error}); install the same "
+                "versions there"
+            ) from None
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may have gone
+                client.unregister_worker_plugin(name)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Any]:
+        import dask
         from distributed import Client, LocalCluster
 
         if self.address is not None:
             try:
-                client = Client(self.address, timeout=_ANSWER_WITHIN)
+                client = Client(self.address, timeout=_ANSWER_WITHIN_S)
             except (OSError, ValueError) as error:
                 raise UserError(f"--on dask={self.address}: no Dask scheduler answers there ({error})") from None
             with client:
                 yield client
             return
         with contextlib.ExitStack() as stack:
-            with deaf_children():
+            with deaf_children(), dask.config.set({"distributed.scheduler.allowed-failures": 0}):
                 count = self.jobs or joblib.cpu_count()
                 cluster = LocalCluster(
                     n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
@@ -89,6 +124,8 @@ class RayCluster:
             import ray  # noqa: F401
         except ImportError:
             raise UserError("--on ray: Ray is not installed; pip install 'caesura[ray]'") from None
+        if address and address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
+            raise UserError(f"--on ray={address}: Ray's client is not installed; pip install 'caesura[ray]'")
         self.address = address
         self.jobs = jobs
 
@@ -97,26 +134,30 @@ class RayCluster:
         return self._connected()
 
     def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
-        """As ``Executor.outcomes``. Ray itself moves the runs of a worker that dies to others."""
+        """As ``Executor.outcomes``. A run whose worker dies is tried once more: Ray itself would try one that needs too
+        much memory for ever."""
         import ray
 
         with self._connected():
             lent = ray.put(_lent(runs))
-            remote: Any = ray.remote(attempt)
+            remote: Any = ray.remote(max_retries=0)(attempt)
             ahead = max(1, int(_AHEAD * ray.cluster_resources().get("CPU", 1)))
-            waiting = iter(enumerate(runs))
+            waiting = deque(enumerate(runs))
+            died: set[int] = set()
             index_of: dict[Any, int] = {}
             try:
-                while True:
-                    for index, run in waiting:
+                while waiting or index_of:
+                    while waiting and len(index_of) < ahead:
+                        index, run = waiting.popleft()
                         index_of[remote.remote(run, lent)] = index
-                        if len(index_of) >= ahead:
-                            break
-                    if not index_of:
-                        return
                     (done,), _ = ray.wait(list(index_of), num_returns=1)
                     index = index_of.pop(done)
-                    yield index, _ray_result(done)
+                    outcome = _ray_result(done)
+                    if outcome is DIED and index not in died:
+                        died.add(index)
+                        waiting.append((index, runs[index]))
+                    else:
+                        yield index, outcome
             finally:
                 for reference in index_of:
                     ray.cancel(reference, force=True)
@@ -128,31 +169,69 @@ class RayCluster:
         if ray.is_initialized():
             yield
             return
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
-            with deaf_children():
-                if self.address is None:
-                    ray.init(address="local", num_cpus=self.jobs, include_dashboard=False, **quiet)
-                else:
-                    ray.init(address=self.address, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            where = f"={self.address}: no Ray cluster answers there" if self.address else ": Ray does not start"
-            raise UserError(f"--on ray{where} ({str(error).splitlines()[0]})") from None
+            if self.address is None:
+                with deaf_children():
+                    ray.init(address="local", num_cpus=self.jobs, include_dashboard=False, **_QUIET)
+            else:
+                _knock(self.address)
+                with warnings.catch_warnings(action="ignore"):
+                    ray.init(address=self.address, **_QUIET)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            where = f"={self.address}: no Ray cluster lets us in there" if self.address else ": Ray does not start"
+            token = "; if it asks for a token, set RAY_AUTH_MODE=token" if self.address else ""
+            raise UserError(f"--on ray{where} ({' '.join(str(error).split())}){token}") from None
         try:
             yield
         finally:
             ray.shutdown()
 
 
+def _in_parallel(client: Any, runs: Sequence[Run], lent: str) -> Generator[tuple[int, Outcome]]:
+    """The runs on all workers of a Dask cluster, with the traces that were lent under a name."""
+    from distributed import as_completed
+
+    from caesura.dask_worker import attempt_with
+
+    futures = client.map(attempt_with, list(runs), lent=lent, pure=False)
+    index_of = {future.key: index for index, future in enumerate(futures)}
+    ended = as_completed(futures)
+    del futures
+    try:
+        for future in ended:
+            yield index_of[future.key], _dask_result(future)
+            future.release()
+    finally:
+        ended.clear()
+
+
+def _dask_result(future: Any) -> Outcome:
+    """What came of a run, or why nothing did."""
+    from distributed import KilledWorker
+
+    error = future.exception()
+    if error is None:
+        return future.result()  # type: ignore[no-any-return]
+    return DIED if isinstance(error, KilledWorker) else _fault(error)
+
+
+def _knock(address: str) -> None:
+    """Find out at once whether anybody is there: Ray itself would ask for minutes; raises OSError or ValueError."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), _ANSWER_WITHIN_S).close()
+
+
 def _ray_result(done: Any) -> Outcome:
+    """What came of a run; ``DIED`` itself, or a fault, where there was nobody to say."""
     import ray
 
     try:
         return ray.get(done)  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError as error:
         return _fault(error.cause)
-    except ray.exceptions.RayError as error:
-        return _fault(error)
+    except ray.exceptions.RayError:
+        return DIED
 
 
 def _fault(error: BaseException) -> Fault:

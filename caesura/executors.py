@@ -26,7 +26,7 @@ from caesura.runs import Fault, Run, attempt, simulate_shard_of
 
 Outcome = Files | Fault
 _SESSIONS_WORTH_A_PROCESS = 500
-_DIED = Fault("the process that simulated it ended abruptly; it may have run out of memory")
+DIED = Fault("the process that simulated it ended abruptly; it may have run out of memory")
 
 
 class Executor(Protocol):
@@ -138,7 +138,7 @@ def _alone(index: int, run: Run, shares: Shares) -> Outcome:
     try:
         return next(_in_pool({index: run}, shares, 1))[1]
     except TerminatedWorkerError:
-        return _DIED
+        return DIED
 
 
 def _in_pool(

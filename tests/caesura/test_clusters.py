@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from caesura.clusters import DaskCluster
+from caesura.clusters import DaskCluster, RayCluster
 from caesura.config import read_setup
 from caesura.errors import UserError
-from caesura.executors import executor
+from caesura.executors import DIED, executor
+from caesura.progress import Shares
 from caesura.runs import Fault, ForeignCode, attempt, expand
+from caesura.workload import read_trace
 
 BASE = """\
 workload: {trace: own.jsonl, arrivals: {poisson: {rate: [1, 2]}}, duration: 20 s}
@@ -32,19 +34,37 @@ class Mine(InterceptPolicy):
             raise RuntimeError("on purpose")
         return Discard()
 """
+DYING = """
+import os
+
+from policies.contract import InterceptPolicy
+
+class Dying(InterceptPolicy):
+    def on_pause(self, paused, view):
+        os._exit(3)
+"""
+THREE = """\
+workload: {trace: own.jsonl, arrivals: {poisson: {rate: 5}}, duration: 2 s}
+systems: [vllm, {name: dying, policy: {name: "dying_policy:Dying"}}, swap]
+"""
 OVER = ("--over", "systems[mine].policy.fails=false,true", "--seeds", "2")
 TABLES = ("results.parquet", "results.csv", "failures.csv")
+
+
+def write_trace(file: Path) -> None:
+    """Nine sessions of two calls."""
+    calls = [{"output": 20, "returned": 7, "pause_s": 2.5}, {"output": 9}]
+    sessions = [
+        {"id": str(i), "calls": [{"prompt": 40 + i, **calls[0]}, {"prompt": 67 + i, **calls[1]}]} for i in range(9)
+    ]
+    file.write_text("".join(json.dumps(session) + "\n" for session in sessions))
 
 
 @pytest.fixture
 def sweep(folder: Path, experiment: Callable, caesura: Callable) -> Callable[..., list[bytes]]:
     """``sweep(*words)``: the tables of one sweep over 8 runs that end and 4 that fail, carried out as the words say."""
     (folder / "cluster_policy.py").write_text(POLICY)
-    calls = [{"output": 20, "returned": 7, "pause_s": 2.5}, {"output": 9}]
-    sessions = [
-        {"id": str(i), "calls": [{"prompt": 40 + i, **calls[0]}, {"prompt": 67 + i, **calls[1]}]} for i in range(9)
-    ]
-    (folder / "own.jsonl").write_text("".join(json.dumps(session) + "\n" for session in sessions))
+    write_trace(folder / "own.jsonl")
     experiment(BASE)
 
     def carry_out(*words: str) -> list[bytes]:
@@ -76,9 +96,61 @@ def test_ray_gives_the_same_bytes(sweep: Callable) -> None:
     assert sweep("--on", "ray", "--jobs", "2") == sweep("--jobs", "1")
 
 
+@pytest.mark.parametrize(("place", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_run_that_takes_its_worker_along_fails_alone(
+    place: str, package: str, folder: Path, experiment: Callable
+) -> None:
+    """The run in the middle ends the process that simulates it, twice; those beside it end as they should, also in the
+    processes that came for those that died, without the file of the trace. A worker with other code ends the sweep."""
+    pytest.importorskip(package)
+    (folder / "dying_policy.py").write_text(DYING)
+    write_trace(folder / "own.jsonl")
+    runs = expand(read_setup(experiment(THREE)))
+    read_trace(folder / "own.jsonl")
+    (folder / "own.jsonl").unlink()
+    foreign = replace(runs[0], sources={**runs[0].sources, "caesura": "other"})
+    where = executor(place, jobs=2)
+    with where.staying():
+        outcomes = dict(where.outcomes(runs, Shares(folder / "shares", [1.0, 1.0, 1.0])))
+        with pytest.raises(ForeignCode, match="has not the same caesura as this process"):
+            list(where.outcomes([foreign], Shares(folder / "shares", [1.0])))
+    assert [outcomes[index] == DIED for index in range(3)] == [False, True, False]
+    assert all("summary.json" in outcomes[index] for index in (0, 2))
+
+
+def test_a_ray_cluster_that_is_there_is_used_by_its_address(
+    folder: Path, experiment: Callable, caesura: Callable, process: Callable
+) -> None:
+    """The other process finds the cluster of this one, whose token Ray has put into the environment."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    experiment()
+    over = ("--over", "replica.kv_capacity=20000 tokens,30000 tokens")
+    with executor("ray", jobs=1).staying():
+        address = ray.get_runtime_context().gcs_address
+        there = process("sweep", "x.yaml", *over, "--on", f"ray={address}", "--out", "there")
+        assert there.communicate()[1] == ""
+    assert caesura("sweep", "x.yaml", *over, "--out", "here").code == there.returncode == 0
+    assert Path("there/results.parquet").read_bytes() == Path("here/results.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "nonsense", "127.0.0.1:port"])
+def test_a_ray_cluster_that_is_not_there_is_said_plainly_and_at_once(address: str) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    said = rf"--on ray={address}: no Ray cluster lets us in there \(.*RAY_AUTH_MODE=token"
+    with pytest.raises(UserError, match=said):
+        next(RayCluster(address, None).outcomes([], None))  # type: ignore[arg-type]
+
+
+def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Ray's client is not installed; pip install 'caesura\[ray\]'"):
+        executor("ray=ray://127.0.0.1:10001")
+
+
 def test_a_cluster_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("caesura.clusters._ANSWER_WITHIN", "1 s")
+    monkeypatch.setattr("caesura.clusters._ANSWER_WITHIN_S", 1.0)
     cluster = DaskCluster("tcp://127.0.0.1:9", None)
     with pytest.raises(UserError, match=r"--on dask=tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         next(cluster.outcomes([], None))  # type: ignore[arg-type]
