@@ -107,4 +107,6 @@ def _only_shrinks(estimator: DurationEstimator, paused: Paused, seconds: float, 
 
 def misjudged(truth: float, noise: float, name: str) -> float:
     """``truth`` + N(0, ``noise`` * ``truth``), at least 0; the same for the same ``name``."""
+    if not truth:
+        return 0.0
     return max(0.0, truth + random.Random(name).gauss(0.0, noise * truth))

@@ -79,7 +79,8 @@ class FeedbackQueues(PreemptiveOrder):
 
     def join(self, queued: Queued, level: int, view: EngineView) -> Key:
         """A ready session stands at the tail of a queue from now on."""
-        self._places[queued.id] = _Place(min(level, self.queues), view.now, queued.served(view.now))
+        now = view.now
+        self._places[queued.id] = _Place(min(level, self.queues), now, queued.served(now))
         return self.stay(queued, view)
 
     def stay(self, queued: Queued, view: EngineView) -> Key:
@@ -108,28 +109,27 @@ class FeedbackQueues(PreemptiveOrder):
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """Who has used up its quantum falls, unless it is due all the same; who has waited too long rises."""
         now = view.now
+        moved = []
         for queued in self._used_up(view):
             below = self._places[queued.id].level + self.falls_by
-            yield queued, self.join(queued, below if self.due(queued, now) > now else 1, view)
+            moved.append((queued, self.join(queued, below if self.due(queued, now) > now else 1, view)))
         while self._next_look() <= now:
             queued = heappop(self._looks)[2]
             self._looked_for.discard(queued.id)
             place = self._places[queued.id]
             if place.level > 1 and self.due(queued, now) <= now:
-                yield queued, self.join(queued, 1, view)
+                moved.append((queued, self.join(queued, 1, view)))
             else:
                 self._look(queued, place, view)
+        return moved
 
     def _used_up(self, view: EngineView) -> list[Queued]:
-        """Who runs and has used up its quantum. Who may have and has not is watched on, who does not run no longer."""
+        """Who runs and has used up its quantum; who may have and has not is watched on."""
         used_up: list[Queued] = []
         others: list[tuple[Queued, _Place]] = []
-        falls = self._falls
-        while falls and (falls[0][0] <= view.now or not falls[0][2].running):
-            _, _, queued, place = heappop(falls)
+        while self._first_end() <= view.now:
+            _, _, queued, place = heappop(self._falls)
             place.watched = False
-            if not queued.running or self._places[queued.id] is not place:
-                continue
             if self._left(queued, place, view) <= 0:
                 used_up.append(queued)
             else:
@@ -137,6 +137,17 @@ class FeedbackQueues(PreemptiveOrder):
         for queued, place in others:
             self._watch(queued, place, view)
         return used_up
+
+    def _first_end(self) -> float:
+        """When the first of those who run may have used up its quantum, s. Who stopped or left its place is forgotten."""
+        falls = self._falls
+        while falls:
+            end, _, queued, place = falls[0]
+            if queued.running and self._places[queued.id] is place:
+                return end
+            heappop(falls)
+            place.watched = False
+        return NEVER
 
     def _left(self, queued: Queued, place: _Place, view: EngineView) -> float:
         """Seconds that are left of its quantum."""
@@ -174,9 +185,10 @@ class FeedbackQueues(PreemptiveOrder):
 
     def review_at(self, view: EngineView) -> float:
         """The next end of a quantum, or of a wait."""
-        for queued in self._used_up(view):
-            self._watch(queued, self._places[queued.id], view)
-        return min(self._falls[0][0] if self._falls else NEVER, self._next_look())
+        if self._first_end() <= view.now:
+            for queued in self._used_up(view):
+                self._watch(queued, self._places[queued.id], view)
+        return min(self._first_end(), self._next_look())
 
     # ---- estimated next scheduled time
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import Enum
 
 from policies.contract import (
@@ -32,6 +32,10 @@ class Handling(Enum):
     DISCARD = "discard"
 
 
+_HANDLINGS = tuple(Handling)
+_NAMES = tuple(one.value for one in Handling)
+
+
 class Lamps(InterceptPolicy):
     """When a call enters the queue its pause is decided about, by the smallest of three predicted wastes:
 
@@ -46,25 +50,26 @@ class Lamps(InterceptPolicy):
 
     def __init__(self, predictor: CallPredictor) -> None:
         self.predictor: CallPredictor = predictor
-        self._decided: dict[str, tuple[NextCall, Handling, dict[str, float]]] = {}
+        self._decided: dict[str, tuple[NextCall, Handling, tuple[float, ...]]] = {}
 
     def decide(self, queued: Queued, view: EngineView) -> tuple[NextCall, Handling]:
         """What the call of a session is expected to do, and how the pause after it will be handled."""
-        call = self.predictor.predict(queued)
+        call, costs = self.predictor.predict(queued), view.costs
         context = round(queued.context_tokens + call.output)
         others = view.running_context_tokens
-        wastes = {
-            Handling.PRESERVE: preserve_waste(call.pause, context),
-            Handling.SWAP: swap_waste(view.costs, context, others + context),
-            Handling.DISCARD: discard_waste(view.costs, context, others),
-        }
-        handling = min(wastes, key=lambda one: wastes[one])  # of equal ones the first
-        self._decided[queued.id] = call, handling, {one.value: waste for one, waste in wastes.items()}
+        wastes = (
+            preserve_waste(call.pause, context),
+            swap_waste(costs, context, others + context),
+            discard_waste(costs, context, others),
+        )
+        handling = _HANDLINGS[wastes.index(min(wastes))]  # of equal ones the first
+        self._decided[queued.id] = call, handling, wastes
         return call, handling
 
     def decided(self, queued: Queued) -> tuple[NextCall, Handling]:
         """What was decided when the call entered the queue."""
-        return self._decided[queued.id][:2]
+        call, handling, _ = self._decided[queued.id]
+        return call, handling
 
     def on_start(self, started: Queued, view: EngineView) -> None:
         """Beside another order nobody has asked when the call entered the queue."""
@@ -72,7 +77,8 @@ class Lamps(InterceptPolicy):
             self.decide(started, view)
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
-        _, handling, because = self._decided.pop(paused.id)
+        _, handling, wastes = self._decided.pop(paused.id)
+        because = dict(zip(_NAMES, wastes, strict=True))
         if handling is Handling.DISCARD:
             return Discard(because=because)
         return Swap(because=because) if handling is Handling.SWAP else Preserve(because=because)
@@ -121,20 +127,23 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
 
     catches_up = True
 
-    def rerank(self, view: EngineView) -> Iterator[tuple[Queued, Key]]:
-        yield from super().rerank(view)
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        moved = [*super().rerank(view)]
+        pace, decided = Pace(view), self._lamps.decided
         for running in view.running:
             if not self.promoted(running):
-                call, handling = self._lamps.decided(running)
-                rest = NextCall(self._left(running), call.pause, call.returned)
-                yield running, (1.0, memory_over_time(running, rest, handling, view))
+                call, handling = decided(running)
+                emitted = running.emitted_tokens
+                left = max(1.0, call.output - emitted)
+                missing = running.missing_tokens - min(1, emitted)
+                area = pace.area(running.context_tokens, missing, left, call, handling)
+                moved.append((running, (1.0, area)))
+        return moved
 
     def review_after(self, view: EngineView) -> float:
         """Areas shrink until a call has emitted what was predicted; from then on they grow with the context."""
-        return max(1.0, min((self._left(running) for running in view.running), default=NEVER))
-
-    def _left(self, running: Queued) -> float:
-        return max(1.0, self._lamps.decided(running)[0].output - running.emitted_tokens)
+        decided = self._lamps.decided
+        return max(1.0, min([decided(one)[0].output - one.emitted_tokens for one in view.running], default=NEVER))
 
 
 def memory_over_time(queued: Queued, call: NextCall, handling: Handling, view: EngineView) -> float:
@@ -147,20 +156,33 @@ def memory_over_time(queued: Queued, call: NextCall, handling: Handling, view: E
         area = build(missing) + T_fwd(c) * n(missing) * (context - missing)  +  t * (context * o + o * (o + 1) / 2)
              + {preserve: T_api * C,  swap: 2 * T_swap(C) * C,  discard: build(C + r)}
     """
-    costs, running = view.costs, view.running_query_tokens
-    chunk = max(costs.saturation_tokens - running, 1)
-    context, output = queued.context_tokens, call.output
     missing = queued.missing_tokens - min(1, queued.emitted_tokens)  # the token emitted last comes with the next one
-    at_pause = round(context + output)
-    build = costs.forward_time(chunk) * chunk
-    area = build * _triangle(missing / chunk)
-    area += costs.forward_time(chunk) * -(-missing // chunk) * (context - missing)
-    area += costs.forward_time(running + 1) * (context * output + output * (output + 1) / 2)
-    if handling is Handling.PRESERVE:
-        return area + preserve_waste(call.pause, at_pause)
-    if handling is Handling.SWAP:
-        return area + swap_waste(costs, at_pause, at_pause)
-    return area + build * _triangle((at_pause + call.returned) / chunk)
+    return Pace(view).area(queued.context_tokens, missing, call.output, call, handling)
+
+
+class Pace:
+    """How fast contexts grow beside those that run now: what all areas of one moment have in common."""
+
+    def __init__(self, view: EngineView) -> None:
+        costs, running = view.costs, view.running_query_tokens
+        self._costs = costs
+        self._chunk = max(costs.saturation_tokens - running, 1)
+        self._chunk_s = costs.forward_time(self._chunk)
+        self._token_s = costs.forward_time(running + 1)
+
+    def area(self, context: int, missing: int, output: float, call: NextCall, handling: Handling) -> float:
+        """``memory_over_time`` of a context with ``missing`` tokens to compute before the next of ``output`` tokens."""
+        chunk, chunk_s = self._chunk, self._chunk_s
+        at_pause = round(context + output)
+        area = self._token_s * (context * output + output * (output + 1) / 2)
+        if missing:
+            building = chunk_s * chunk * _triangle(missing / chunk) + chunk_s * -(-missing // chunk) * (context - missing)
+            area = building + area
+        if handling is Handling.PRESERVE:
+            return area + preserve_waste(call.pause, at_pause)
+        if handling is Handling.SWAP:
+            return area + swap_waste(self._costs, at_pause, at_pause)
+        return area + chunk_s * chunk * _triangle((at_pause + call.returned) / chunk)
 
 
 def _triangle(chunks: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 
 from policies.contract import NEVER, EngineView, Key, Queued, QueueOrder
@@ -44,11 +44,13 @@ class PromotingOrder(QueueOrder):
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._promoted.discard(finished.id)
 
-    def rerank(self, view: EngineView) -> Iterator[tuple[Queued, Key]]:
+    def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
+        moved = []
         while self._next_due() <= view.now:
             queued = heappop(self._waits)[3]
             self._promoted.add(queued.id)
-            yield queued, (0.0, queued.waits_since)
+            moved.append((queued, (0.0, queued.waits_since)))
+        return moved
 
     def review_at(self, view: EngineView) -> float:
         return self._next_due()

@@ -209,11 +209,18 @@ class Guard:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        kind = type(self._policy)
-        raise PolicyError(
-            f"{self._rule} {kind.__module__}:{kind.__qualname__} failed in {self._question} for session {self.session} "
-            f"at {self._now:.6f} s: {type(error).__name__}: {error}"
-        ) from error
+        raise failed(self._policy, self._question, self.session, self._now, error, self._rule) from error
+
+
+def failed(
+    policy: object, question: str, session: str, now: float, error: Exception, rule: str = "policy"
+) -> PolicyError:
+    """What ``policy``, or another ``rule``, did wrong, where and when."""
+    kind = type(policy)
+    return PolicyError(
+        f"{rule} {kind.__module__}:{kind.__qualname__} failed in {question} for session {session} "
+        f"at {now:.6f} s: {type(error).__name__}: {error}"
+    )
 
 
 def checked_number(answer: object, at_least: float = -math.inf) -> float:
@@ -236,7 +243,10 @@ def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
         ValueError: it is neither a number nor a tuple of numbers.
     """
     if isinstance(answer, tuple):
-        return *map(checked_number, answer), live.serial
+        for number in answer:
+            if not isinstance(number, _NUMBERS) or number != number:
+                checked_number(number)
+        return *answer, live.serial
     return checked_number(answer), live.serial
 
 

@@ -228,7 +228,9 @@ class LiveSession:
     @property
     def context(self) -> int:
         """All context tokens."""
-        return self.resident + self.offloaded + self.missing
+        group = self.group
+        resident = self._resident if group is None else self._resident + group.tick - self.joined
+        return resident + self.offloaded + self.missing
 
     def kept(self) -> int:
         """Context tokens that survive the pause under way."""

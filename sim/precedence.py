@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.counsel import Guard, RankWitness, checked_key, checked_number
+from sim.counsel import Guard, RankWitness, checked_key, checked_number, failed
 from sim.live import READY, LiveSession, SessionView
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ class Turns:
 
     def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
-        order, now = self._order, self._view.now
         moved = []
-        with Guard(order, "rerank", "-", now) as asking:
-            for queued, key in order.rerank(self._view):
-                asking.session = getattr(queued, "id", "?")
+        asked = "-"
+        try:
+            for queued, key in self._order.rerank(self._view):
+                asked = getattr(queued, "id", "?")
                 live = _ready(queued)
                 moved.append((live, checked_key(key, live)))
-                asking.session = "-"
+                asked = "-"
+        except Exception as error:
+            raise failed(self._order, "rerank", asked, self._view.now, error) from error
         if moved and self.witness is not None:
             self.witness.reranked(moved)
         return moved
@@ -42,8 +44,10 @@ class Turns:
 
     def next_review(self) -> float:
         """Time at which the order wants to be asked again; minus infinity for every iteration."""
-        with Guard(self._order, "review_at", "-", self._view.now):
+        try:
             return checked_number(self._order.review_at(self._view))
+        except Exception as error:
+            raise failed(self._order, "review_at", "-", self._view.now, error) from error
 
     def admits(self, live: LiveSession) -> bool:
         """Whether the head of the queue may begin if there is room."""
@@ -52,25 +56,28 @@ class Turns:
 
 
 class Precedence(Turns):
-    """Likewise of a preemptive order."""
+    """Likewise of a preemptive order.
+
+    Attributes:
+        limits: whether the order may let fewer run than the engine's settings.
+        catches_up: whether the order may be left alone while there is room for all.
+    """
 
     _order: PreemptiveOrder
 
     def __init__(self, order: PreemptiveOrder, view: View) -> None:
         super().__init__(order, view)
-        self._limits = type(order).most_running is not PreemptiveOrder.most_running
+        self.limits = type(order).most_running is not PreemptiveOrder.most_running
+        self.catches_up = order.catches_up and not self.limits
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
-
-    @property
-    def catches_up(self) -> bool:
-        """Whether the order may be left alone while there is room for all."""
-        return self._order.catches_up and not self._limits
 
     def runs(self, live: LiveSession) -> None:
         """A session that waited runs from now on."""
         if self._hears_of_runs:
-            with Guard(self._order, "on_run", live.session.id, self._view.now):
+            try:
                 self._order.on_run(live.view, self._view)
+            except Exception as error:
+                raise failed(self._order, "on_run", live.session.id, self._view.now, error) from error
 
     def most_running(self) -> float:
         """How many sessions may run for all that the order minds."""
@@ -79,8 +86,10 @@ class Precedence(Turns):
 
     def iterations(self) -> float:
         """Iterations, the next one included, after which the order wants to be asked again."""
-        with Guard(self._order, "review_after", "-", self._view.now):
+        try:
             return checked_number(self._order.review_after(self._view), at_least=1)
+        except Exception as error:
+            raise failed(self._order, "review_after", "-", self._view.now, error) from error
 
     def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""

@@ -67,15 +67,30 @@ class Seating:
         their next token; the others hold their memory already.
         """
         queues = self._queues
-        self._owed.settle()
+        if self._owed:
+            self._owed.settle()
         self._head, self._joined_after_refusal = None, False
         contended = self._contended()
         if contended or self._precedence.next_review() <= now:
             self.rerank()
-        self._places = int(min(queues.most_running, self._precedence.most_running()))
-        if contended or queues.waiting or queues.swapped:
+        if self._precedence.limits:
+            self._places = int(min(queues.most_running, self._precedence.most_running()))
+        if contended:
             self._seat_in_order(now)
+        elif queues.waiting or queues.swapped:
+            self._seat_all(now)
         self.calm = not (contended or queues.waiting or queues.swapped)
+
+    def _seat_all(self, now: float) -> None:
+        """There are places and blocks for all who are ready; only tokens may be lacking.
+
+        Then the first that finds none stops all that would have to compute more than their next token.
+        """
+        for live in self._in_turn():
+            if not self._seat_one(live, now):
+                self._head = live
+                self._seat_decoders(now)
+                return
 
     def _seat_in_order(self, now: float) -> None:
         queues, contexts = self._queues, self._contexts
@@ -93,7 +108,11 @@ class Seating:
             if not self._seat_one(live, now):
                 self._head = live
                 break
-        for live in sorted((one for one in self._idle() if _decodes(one)), key=by_key):
+        self._seat_decoders(now)
+
+    def _seat_decoders(self, now: float) -> None:
+        """Those who hold their memory and compute but their next token run on, while there are places."""
+        for live in sorted([one for one in self._idle() if _decodes(one)], key=by_key):
             if self._full_before(live):
                 break
             self._joined_after_refusal |= self._seat_one(live, now)
@@ -106,7 +125,9 @@ class Seating:
         if not self._precedence.catches_up or (queues.prefilling and not alone):
             return True
         seats, blocks = queues.running, self._unpromised_blocks()
-        for live in chain((live for _, live in queues.waiting), queues.swapped):
+        if not (queues.waiting or queues.swapped):
+            return blocks < 0
+        for live in (*[live for _, live in queues.waiting], *queues.swapped):
             seats += live.samples
             if live.copy is None:
                 blocks -= contexts.lacking(live)
@@ -127,6 +148,11 @@ class Seating:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
         waiting = self._queues.waiting.copy()  # a heap
         swapped = [(live.key, live) for live in self._queues.swapped if live.copy is None]
+        if len(waiting) + len(swapped) == 1:
+            live = (waiting or swapped)[0][1]
+            if live.copy is None:
+                yield live
+            return
         heapify(swapped)
         while waiting or swapped:
             first = waiting if not swapped or (waiting and waiting[0] < swapped[0]) else swapped
@@ -143,9 +169,11 @@ class Seating:
         before = sum(one.samples for one in chain(queues.decoding, queues.prefilling, arriving) if one.key < key)
         return before > 0 and before + live.samples > self._places
 
-    def _arriving(self) -> list[LiveSession]:
+    def _arriving(self) -> Sequence[LiveSession]:
         """Sessions that are being copied in."""
         flying = self._contexts.flying
+        if not flying:
+            return _NOBODY
         return [copy.live for copy in flying if copy.direction is Direction.IN and copy.live.state is State.SWAPPED]
 
     def _seat_one(self, live: LiveSession, now: float) -> bool:
@@ -195,13 +223,18 @@ class Seating:
 
     def _finds_tokens(self, live: LiveSession) -> bool:
         """Whether the iteration has tokens left for it after the missing ones of those before it."""
-        before = [one for one in self._queues.prefilling if one.key < live.key]
-        others = self._places - live.samples - sum(one.samples for one in before)
-        decodes = min(self._queues.decoding.seats, others) if self._settings.mixed_batches else 0
-        left = self._token_budget - decodes - sum(one.queries(one.resident, one.missing) for one in before)
+        key, seats, left = live.key, live.samples, self._token_budget
+        for one in self._queues.prefilling:
+            if one.key < key:
+                seats += one.samples
+                left -= one.queries(one.resident, one.missing) if one.fork else one.missing
+        if seats == live.samples:
+            return True  # nobody is before it
+        if self._settings.mixed_batches:
+            left -= min(self._queues.decoding.seats, self._places - seats)
         if self._settings.chunked_prefill:
-            return left >= live.samples or not before
-        return left >= live.queries(live.resident, live.missing) or not before
+            return left >= live.samples
+        return left >= live.queries(live.resident, live.missing)
 
     def _stop(self, live: LiveSession, now: float) -> None:
         """A running session must wait; its context stays."""
@@ -257,16 +290,24 @@ class Seating:
 
     def _promised(self, live: LiveSession) -> int:
         """GPU blocks that sessions before ``live`` will take, beyond the next token of those that decode."""
-        contexts, key = self._contexts, live.key
-        before = [one for one in chain(self._queues.prefilling, self._arriving()) if one.key < key]
-        return sum([contexts.to_come(one) for one in before])
+        contexts, key, blocks = self._contexts, live.key, 0
+        for one in self._queues.prefilling:
+            if one.key < key:
+                blocks += contexts.lacking(one)
+        for one in self._arriving():
+            if one.key < key:
+                blocks += contexts.to_come(one)
+        return blocks
 
     def _unpromised_blocks(self) -> int:
         """Free blocks that none of those who run or arrive will take, if those that decode take one token each."""
         contexts, queues = self._contexts, self._queues
-        growing = sum([contexts.growth(one, one.missing) for one in queues.prefilling])
-        arriving = sum([contexts.to_come(one) for one in self._arriving()])
-        return contexts.gpu.free - queues.decoding.blocks_needed() - growing - arriving
+        blocks = contexts.gpu.free - queues.decoding.blocks_needed()
+        for one in queues.prefilling:
+            blocks -= contexts.growth(one, one.missing)
+        for one in self._arriving():
+            blocks -= contexts.to_come(one)
+        return blocks
 
     def _leaves(self, live: LiveSession, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
@@ -349,6 +390,9 @@ class Seating:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""
         could = self._ahead_of_need and self._contexts.host.free > 0 and self._copyable()
         return self._room.watermark_blocks if could else 0
+
+
+_NOBODY: Sequence[LiveSession] = ()
 
 
 def _decodes(live: LiveSession) -> bool:
