@@ -15,6 +15,7 @@ class Queues:
     Attributes:
         waiting: heap of ready sessions that must be admitted.
         swapped: ready sessions whose context must come back from the host.
+        swapped_changes: how often any came or went there.
         prefilling: admitted sessions that compute missing tokens.
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
@@ -29,6 +30,7 @@ class Queues:
         self.most_running = most_running
         self.waiting: list[tuple[tuple[float, ...], LiveSession]] = []
         self.swapped: dict[LiveSession, None] = {}
+        self.swapped_changes = 0
         self.prefilling: dict[LiveSession, None] = {}
         self.decoding = DecodeGroup(contexts.block_size, contexts.branches)
         self._prefilling_seats = 0
@@ -91,6 +93,7 @@ class Queues:
         """Queue a session that is in no place and has offloaded tokens."""
         live.state = State.SWAPPED
         self.swapped[live] = None
+        self.swapped_changes += 1
 
     def start(self, live: LiveSession) -> None:
         """A session that is in no place begins to compute missing tokens."""
@@ -126,6 +129,7 @@ class Queues:
         """Take a ready session that does not run out of its place; it is in none."""
         if live.state is State.SWAPPED:
             del self.swapped[live]
+            self.swapped_changes += 1
         elif self.waiting[0][1] is live:
             heappop(self.waiting)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop
+from heapq import heappop
 from itertools import chain
 
 from sim.contexts import Contexts
@@ -55,6 +55,8 @@ class Seating:
         self._joined_after_refusal = False
         self.calm = False
         self._places = queues.most_running
+        self._swapped: list[tuple[tuple[float, ...], LiveSession]] = []  # sorted at that count of ``swapped_changes``
+        self._sorted_at = 0
         self._swaps = settings.preemption == "swap"
         self._ahead_of_need = self._swaps and settings.swap == "overlapped"
 
@@ -138,33 +140,48 @@ class Seating:
 
     def rerank(self) -> None:
         """Sessions stand where the order wants them from now on."""
-        moved = self._precedence.reranked()
-        for live, key in moved:
+        reorder = False
+        for live, key in self._precedence.reranked():
             self._owed.move(live, key)
-        if any(live.state is State.WAITING for live, _ in moved):
+            if live.state is State.WAITING:
+                reorder = True
+            elif live.state is State.SWAPPED:
+                self._sorted_at = -1
+        if reorder:
             self._queues.reorder()
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
         waiting = self._queues.waiting.copy()  # a heap
-        swapped = [(live.key, live) for live in self._queues.swapped if live.copy is None]
-        if len(waiting) + len(swapped) == 1:
-            live = (waiting or swapped)[0][1]
+        swapped, next_swapped = self._swapped_in_turn(), 0
+        while waiting or next_swapped < len(swapped):
+            if next_swapped < len(swapped) and (not waiting or swapped[next_swapped] < waiting[0]):
+                live = swapped[next_swapped][1]
+                next_swapped += 1
+                if live.copy is None:
+                    yield live
+                continue
+            live = waiting[0][1]
             if live.copy is None:
                 yield live
-            return
-        heapify(swapped)
-        while waiting or swapped:
-            first = waiting if not swapped or (waiting and waiting[0] < swapped[0]) else swapped
-            live = heappop(first)[1]
-            if live.copy is None:
-                yield live
+            heappop(waiting)
+
+    def _swapped_in_turn(self) -> list[tuple[tuple[float, ...], LiveSession]]:
+        """Sessions that wait for their context from the host, in their order: a list that is never changed.
+
+        It is made anew when any came, went or was moved.
+        """
+        queues = self._queues
+        if self._sorted_at != queues.swapped_changes:
+            self._swapped = sorted([(live.key, live) for live in queues.swapped])
+            self._sorted_at = queues.swapped_changes
+        return self._swapped
 
     def _full_before(self, live: LiveSession, arriving: Sequence[LiveSession] = ()) -> bool:
         """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
         way. With nobody before it, it may run even if the order would have fewer run than it has samples."""
         queues, key = self._queues, live.key
-        if queues.running + sum(one.samples for one in arriving) + live.samples <= self._places:
+        if queues.running + sum([one.samples for one in arriving]) + live.samples <= self._places:
             return False
         before = sum(one.samples for one in chain(queues.decoding, queues.prefilling, arriving) if one.key < key)
         return before > 0 and before + live.samples > self._places
@@ -216,6 +233,7 @@ class Seating:
         copy = self._room.begin_in(live)
         if copy is not None:
             self._owed.begin(live)
+            self._sorted_at = -1
         if copy is not None and copy.blocking:
             contexts.finish(copy)
             self._queues.arrived(live)
