@@ -139,7 +139,7 @@ class FeedbackQueues(PreemptiveOrder):
         return used_up
 
     def _first_end(self) -> float:
-        """When the first of those who run may have used up its quantum, s. Who stopped or left its place is forgotten."""
+        """When the first of those who run may have used up its quantum, s; others are forgotten."""
         falls = self._falls
         while falls:
             end, _, queued, place = falls[0]

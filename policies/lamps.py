@@ -173,16 +173,17 @@ class Pace:
     def area(self, context: int, missing: int, output: float, call: NextCall, handling: Handling) -> float:
         """``memory_over_time`` of a context with ``missing`` tokens to compute before the next of ``output`` tokens."""
         chunk, chunk_s = self._chunk, self._chunk_s
+        build = chunk_s * chunk
         at_pause = round(context + output)
         area = self._token_s * (context * output + output * (output + 1) / 2)
         if missing:
-            building = chunk_s * chunk * _triangle(missing / chunk) + chunk_s * -(-missing // chunk) * (context - missing)
-            area = building + area
+            beside = chunk_s * -(-missing // chunk) * (context - missing)
+            area = build * _triangle(missing / chunk) + beside + area
         if handling is Handling.PRESERVE:
             return area + preserve_waste(call.pause, at_pause)
         if handling is Handling.SWAP:
             return area + swap_waste(self._costs, at_pause, at_pause)
-        return area + chunk_s * chunk * _triangle((at_pause + call.returned) / chunk)
+        return area + build * _triangle((at_pause + call.returned) / chunk)
 
 
 def _triangle(chunks: float) -> float:

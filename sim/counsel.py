@@ -192,11 +192,17 @@ class Counsel:
         return Guard(self.policy, question, session, self.view.now)
 
 
-class Guard:
-    """Whatever goes wrong in ``policy``, or another ``rule``, becomes a ``PolicyError`` that says where and when.
+def blame(rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy") -> PolicyError:
+    """What went wrong in a policy, or another ``kind`` of rule, with where and when it did."""
+    of = type(rule)
+    return PolicyError(
+        f"{kind} {of.__module__}:{of.__qualname__} failed in {question} for session {session} "
+        f"at {now:.6f} s: {type(error).__name__}: {error}"
+    )
 
-    Entered several times an iteration: a generator would cost as much as what it guards.
-    """
+
+class Guard:
+    """Whatever goes wrong in ``policy``, or another ``rule``, becomes a ``PolicyError`` that says where and when."""
 
     __slots__ = ("_now", "_policy", "_question", "_rule", "session")
 
@@ -209,18 +215,7 @@ class Guard:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        raise failed(self._policy, self._question, self.session, self._now, error, self._rule) from error
-
-
-def failed(
-    policy: object, question: str, session: str, now: float, error: Exception, rule: str = "policy"
-) -> PolicyError:
-    """What ``policy``, or another ``rule``, did wrong, where and when."""
-    kind = type(policy)
-    return PolicyError(
-        f"{rule} {kind.__module__}:{kind.__qualname__} failed in {question} for session {session} "
-        f"at {now:.6f} s: {type(error).__name__}: {error}"
-    )
+        raise blame(self._policy, self._question, self.session, self._now, error, self._rule) from error
 
 
 def checked_number(answer: object, at_least: float = -math.inf) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.counsel import Guard, RankWitness, checked_key, checked_number, failed
+from sim.counsel import Guard, RankWitness, blame, checked_key, checked_number
 from sim.live import READY, LiveSession, SessionView
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Turns:
                 moved.append((live, checked_key(key, live)))
                 asked = "-"
         except Exception as error:
-            raise failed(self._order, "rerank", asked, self._view.now, error) from error
+            raise blame(self._order, "rerank", asked, self._view.now, error) from error
         if moved and self.witness is not None:
             self.witness.reranked(moved)
         return moved
@@ -47,7 +47,7 @@ class Turns:
         try:
             return checked_number(self._order.review_at(self._view))
         except Exception as error:
-            raise failed(self._order, "review_at", "-", self._view.now, error) from error
+            raise blame(self._order, "review_at", "-", self._view.now, error) from error
 
     def admits(self, live: LiveSession) -> bool:
         """Whether the head of the queue may begin if there is room."""
@@ -77,7 +77,7 @@ class Precedence(Turns):
             try:
                 self._order.on_run(live.view, self._view)
             except Exception as error:
-                raise failed(self._order, "on_run", live.session.id, self._view.now, error) from error
+                raise blame(self._order, "on_run", live.session.id, self._view.now, error) from error
 
     def most_running(self) -> float:
         """How many sessions may run for all that the order minds."""
@@ -89,7 +89,7 @@ class Precedence(Turns):
         try:
             return checked_number(self._order.review_after(self._view), at_least=1)
         except Exception as error:
-            raise failed(self._order, "review_after", "-", self._view.now, error) from error
+            raise blame(self._order, "review_after", "-", self._view.now, error) from error
 
     def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
