@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.contract import Discard, NextCall, Preserve, Swap
 from policies.fixed import PreserveAlways
 from policies.lamps import Handling, Lamps, SmallestMemory, SmallestRemainingMemory, memory_over_time
 from policies.predictors import CallOracle, KindMean
+from tests.policies.conftest import FakeQueued, FakeView, LinearCosts
 from traces.session import Call, Pause, Session
 
 
@@ -195,3 +200,31 @@ def test_a_swap_that_is_decided_carries_its_reasons(queued, paused, view):
     policy = Lamps(Told(a=NextCall(100.0, 1.0)))
     policy.decide(queued(context_tokens=0), view())
     assert isinstance(policy.on_pause(paused(), view()), Swap)
+
+
+@given(
+    st.integers(0, 3000), st.integers(1, 3000), st.floats(0.01, 500), st.floats(0, 100), st.floats(0, 200),
+    st.sampled_from(Handling), st.integers(0, 600),
+)  # fmt: skip
+def test_what_areas_have_in_common_is_computed_once_without_changing_a_bit(
+    resident, missing, output, pause, returned, handling, running
+):
+    """The formula of ``memory_over_time``, term by term."""
+    costs, chunk, context = LinearCosts(), max(384 - running, 1), resident + missing
+    build, at_pause = costs.forward_time(chunk) * chunk, round(context + output)
+    area = build * triangle(missing / chunk)
+    area += costs.forward_time(chunk) * math.ceil(missing / chunk) * (context - missing)
+    area += costs.forward_time(running + 1) * (context * output + output * (output + 1) / 2)
+    held = {
+        Handling.PRESERVE: pause * at_pause,
+        Handling.SWAP: 2.0 * costs.swap_time(at_pause) * at_pause,
+        Handling.DISCARD: build * triangle((at_pause + returned) / chunk),
+    }
+    one = FakeQueued(context_tokens=context, resident_tokens=resident)
+    call = NextCall(output, pause, returned)
+    assert memory_over_time(one, call, handling, FakeView(running_query_tokens=running)) == area + held[handling]
+
+
+def triangle(chunks: float) -> float:
+    whole = math.ceil(chunks)
+    return whole * (whole + 1) / 2
