@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from operator import itemgetter
 
 from policies.contract import (
@@ -72,7 +71,7 @@ class Caesura(InterceptPolicy):
             raise ValueError("pace_window is at least 1 session")
         self.headroom = headroom
         self._lengths: dict[str, Samples] = defaultdict(lambda: Samples(window))
-        self._inside: dict[str, Progress] = defaultdict(Progress)
+        self._incomplete: set[str] = set()  # sessions that came back without a part of their context
         self._recent_s: deque[float] = deque(maxlen=pace_window)  # seconds per token of the sessions that finished last
         self._pace = 0.0
         self._queued_s = 0.0
@@ -164,29 +163,35 @@ class Caesura(InterceptPolicy):
     # ---- what is learnt
 
     def on_pause(self, paused: Paused, view: EngineView) -> Preserve:
-        progress = self._inside[paused.id]
-        progress.calls += 1
-        progress.tokens += paused.emitted_tokens
         self._settled = False
         return Preserve()
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        progress = self._inside[paused.id]
-        progress.paused_s += duration
-        progress.incomplete = is_incomplete(paused)
+        if is_incomplete(paused):
+            self._incomplete.add(paused.id)
+        else:
+            self._incomplete.discard(paused.id)
         self._settled = False
 
     def on_start(self, started: Queued, view: EngineView) -> None:
-        if not started.calls_done or self._inside[started.id].incomplete:
+        if not started.calls_done or started.id in self._incomplete:
             self._queued_s = view.now - started.ready_at
         self._settled = False
 
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        self._incomplete.discard(left.id)
+
+    def on_join(self, joined: Paused, view: EngineView) -> None:
+        if not joined.moving:
+            self._incomplete.add(joined.id)
+        self._settled = False
+
     def on_finish(self, finished: Queued, view: EngineView) -> None:
-        progress = self._inside.pop(finished.id, Progress())
-        tokens = progress.tokens + (finished.emitted_tokens if progress.calls < finished.calls_done else 0)
+        self._incomplete.discard(finished.id)
+        tokens = finished.emitted_before
         for kind in (finished.kind, ALL_KINDS):
             self._lengths[kind].add(tokens)
-        self._recent_s.append((view.now - finished.arrival - progress.paused_s) / max(1, tokens))
+        self._recent_s.append((view.now - finished.arrival - finished.paused_s) / max(1, tokens))
         self._pace = math.fsum(self._recent_s) / len(self._recent_s)
         self._settled = False
 
@@ -195,30 +200,15 @@ class Caesura(InterceptPolicy):
         """Mean normalized latency of the sessions that finished last, s/token; 0 before any has."""
         return self._pace
 
-    def paused_s(self, session: Queued) -> float:
-        """Seconds that a session's pauses have lasted by now, one under way left out."""
-        return self._inside[session.id].paused_s if session.id in self._inside else 0.0
-
     def tokens_expected(self, session: Queued) -> float:
         """Tokens that a session will have emitted at its end: the mean of finished ones of its kind that emitted more
         than it has; of all kinds for a new one. Without any, as many again as it has emitted."""
-        emitted = self._inside[session.id].tokens if session.id in self._inside else 0
+        emitted = session.emitted_before
         for kind in (session.kind, ALL_KINDS):
             longer = self._lengths[kind].mean_beyond(emitted)
             if longer is not None:
                 return longer
         return 2.0 * emitted
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a session inside has done: calls that ended, tokens that they emitted, seconds that its pauses lasted; and
-    whether something of its context was missing when it came back last."""
-
-    calls: int = 0
-    tokens: int = 0
-    paused_s: float = 0.0
-    incomplete: bool = False
 
 
 class DueFirst(QueueOrder):
@@ -249,7 +239,7 @@ class DueFirst(QueueOrder):
         policy = self.policy
         if not isinstance(policy, Caesura):
             raise ValueError("the order 'due-first' goes with the policy 'caesura', which learns how long sessions are")
-        due = queued.arrival + policy.paused_s(queued)
+        due = queued.arrival + queued.paused_s
         return due + self.patience * policy.pace * policy.tokens_expected(queued)
 
 

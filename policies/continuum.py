@@ -114,6 +114,10 @@ class Continuum(InterceptPolicy):
         self._evicted.discard(finished.id)
         self._served.add(finished.calls_done)
 
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        self._pinned_until.pop(left.id, None)
+        self._evicted.discard(left.id)
+
 
 class ServedAndLeft:
     """The correlation of calls served, k, and calls left, N - k, over all k = 1 ... N - 1 of all finished sessions."""

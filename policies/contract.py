@@ -57,7 +57,8 @@ class Paused(Protocol):
 
     Tokens are context tokens. ``resident + offloaded + missing`` is the whole context. Of the resident ones the first
     ``shared_tokens`` are in blocks that other contexts hold too: letting go of these frees nothing before the others
-    do so. The true duration of the pause is not here.
+    do so. ``emitted_before`` are the tokens of the calls that are done and ``paused_s`` the seconds of the pauses that
+    have ended, at whatever replica. The true duration of the pause is not here.
     """
 
     @property
@@ -88,6 +89,10 @@ class Paused(Protocol):
     def offloaded_tokens(self) -> int: ...
     @property
     def emitted_tokens(self) -> int: ...
+    @property
+    def emitted_before(self) -> int: ...
+    @property
+    def paused_s(self) -> float: ...
     @property
     def moving(self) -> bool: ...
 
@@ -202,6 +207,14 @@ class InterceptPolicy:
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         """A session has left for good after ``finished.calls_done`` calls. For policies that learn."""
 
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        """A session whose answer has come goes on at another replica, after ``on_resume``. Forget it: if it comes back,
+        ``on_join`` says so. For policies that remember sessions."""
+
+    def on_join(self, joined: Paused, view: EngineView) -> None:
+        """A session goes on here that has been served elsewhere. Its context is being copied over if it is ``moving``;
+        otherwise all of it is missing. For policies that remember sessions."""
+
 
 class DurationEstimator:
     """Says how long a pause is still expected to last, from what may be known."""
@@ -254,8 +267,8 @@ Key = float | tuple[float, ...]
 
 
 class Queued(Protocol):
-    """A session that is ready to compute, running or not, as a queue order may see it. How much it will still
-    generate is not here."""
+    """A session that is ready to compute, running or not, as a queue order may see it, with ``emitted_before`` and
+    ``paused_s`` as for ``Paused``. How much it will still generate is not here."""
 
     @property
     def id(self) -> str: ...
@@ -281,6 +294,10 @@ class Queued(Protocol):
     def missing_tokens(self) -> int: ...
     @property
     def emitted_tokens(self) -> int: ...
+    @property
+    def emitted_before(self) -> int: ...
+    @property
+    def paused_s(self) -> float: ...
     @property
     def ready(self) -> bool: ...
     @property

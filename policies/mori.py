@@ -70,6 +70,15 @@ class Mori(InterceptPolicy):
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._cycles.pop(finished.id, None)
 
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        self._cycles.pop(left.id, None)
+
+    def on_join(self, joined: Paused, view: EngineView) -> None:
+        """Elsewhere all its cycles were like their mean."""
+        busy = joined.ready_at - joined.arrival - joined.paused_s
+        mean = busy / joined.calls_done, joined.paused_s / joined.calls_done
+        self._cycles[joined.id] = deque([mean] * min(joined.calls_done, self.cycles), maxlen=self.cycles)
+
     def _idlest_first(self, view: EngineView) -> list[tuple[float, Paused]]:
         ranked = [(self.idleness(paused, view.now), paused) for paused in view.paused if not paused.moving]
         return sorted(ranked, key=lambda pair: -pair[0])

@@ -97,6 +97,10 @@ class ThunderAgent(InterceptPolicy):
         self._to_set_aside.discard(finished.id)
         self._active.discard(finished.id)
 
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        self._to_set_aside.discard(left.id)
+        self._active.discard(left.id)
+
 
 class ActiveFirst(QueueOrder):
     """Sessions under way before new ones, short contexts first; those that do not fit wait for the next tick.

@@ -22,6 +22,7 @@ from sim.clock import Clock
 from sim.counsel import Guard
 from sim.diary import Diary
 from sim.live import LiveSession
+from sim.moves import successor
 from sim.plan import Copy
 from sim.record import Part, RunRecord, merge
 from sim.replica import Replica
@@ -232,7 +233,7 @@ class _Move:
     def __init__(self, cluster: Cluster, old: LiveSession, source: int, target: int, held: int) -> None:
         self._cluster = cluster
         self._old, self._source, self._target, self._held = old, source, target, held
-        self.live = old.successor(cluster.clock.now)
+        self.live = successor(old, cluster.clock.now)
         self.first_token_at = cluster.replicas[source].recorder.first_token_at(old)
         self.tokens = held if cluster.copies_contexts else 0
         self.readable = self.tokens > 0

@@ -116,10 +116,20 @@ class Counsel:
                 if self.policy.predictor is not None and live.call.pause is None:
                     self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
                 self.policy.on_finish(live.view, self.view)
-        self.forget(live)
+        self._forget_place(live)
 
-    def forget(self, live: LiveSession) -> None:
-        """A session has left for good, or goes on at another replica: the order need not remember its place."""
+    def leave(self, live: LiveSession) -> None:
+        """A session goes on at another replica."""
+        with self._guard("on_leave", live.session.id):
+            self.policy.on_leave(live.view, self.view)
+        self._forget_place(live)
+
+    def join(self, live: LiveSession) -> None:
+        """A session goes on here that came from another replica."""
+        with self._guard("on_join", live.session.id):
+            self.policy.on_join(live.view, self.view)
+
+    def _forget_place(self, live: LiveSession) -> None:
         if self._order_remembers:
             with Guard(self.order, "on_finish", live.session.id, self.view.now):
                 self.order.on_finish(live.view, self.view)

@@ -140,6 +140,7 @@ class Engine:
         assert live.state is State.PAUSED, live
         self.hear(now)
         live.ready_at = live.waits_since = now
+        live.paused_s += now - live.paused_at
         self.counsel.answer(live, now - live.paused_at)
         if live.copy is not None:
             live.answered = True

@@ -71,6 +71,7 @@ class LiveSession:
         "moves",
         "offloaded",
         "paused_at",
+        "paused_s",
         "peak",
         "pinned",
         "place",
@@ -127,6 +128,7 @@ class LiveSession:
         self.scheduled_at = math.nan  # first iteration that computed for the current call
         self.entered = now
         self.paused_at = math.nan
+        self.paused_s = 0.0  # seconds of the pauses that have ended
         self.waits_since = now  # NaN from the first iteration that computes for it until it stops
         self.runs_since = math.nan
         self.served_s = 0.0  # seconds for which it ran, less those of the stretch under way
@@ -150,24 +152,6 @@ class LiveSession:
         self.unused_since = 0  # by the count of ``Contexts``
         self.prefix_hits = 0  # tokens that it never computed because it found them
         self.view = SessionView(self)
-
-    def successor(self, now: float) -> LiveSession:
-        """This paused session as another replica takes it up when the answer comes at ``now``: all of it missing."""
-        live = LiveSession(self.session, -1, now)
-        live.call_index, joined = self.next_call(now)
-        live.carried = self.kept()
-        live.missing = live.carried + joined
-        live.emitted_total, live.inferred = self.emitted_total, self.inferred
-        live.peak = min(self.peak, live.carried)
-        live.unwritten = min(self.unwritten, live.carried)
-        live.paused_at = self.paused_at
-        live.resumed = True
-        live.queued_s, live.served_s, live.preemptions = self.queued_s, self.served_s, self.preemptions
-        live.recomputed, live.prefix_hits = self.recomputed, self.prefix_hits
-        live.swapped_out, live.swapped_in = self.swapped_out, self.swapped_in
-        live.place, live.moves = self.place, self.moves + 1
-        live.received, live.left_behind = self.received, self.left_behind
-        return live
 
     def forget_view(self) -> None:
         """The session has left, and nobody will be shown it: without the cycle its memory is free at once."""
@@ -370,6 +354,16 @@ class SessionView:
     def emitted_tokens(self) -> int:
         """Tokens emitted in the current call."""
         return self._live.emitted
+
+    @property
+    def emitted_before(self) -> int:
+        """Tokens emitted in the calls that are done."""
+        return self._live.emitted_total
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds of the pauses that have ended."""
+        return self._live.paused_s
 
     @property
     def ready(self) -> bool:

@@ -1,6 +1,6 @@
 """Sessions that pause on one replica and go on at another.
 
-    live = old.successor(now)                 # the answer came: the session as its next replica sees it
+    live = successor(old, now)                # the answer came: the session as its next replica sees it
     withdraw(here, old, now, readable)        # it does not resume here; a readable context stays until it has been read
     copy = adopt(there, live, now, tokens)    # it queues there, and perhaps the first tokens of its context are copied
     let_go(here, old, now)                    # the copy has ended, or was not begun: the memory is free
@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from sim.engine import Engine
 
 
+def successor(old: LiveSession, now: float) -> LiveSession:
+    """A paused session as another replica takes it up when the answer comes at ``now``: all of it missing."""
+    live = LiveSession(old.session, -1, now)
+    live.call_index, joined = old.next_call(now)
+    live.carried = old.kept()
+    live.missing = live.carried + joined
+    live.emitted_total, live.inferred = old.emitted_total, old.inferred
+    live.peak = min(old.peak, live.carried)
+    live.unwritten = min(old.unwritten, live.carried)
+    live.paused_at, live.paused_s = old.paused_at, old.paused_s + (now - old.paused_at)
+    live.resumed = True
+    live.queued_s, live.served_s, live.preemptions = old.queued_s, old.served_s, old.preemptions
+    live.recomputed, live.prefix_hits = old.recomputed, old.prefix_hits
+    live.swapped_out, live.swapped_in = old.swapped_out, old.swapped_in
+    live.place, live.moves = old.place, old.moves + 1
+    live.received, live.left_behind = old.received, old.left_behind
+    return live
+
+
 def withdraw(engine: Engine, live: LiveSession, now: float, readable: bool) -> None:
     """The answer came, and the session goes on at another replica.
 
@@ -27,8 +46,9 @@ def withdraw(engine: Engine, live: LiveSession, now: float, readable: bool) -> N
     """
     assert live.state is State.PAUSED, live
     engine.hear(now)
+    live.paused_s += now - live.paused_at
     engine.counsel.answer(live, now - live.paused_at)
-    engine.counsel.forget(live)
+    engine.counsel.leave(live)
     engine.room.forget_wish(live)
     live.leaving, live.pinned = True, readable
     if live.copy is None:
@@ -87,4 +107,5 @@ def adopt(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | 
         engine.queues.wait(live)
     else:
         engine.queues.wait_for_copy(live)
+    engine.counsel.join(live)
     return copy

@@ -60,6 +60,8 @@ class FakePaused:
     arrival: float = 0.0
     calls_done: int = 1
     emitted_tokens: int = 0
+    emitted_before: int = 0
+    paused_s: float = 0.0
 
     @property
     def context_tokens(self) -> int:
@@ -78,6 +80,8 @@ class FakeQueued:
     waits_since: float = 0.0
     calls_done: int = 0
     emitted_tokens: int = 0
+    emitted_before: int = 0
+    paused_s: float = 0.0
     context_tokens: int = 100
     resident_tokens: int = 0
     offloaded_tokens: int = 0

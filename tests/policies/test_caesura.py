@@ -154,19 +154,19 @@ def test_a_session_is_expected_to_emit_what_longer_ones_of_its_kind_did(paused, 
     A new kind is expected to be as all three: 140 / 3."""
     policy, here = Caesura(known()), view()
     for kind, tokens in (("x", 10), ("x", 30), ("y", 100)):
-        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_tokens=tokens), here)
+        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_before=tokens), here)
     assert policy.tokens_expected(queued(kind="x")) == 20
     assert policy.tokens_expected(queued(kind="new")) == pytest.approx(140 / 3)
-    policy.on_pause(paused(id="a", kind="x", emitted_tokens=10), here)
-    assert policy.tokens_expected(queued(id="a", kind="x")) == 30
+    assert policy.tokens_expected(queued(id="a", kind="x", emitted_before=10)) == 30
 
 
-def test_a_last_pause_adds_no_tokens(paused, queued, view, known):
-    """One call of 10 tokens and a pause after which nothing follows."""
-    policy, here = Caesura(known()), view()
-    policy.on_pause(paused(id="a", kind="x", emitted_tokens=10), here)
-    policy.on_finish(queued(id="a", kind="x", calls_done=1, emitted_tokens=10), here)
-    assert policy.tokens_expected(queued(id="b", kind="x")) == 10
+def test_tokens_and_pauses_are_those_of_all_calls(replay, queued):
+    """Calls of 10 and 5 tokens, a pause of 3 s between them, and one of 2 s after which nothing follows. Prompt 10 at
+    1.10, nine tokens at 1.01 s: 10.19; back at 13.19 the answer of 5 and the last token take 1.06, four tokens 4.04."""
+    policy = Caesura(Oracle())
+    replay([Session("a", 0.0, 10, (Call(10, Pause(3.0, 5)), Call(5, Pause(2.0, 5))))], policy)
+    assert policy.tokens_expected(queued(id="b")) == 15
+    assert policy.pace == pytest.approx((10.19 + 1.06 + 4.04) / 15)
 
 
 def test_the_shorter_a_session_the_earlier_it_is_due(queued, view, known):
@@ -175,7 +175,7 @@ def test_the_shorter_a_session_the_earlier_it_is_due(queued, view, known):
     order, policy = DueFirst(patience=2.0), Caesura(known())
     order.policy = policy
     for kind, tokens in (("x", 20), ("y", 100)):
-        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_tokens=tokens), view(now=tokens / 10))
+        policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_before=tokens), view(now=tokens / 10))
     assert policy.pace == pytest.approx(0.1)
     assert order.key(queued(kind="x", arrival=1.0), view()) == pytest.approx(5.0)
     assert order.key(queued(kind="y", arrival=0.0), view()) == pytest.approx(20.0)
@@ -185,11 +185,9 @@ def test_pauses_put_off_when_a_session_is_due(paused, queued, view, known):
     """5 s of pauses: due at 0 + 5 + 2 * 0.1 * 20. Left at 25 s it would have been served 20 s."""
     order, policy = DueFirst(patience=2.0), Caesura(known())
     order.policy = policy
-    policy.on_finish(queued(id="x", kind="x", calls_done=1, emitted_tokens=20), view(now=2.0))
-    policy.on_pause(paused(id="a", kind="x", emitted_tokens=10), view())
-    policy.on_resume(paused(id="a", kind="x"), 5.0, view())
-    assert order.key(queued(id="a", kind="x"), view()) == pytest.approx(9.0)
-    policy.on_finish(queued(id="a", kind="x", calls_done=2, emitted_tokens=90), view(now=25.0))
+    policy.on_finish(queued(id="x", kind="x", calls_done=1, emitted_before=20), view(now=2.0))
+    assert order.key(queued(id="a", kind="x", emitted_before=10, paused_s=5.0), view()) == pytest.approx(9.0)
+    policy.on_finish(queued(id="a", kind="x", calls_done=2, emitted_before=100, paused_s=5.0), view(now=25.0))
     assert policy.pace == pytest.approx((0.1 + 20 / 100) / 2)
 
 
@@ -198,7 +196,7 @@ def test_the_pace_is_that_of_the_last_to_finish(queued, view, known):
     policy = Caesura(known(), pace_window=2)
     assert policy.pace == 0.0
     for number, seconds in enumerate((10.0, 20.0, 60.0)):
-        policy.on_finish(queued(id=str(number), calls_done=1, emitted_tokens=10), view(now=seconds))
+        policy.on_finish(queued(id=str(number), calls_done=1, emitted_before=10), view(now=seconds))
     assert policy.pace == pytest.approx(4.0)
 
 

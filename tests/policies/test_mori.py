@@ -18,6 +18,19 @@ def test_idleness_is_the_share_of_time_away_over_the_last_cycles(paused, view):
         assert policy.idleness(now, 20.0) == pytest.approx(idleness)
 
 
+def test_cycles_at_other_replicas_count_as_their_mean(paused, view):
+    """Three cycles by 20 s, 9 s of them away: 3 and 3.67 busy each. Then 10 s of work and 5 away: of the last two
+    cycles 8 / 21.67, of all four 14 / 35. Who leaves is forgotten: 5 / 15."""
+    joined = paused(id="a", ready_at=20.0, paused_s=9.0, calls_done=3)
+    now = paused(id="a", ready_at=20.0, paused_at=30.0)
+    for cycles, idleness in ((2, 8 / (8 + 11 / 3 + 10)), (5, 14 / 35)):
+        policy = Mori(cycles=cycles)
+        policy.on_join(joined, view())
+        assert policy.idleness(now, 35.0) == pytest.approx(idleness)
+        policy.on_leave(now, view())
+        assert policy.idleness(now, 35.0) == pytest.approx(5 / 15)
+
+
 def test_a_session_that_is_back_is_not_idle(paused):
     assert Mori().idleness(paused(paused_at=1.0, resumed=True), 100.0) == 0.0
 
