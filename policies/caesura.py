@@ -22,6 +22,8 @@ from policies.contract import (
     Swap,
     is_incomplete,
 )
+from policies.floors import Floors
+from policies.losses import Losses
 from policies.samples import Samples
 
 ALL_KINDS = ""
@@ -76,6 +78,7 @@ class Caesura(InterceptPolicy):
         self._pace = 0.0
         self._queued_s = 0.0
         self._settled = True
+        self._floors = Floors(estimator)
 
     # ---- who leaves
 
@@ -124,6 +127,8 @@ class Caesura(InterceptPolicy):
             budget -= held - keep
             lacking -= (held - keep) // view.block_size
             yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
+            if lacking <= 0 or budget < view.block_size:
+                break
         self._settled = candidates == 0
 
     def review_at(self, view: EngineView) -> float:
@@ -154,11 +159,9 @@ class Caesura(InterceptPolicy):
         gone = tokens + paused.offloaded_tokens
         return losses.discarded_s(paused, tokens) / (gone * remaining) if gone and remaining > 0 else math.inf
 
-    def _cheapest_first(self, losses: Losses, view: EngineView) -> list[tuple[float, Paused]]:
-        now, price = view.now, self._price
-        priced = [(price(paused, losses, now), paused) for paused in view.unanswered]
-        priced.sort(key=itemgetter(0))
-        return priced
+    def _cheapest_first(self, losses: Losses, view: EngineView) -> Iterator[tuple[float, Paused]]:
+        now = view.now
+        return self._floors.cheapest_first(view, losses, lambda paused: self._price(paused, losses, now))
 
     # ---- what is learnt
 
@@ -171,6 +174,7 @@ class Caesura(InterceptPolicy):
             self._incomplete.add(paused.id)
         else:
             self._incomplete.discard(paused.id)
+        self._floors.pause_ended(paused)
         self._settled = False
 
     def on_start(self, started: Queued, view: EngineView) -> None:
@@ -251,46 +255,6 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
         keep = max(0, held - blocks) * view.block_size
         blocks = max(1, blocks - held)
         yield paused, Discard(keep=keep, because={"blocks_needed": blocks})
-
-
-class Losses:
-    """What tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it.
-
-    What is the same for all contexts that are asked about at once is computed once. ``queued_s`` is what who must be
-    admitted waits for it, s.
-    """
-
-    def __init__(self, view: EngineView, queued_s: float = 0.0) -> None:
-        costs = view.costs
-        self._queued_s = queued_s
-        self._costs = costs
-        self._wait_s = costs.forward_time(max(1, view.running_query_tokens))
-        self._sharing = max(1, view.running_sessions)
-        self._decoding = min(view.running_sessions, view.token_budget - 1)
-        self._decoding_s = costs.forward_time(self._decoding) if self._decoding else 0.0
-        self._chunk = view.token_budget - self._decoding
-        self._longer_by: dict[tuple[int, int], float] = {}  # seconds, by the tokens of a chunk and those before it
-
-    def swapped_s(self, paused: Paused, tokens: int) -> float:
-        """The last ``tokens`` tokens are on the host: a copy, and an iteration more if nothing was there before."""
-        return self._costs.swap_time(tokens) + (0.0 if paused.offloaded_tokens else self._wait_s)
-
-    def discarded_s(self, paused: Paused, tokens: int) -> float:
-        """The last ``tokens`` resident tokens are gone, and what is on the host with them: they must be recomputed in
-        the chunks that the decoding sessions leave room for, and everybody waits for each; the session queues for it,
-        if it did not have to before."""
-        gone = tokens + paused.offloaded_tokens
-        there = paused.resident_tokens - tokens
-        if not gone:
-            return 0.0
-        chunk = gone if gone < self._chunk else self._chunk
-        halfway = (there + gone // 2) // self._chunk * self._chunk
-        longer = self._longer_by.get((chunk, halfway))
-        if longer is None:
-            longer = self._costs.forward_time(self._decoding + chunk, halfway) - self._decoding_s
-            self._longer_by[chunk, halfway] = longer
-        queued_s = 0.0 if self._queued_s and is_incomplete(paused) else self._queued_s
-        return longer * gone / chunk * self._sharing + queued_s
 
 
 class HostRoom:

@@ -237,6 +237,18 @@ class DurationEstimator:
         """
         return EVERY_ITERATION
 
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        """Seconds that ``remaining`` does not exceed from ``now`` to ``until``, unless ``unsettled`` by a pause of the
+        same tool (``estimators.tool_of``); they may be too many.
+
+        Policies tell by it whom they need not compare. Infinite if nobody knows: the default.
+        """
+        return math.inf
+
+    def unsettled(self, ended: Paused) -> bool:
+        """Whether ``at_most`` may not hold any more, now that ``pause_ended`` was told of this one. Default: yes."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class NextCall:

@@ -25,6 +25,12 @@ class Elapsed(DurationEstimator):
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
         return (paused.paused_at + seconds) * (1 - _ROUNDING)
 
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return until - paused.paused_at
+
+    def unsettled(self, ended: Paused) -> bool:
+        return False
+
 
 class ToolMean(DurationEstimator):
     """The mean of the tool's past pauses, less what has elapsed; the mean over all tools for a new tool.
@@ -51,6 +57,9 @@ class ToolMean(DurationEstimator):
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
         return _only_shrinks(self, paused, seconds, now)
 
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now) if tool_of(paused) in self._sums else math.inf
+
 
 def tool_of(paused: Paused) -> str:
     """What pauses are told apart by: who is waited for and, where known, the tool."""
@@ -68,6 +77,12 @@ class Oracle(DurationEstimator):
 
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
         return _only_shrinks(self, paused, seconds, now)
+
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now)
+
+    def unsettled(self, ended: Paused) -> bool:
+        return False
 
 
 class NoisyOracle(DurationEstimator):
@@ -98,6 +113,12 @@ class NoisyOracle(DurationEstimator):
 
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
         return _only_shrinks(self, paused, seconds, now)
+
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now)
+
+    def unsettled(self, ended: Paused) -> bool:
+        return False
 
 
 def _only_shrinks(estimator: DurationEstimator, paused: Paused, seconds: float, now: float) -> float:

@@ -38,6 +38,9 @@ class ToolQuantile(DurationEstimator):
         whole = self.default if samples is None else samples.quantile(self.share)
         return max(0.0, whole - (now - paused.paused_at))
 
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now) if self._seen.own(tool_of(paused), enough=1) is not None else math.inf
+
 
 class Ewma(DurationEstimator):
     """An exponentially weighted moving average of the tool's past pauses, less what has elapsed.
@@ -67,6 +70,9 @@ class Ewma(DurationEstimator):
         mean = self._means.get(tool_of(paused), self._means.get(ALL_TOOLS, self.default))
         return max(0.0, mean - (now - paused.paused_at))
 
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now) if tool_of(paused) in self._means else math.inf
+
 
 class Empirical(DurationEstimator):
     """Mean residual life: the mean of the tool's longer pauses, less what has elapsed.
@@ -94,20 +100,35 @@ class Empirical(DurationEstimator):
         self._seen.add(tool_of(paused), duration)
 
     def remaining(self, paused: Paused, now: float) -> float:
-        begun = paused.paused_at
-        elapsed = now - begun
-        known = self._under_way.get(paused.id)
-        samples = known[1] if known is not None and known[0] == begun else self._like(paused)
+        elapsed = now - paused.paused_at
+        samples = self._own(paused)
+        if samples is None:
+            samples = self._seen.own(ALL_TOOLS, self.enough)
         longer = samples.mean_beyond(elapsed) if samples is not None else None
         return elapsed if longer is None else longer - elapsed
 
-    def _like(self, paused: Paused) -> Samples | None:
-        """Pauses from which to judge this one: once there are enough of its tool, always those."""
-        tool = tool_of(paused)
-        own = self._seen.own(tool, self.enough)
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        """The mean beyond an elapsed time can only be larger at a longer one. Unknown while the tool is: what is
+        expected then changes with any pause that ends."""
+        samples, begun = self._own(paused), paused.paused_at
+        if samples is None:
+            return math.inf
+        most = samples.beyond_at_most(until - begun)
+        return most - (now - begun) if most is not None else max(samples.longest - (now - begun), until - begun)
+
+    def unsettled(self, ended: Paused) -> bool:
+        own = self._seen.own(tool_of(ended), self.enough)
+        return own is None or own.drifted()
+
+    def _own(self, paused: Paused) -> Samples | None:
+        """Pauses of this one's tool, once there are enough."""
+        known = self._under_way.get(paused.id)
+        if known is not None and known[0] == paused.paused_at:
+            return known[1]
+        own = self._seen.own(tool_of(paused), self.enough)
         if own is not None:
             self._under_way[paused.id] = paused.paused_at, own
-        return own if own is not None else self._seen.of(tool, self.enough)
+        return own
 
 
 def _require_default(default: float) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import defaultdict, deque
 from itertools import accumulate
 
 ALL_TOOLS = ""
+_SPARE = 0.02
+"""Share of the samples and of their sum that may come and go before bounds are made anew."""
+_ALMOST = 0.99
+"""What is left of that covers rounding."""
 
 
 class Samples:
@@ -15,24 +19,36 @@ class Samples:
 
     Args:
         window: samples kept; the oldest leaves when one more comes.
+
+    Attributes:
+        ordered: the samples, the shortest first.
+        longest: what none of them exceeds, until ``drifted``.
     """
 
     def __init__(self, window: int) -> None:
         self._recent: deque[float] = deque()
         self._window = window
-        self._sums: list[float] | None = None
+        self._sums = [0.0]  # of the shortest ones, as far as they have been added up since the last was added
         self.ordered: list[float] = []
+        self._added_s, self._dropped = 0.0, 0  # since ``drifted`` was last true
+        self._spare_s, self._spare = 0.0, 0  # how much of either ``beyond_at_most`` allows for
+        self.longest = math.inf
 
     def __len__(self) -> int:
         return len(self.ordered)
 
     def add(self, seconds: float) -> None:
         """One more was seen."""
+        ordered = self.ordered
+        self._added_s += seconds
         if len(self._recent) == self._window:
-            del self.ordered[bisect_right(self.ordered, self._recent.popleft()) - 1]
+            self._dropped += 1
+            gone = bisect_right(ordered, self._recent.popleft()) - 1
+            del ordered[gone], self._sums[gone + 1 :]
         self._recent.append(seconds)
-        insort(self.ordered, seconds)
-        self._sums = None
+        place = bisect_right(ordered, seconds)
+        ordered.insert(place, seconds)
+        del self._sums[place + 1 :]
 
     def share_within(self, seconds: float) -> float:
         """The empirical distribution function: the share of samples of at most ``seconds``."""
@@ -44,12 +60,40 @@ class Samples:
 
     def mean_beyond(self, seconds: float) -> float | None:
         """Mean of the samples above ``seconds``; None if there is none."""
-        ordered, sums = self.ordered, self._sums
-        if sums is None:
-            sums = self._sums = list(accumulate(ordered, initial=0.0))
+        ordered, sums = self.ordered, self._summed()
         below = bisect_right(ordered, seconds)
         beyond = len(ordered) - below
         return (sums[-1] - sums[below]) / beyond if beyond else None
+
+    def beyond_at_most(self, seconds: float) -> float | None:
+        """What ``mean_beyond`` of up to ``seconds`` does not exceed until ``drifted``; None if there may be no sample.
+
+        Of n samples above s whose mean is s + x at least n - r stay, and those that come add at most their sum a:
+        the mean is at most s + (n x + a) / (n - r). It can only be smaller beyond less than s.
+        """
+        ordered, sums = self.ordered, self._summed()
+        below = bisect_right(ordered, seconds)
+        beyond = len(ordered) - below
+        if beyond <= self._spare:
+            return None
+        return seconds + (sums[-1] - sums[below] - beyond * seconds + self._spare_s) / (beyond - self._spare)
+
+    def drifted(self) -> bool:
+        """Whether ``beyond_at_most`` or ``longest`` may not hold any more. From now on they allow for a few samples."""
+        ordered = self.ordered
+        if self._added_s <= self._spare_s * _ALMOST and self._dropped <= self._spare and ordered[-1] <= self.longest:
+            return False
+        self._added_s, self._dropped, self.longest = 0.0, 0, ordered[-1]
+        self._spare_s = _SPARE * self._summed()[-1]
+        self._spare = int(_SPARE * self._window) if len(ordered) == self._window else 0
+        return True
+
+    def _summed(self) -> list[float]:
+        ordered, sums = self.ordered, self._sums
+        known = len(sums) - 1
+        if known < len(ordered):
+            sums[known:] = accumulate(ordered[known:], initial=sums[known])
+        return sums
 
 
 class PerTool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.estimators import NoisyOracle, Oracle
+from policies.contract import DurationEstimator
+from policies.estimators import Elapsed, NoisyOracle, Oracle, ToolMean
 from policies.learned_estimators import Empirical, Ewma, ToolQuantile
 from policies.samples import Samples
+from tests.policies.conftest import FakePaused
 
 
 def learnt(estimator, paused, **pauses):
@@ -98,6 +103,88 @@ def test_samples_say_what_a_list_of_the_last_ones_says(drawn, window, at):
     mean = samples.mean_beyond(at)
     assert mean is None if not beyond else mean == pytest.approx(sum(beyond) / len(beyond))
     assert samples.share_within(samples.quantile(0.5)) >= 0.5
+
+
+@given(st.lists(st.floats(0, 100) | st.none(), min_size=1, max_size=60), st.integers(1, 20), st.floats(0, 100))
+def test_a_mean_is_the_same_to_the_bit_whenever_it_was_asked_before(drawn, window, at):
+    """None stands for a question: the sums that it leaves behind are gone on with."""
+    asked, seen = Samples(window), [seconds for seconds in drawn if seconds is not None]
+    for seconds in drawn:
+        if seconds is None:
+            asked.mean_beyond(at)
+        else:
+            asked.add(seconds)
+    last = sorted(seen[-window:])
+    sums, beyond = list(accumulate(last, initial=0.0)), [seconds for seconds in last if seconds > at]
+    assert asked.mean_beyond(at) == ((sums[-1] - sums[len(last) - len(beyond)]) / len(beyond) if beyond else None)
+
+
+# ---- what an estimate does not exceed for a while
+
+ENDS = st.tuples(st.sampled_from("xy"), st.sampled_from([0.0, 1e-4, 3.0]) | st.floats(0, 60))
+MAKE = st.sampled_from(
+    [
+        lambda: Empirical(enough=1, window=3),
+        lambda: Empirical(enough=2, window=100),
+        lambda: Empirical(),
+        lambda: ToolQuantile(share=0.5, window=5),
+        Ewma,
+        ToolMean,
+        Elapsed,
+        Oracle,
+        lambda: NoisyOracle(0.5),
+    ]
+)
+
+
+@given(
+    MAKE, st.lists(ENDS, max_size=150), st.lists(st.tuples(ENDS, st.floats(0, 20)), max_size=40), st.floats(0.01, 30)
+)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_an_estimate_exceeds_no_bound_that_nothing_has_unsettled(make, before, after, ahead):
+    """Four pauses are under way and others end. A bound holds for so long ahead, or until it is unsettled."""
+    estimator, now = make(), 100.0
+    estimator.truth = lambda paused: paused.paused_at + 40.0
+    under_way = [FakePaused(id=f"{tool}{at}", tool=tool, paused_at=at) for tool in "xy" for at in (100.0, 70.0)]
+    bounds = {}
+
+    def end(tool, seconds):
+        ended = FakePaused(id="ended", tool=tool, paused_at=now - seconds)
+        estimator.pause_ended(ended, seconds)
+        if estimator.unsettled(ended):
+            for one in under_way:
+                if one.tool == tool:
+                    bounds.pop(one.id, None)
+
+    for tool, seconds in before:
+        end(tool, seconds)
+    for (tool, seconds), passed in after:
+        for one in under_way:
+            if one.id not in bounds or now > bounds[one.id][1]:
+                bounds[one.id] = estimator.at_most(one, now, now + ahead), now + ahead
+        now += passed
+        end(tool, seconds)
+        for one in under_way:
+            most, until = bounds.get(one.id, (math.inf, now))
+            assert now > until or estimator.remaining(one, now) <= most * (1 + 1e-12)
+
+
+def test_a_bound_outlives_a_few_pauses_more(paused):
+    """A hundred pauses of 1 s and a hundred of 9 s. After 2 s the mean of the longer ones is 9 s: 7 s are left, and
+    a fifth of a second more if 2 % of all seconds came on top, 20 s over 100 pauses. Two of 9 s are within these 20 s,
+    a third is not."""
+    estimator = learnt(Empirical(), paused, wiki=[1.0, 9.0] * 100)
+    assert estimator.unsettled(paused(tool="wiki"))
+    at = paused(id="at", tool="wiki", paused_at=10.0)
+    assert estimator.at_most(at, 12.0, 12.0) == pytest.approx(7.0 + 20.0 / 100)
+    for unsettled in (False, False, True):
+        estimator.pause_ended(paused(tool="wiki"), 9.0)
+        assert estimator.unsettled(paused(tool="wiki")) is unsettled
+
+
+def test_nobody_knows_what_a_new_tool_may_be_expected_to_do(paused):
+    for estimator in (Empirical(), ToolQuantile(), Ewma(), ToolMean(), DurationEstimator()):
+        assert learnt(estimator, paused, wiki=[2.0] * 9).at_most(paused(tool="new"), 0.0, 1.0) == math.inf
 
 
 @pytest.mark.parametrize(
