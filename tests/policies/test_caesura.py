@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from policies.caesura import Caesura, DueFirst, Losses
+from policies.caesura import Caesura, DueFirst
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Swap
 from policies.estimators import Oracle
+from policies.losses import Losses
 from traces.session import Call, Pause, Session
 
 
