@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 from policies.contract import NEVER, EngineView, Key, PreemptiveOrder, Queued
 
@@ -79,24 +79,28 @@ class FeedbackQueues(PreemptiveOrder):
 
     def join(self, queued: Queued, level: int, view: EngineView) -> Key:
         """A ready session stands at the tail of a queue from now on."""
+        if not self._ends:
+            self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
         now = view.now
-        self._places[queued.id] = _Place(min(level, self.queues), now, queued.served(now))
-        return self.stay(queued, view)
+        place = self._places[queued.id] = _Place(min(level, self.queues), now, queued.served(now))
+        return self._stand(queued, place, now)
 
     def stay(self, queued: Queued, view: EngineView) -> Key:
         """It stands where it stood."""
-        place = self._places[queued.id]
+        return self._stand(queued, self._places[queued.id], view.now)
+
+    def _stand(self, queued: Queued, place: _Place, now: float) -> Key:
         if math.isnan(queued.waits_since):
-            self._watch(queued, place, view)
+            self._watch(queued, place, now)
         else:
-            self._look(queued, place, view)
+            self._look(queued, place, now)
         return place.level, place.since
 
     def on_run(self, running: Queued, view: EngineView) -> None:
-        self._watch(running, self._places[running.id], view)
+        self._watch(running, self._places[running.id], view.now)
 
     def on_preempt(self, preempted: Queued, view: EngineView) -> None:
-        self._look(preempted, self._places[preempted.id], view)
+        self._look(preempted, self._places[preempted.id], view.now)
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._places.pop(finished.id, None)
@@ -110,8 +114,8 @@ class FeedbackQueues(PreemptiveOrder):
         """Who has used up its quantum falls, unless it is due all the same; who has waited too long rises."""
         now = view.now
         moved = []
-        for queued in self._used_up(view):
-            below = self._places[queued.id].level + self.falls_by
+        for queued, place in self._used_up(view):
+            below = place.level + self.falls_by
             moved.append((queued, self.join(queued, below if self.due(queued, now) > now else 1, view)))
         while self._next_look() <= now:
             queued = heappop(self._looks)[2]
@@ -120,22 +124,20 @@ class FeedbackQueues(PreemptiveOrder):
             if place.level > 1 and self.due(queued, now) <= now:
                 moved.append((queued, self.join(queued, 1, view)))
             else:
-                self._look(queued, place, view)
+                self._look(queued, place, now)
         return moved
 
-    def _used_up(self, view: EngineView) -> list[Queued]:
+    def _used_up(self, view: EngineView) -> list[tuple[Queued, _Place]]:
         """Who runs and has used up its quantum; who may have and has not is watched on."""
-        used_up: list[Queued] = []
+        used_up: list[tuple[Queued, _Place]] = []
         others: list[tuple[Queued, _Place]] = []
-        while self._first_end() <= view.now:
+        now = view.now
+        while self._first_end() <= now:
             _, _, queued, place = heappop(self._falls)
             place.watched = False
-            if self._left(queued, place, view) <= 0:
-                used_up.append(queued)
-            else:
-                others.append((queued, place))
+            (used_up if self._left(queued, place, now) <= 0 else others).append((queued, place))
         for queued, place in others:
-            self._watch(queued, place, view)
+            self._watch(queued, place, now)
         return used_up
 
     def _first_end(self) -> float:
@@ -149,24 +151,22 @@ class FeedbackQueues(PreemptiveOrder):
             place.watched = False
         return NEVER
 
-    def _left(self, queued: Queued, place: _Place, view: EngineView) -> float:
+    def _left(self, queued: Queued, place: _Place, now: float) -> float:
         """Seconds that are left of its quantum."""
-        if not self._ends:
-            self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
-        return self._ends[place.level - 1] - (queued.served(view.now) - place.served)
+        return self._ends[place.level - 1] - (queued.served(now) - place.served)
 
-    def _watch(self, queued: Queued, place: _Place, view: EngineView) -> None:
+    def _watch(self, queued: Queued, place: _Place, now: float) -> None:
         """Look at who runs when its quantum ends, and at nobody twice. Who stops meanwhile has more time."""
         if not place.watched and place.level < self.queues:
             place.watched = True
             self._looks_made += 1
-            end = (view.now + self._left(queued, place, view)) * (1 - _ROUNDING)
+            end = (now + self._left(queued, place, now)) * (1 - _ROUNDING)
             heappush(self._falls, (end, self._looks_made, queued, place))
 
-    def _look(self, queued: Queued, place: _Place, view: EngineView) -> None:
+    def _look(self, queued: Queued, place: _Place, now: float) -> None:
         """Look at who waits when it is due, unless it is in the first queue, and at nobody twice."""
         if place.level > 1 and queued.id not in self._looked_for:
-            at = self.due(queued, view.now)
+            at = self.due(queued, now)
             if at < NEVER:
                 self._looked_for.add(queued.id)
                 self._looks_made += 1
@@ -185,9 +185,14 @@ class FeedbackQueues(PreemptiveOrder):
 
     def review_at(self, view: EngineView) -> float:
         """The next end of a quantum, or of a wait."""
-        if self._first_end() <= view.now:
-            for queued in self._used_up(view):
-                self._watch(queued, self._places[queued.id], view)
+        now = view.now
+        while self._first_end() <= now:
+            _, _, queued, place = self._falls[0]
+            end = (now + self._left(queued, place, now)) * (1 - _ROUNDING)
+            if end <= now:
+                return now
+            self._looks_made += 1
+            heapreplace(self._falls, (end, self._looks_made, queued, place))
         return min(self._first_end(), self._next_look())
 
     # ---- estimated next scheduled time

@@ -268,6 +268,8 @@ class Seating:
     def _idle(self) -> list[LiveSession]:
         """Ready sessions that do not run and hold GPU memory that is not being copied."""
         queues, held = self._queues, self._contexts.held
+        if not (queues.waiting or queues.swapped):
+            return []
         if len(held) < len(queues.waiting) + len(queues.swapped):  # either may be long: many pause, or many wait
             return [one for one in held if one.copy is None and one.state in (State.WAITING, State.SWAPPED)]
         ready = [*queues.swapped, *(live for _, live in queues.waiting)]
