@@ -148,6 +148,17 @@ class Queues:
         self.waiting = [(live.key, live) for _, live in self.waiting]
         heapify(self.waiting)
 
+    def rise(self, risen: list[LiveSession]) -> None:
+        """The keys of some who wait have changed, mostly of few and to smaller ones."""
+        waiting = self.waiting
+        for live in risen:
+            place, entry = [one for _, one in waiting].index(live), (live.key, live)
+            if waiting[place] < entry:
+                return self.reorder()
+            while place and entry < waiting[above := (place - 1) // 2]:
+                waiting[place], place = waiting[above], above
+            waiting[place] = entry
+
     def latest_running(self) -> LiveSession:
         """The running session that comes last in the queue's order."""
         running: list[LiveSession] = [*self.decoding, *self.prefilling]

@@ -140,15 +140,14 @@ class Seating:
 
     def rerank(self) -> None:
         """Sessions stand where the order wants them from now on."""
-        reorder = False
+        waiting = []
         for live, key in self._precedence.reranked():
             self._owed.move(live, key)
             if live.state is State.WAITING:
-                reorder = True
+                waiting.append(live)
             elif live.state is State.SWAPPED:
                 self._sorted_at = -1
-        if reorder:
-            self._queues.reorder()
+        self._queues.rise(waiting)
 
     def _in_turn(self) -> Iterator[LiveSession]:
         """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
