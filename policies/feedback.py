@@ -113,10 +113,7 @@ class FeedbackQueues(PreemptiveOrder):
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         """Who has used up its quantum falls, unless it is due all the same; who has waited too long rises."""
         now = view.now
-        moved = []
-        for queued, place in self._used_up(view):
-            below = place.level + self.falls_by
-            moved.append((queued, self.join(queued, below if self.due(queued, now) > now else 1, view)))
+        moved = self._fallen(now)
         while self._next_look() <= now:
             queued = heappop(self._looks)[2]
             self._looked_for.discard(queued.id)
@@ -127,18 +124,25 @@ class FeedbackQueues(PreemptiveOrder):
                 self._look(queued, place, now)
         return moved
 
-    def _used_up(self, view: EngineView) -> list[tuple[Queued, _Place]]:
-        """Who runs and has used up its quantum; who may have and has not is watched on."""
-        used_up: list[tuple[Queued, _Place]] = []
+    def _fallen(self, now: float) -> list[tuple[Queued, Key]]:
+        """Who runs and has used up its quantum joins another queue; who may have and has not is watched on."""
+        fallen: list[tuple[Queued, Key]] = []
         others: list[tuple[Queued, _Place]] = []
-        now = view.now
         while self._first_end() <= now:
             _, _, queued, place = heappop(self._falls)
             place.watched = False
-            (used_up if self._left(queued, place, now) <= 0 else others).append((queued, place))
+            served = queued.served(now)
+            if self._ends[place.level - 1] - (served - place.served) > 0:
+                others.append((queued, place))
+                continue
+            place.level = min(place.level + self.falls_by, self.queues) if self.due(queued, now) > now else 1
+            place.since, place.served = now, served
+            fallen.append((queued, (place.level, now)))
+        for queued, _ in fallen:
+            self._stand(queued, self._places[queued.id], now)
         for queued, place in others:
             self._watch(queued, place, now)
-        return used_up
+        return fallen
 
     def _first_end(self) -> float:
         """When the first of those who run may have used up its quantum, s; others are forgotten."""
