@@ -178,7 +178,9 @@ def _passed(entry: Entry, numbers: Mapping[str, Any]) -> str:
 
 
 def _behind(numbers: Mapping[str, Any]) -> str:
-    return f"behind {numbers['before']} of {numbers['others']} that are ready"
+    old = numbers.get("running_ranked_at")
+    aged = "" if old is None else f" (ranks of who runs are of {old:.3f} s or later: none mattered while all could run)"
+    return f"behind {numbers['before']} of {numbers['others']} that are ready{aged}"
 
 
 def _sessions(keys: Mapping[str, Mapping[str, float]]) -> str:

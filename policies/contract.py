@@ -384,9 +384,12 @@ class PreemptiveOrder(QueueOrder):
         catches_up: whether ``rerank`` need not be asked but at the times of ``review_at`` while all who are ready can
             run, as nobody's place matters then. It is asked about these times afterwards, with ``view.now`` and all
             lengths as they were, and free blocks of some iterations before.
+        keys_age: whether ``rerank`` gives who runs another key in every iteration. Then the keys of those who run are
+            those of when it was asked last, and whoever is told of them is told when that was.
     """
 
     catches_up: bool = False
+    keys_age: bool = False
 
     def on_run(self, running: Queued, view: EngineView) -> None:
         """A session that waited runs from now on."""

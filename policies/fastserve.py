@@ -104,6 +104,7 @@ class ShortestRemaining(PreemptiveOrder):
     needs_truth = True
     key_names = ("seconds left",)
     catches_up = True
+    keys_age = True
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"

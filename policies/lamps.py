@@ -126,6 +126,7 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
     """
 
     catches_up = True
+    keys_age = True
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         moved = [*super().rerank(view)]

@@ -20,11 +20,12 @@ class Turns:
         self._order = order
         self._view = view
         self.witness: RankWitness | None = None
+        self.asked_at = 0.0  # for the last time, who stands elsewhere
 
     def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
         moved = []
-        asked = "-"
+        asked, self.asked_at = "-", self._view.now
         try:
             for queued, key in self._order.rerank(self._view):
                 asked = getattr(queued, "id", "?")
@@ -61,6 +62,7 @@ class Precedence(Turns):
     Attributes:
         limits: whether the order may let fewer run than the engine's settings.
         catches_up: whether the order may be left alone while there is room for all.
+        keys_age: whether keys of those who run are old unless the order has just been asked.
     """
 
     _order: PreemptiveOrder
@@ -69,6 +71,7 @@ class Precedence(Turns):
         super().__init__(order, view)
         self.limits = type(order).most_running is not PreemptiveOrder.most_running
         self.catches_up = order.catches_up and not self.limits
+        self.keys_age = self.catches_up and order.keys_age
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
 
     def runs(self, live: LiveSession) -> None:

@@ -62,7 +62,11 @@ class Standing:
         return self._place(key, len(after), len({*others, *keys})) | numbers
 
     def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
-        return {"key": self._numbers(key), "before": before, "others": others}
+        place = {"key": self._numbers(key), "before": before, "others": others}
+        precedence = self._engine.precedence
+        if precedence is not None and precedence.keys_age and precedence.asked_at < self._engine.now:
+            place["running_ranked_at"] = precedence.asked_at
+        return place
 
     def _numbers(self, key: Key) -> dict[str, float]:
         """By name; all but the last, which only breaks ties."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.autellix import AttainedService
 from policies.contract import NEVER, Change, EngineView, InterceptPolicy
-from policies.fastserve import MultiLevelQueue
+from policies.fastserve import MultiLevelQueue, ShortestRemaining
 from sim.counsel import DECODING
 from sim.diary import CAUSES, Diary, Entry
 from tests.sim.random_orders import FEEDBACK, ORDERS, LastCome, LatestPreempts, always_asked
@@ -155,6 +155,25 @@ def test_who_runs_is_passed_only_where_orders_preempt():
         diary = Diary("a")
         run(session("a", 40, 9), session("b", 40, 1, at=0.5), order=order, max_running=1, diary=diary)
         assert len([one for one in details(diary, "passed") if "b" in one["passed_by"]]) == passed
+
+
+def test_ranks_of_who_runs_that_are_old_say_how_old_they_are():
+    """Two places: there is room for a and b, so nobody asks what is left of a when b is taken up at 2.41, nor of both
+    when c passes b at 2.41 + 1.41. Then c has to wait, and all are ranked. d comes at 7; a and b have
+    gone on since.
+    """
+    sessions = (
+        session("a", 40, 9),
+        session("b", 40, 9, at=1.5),
+        session("c", 40, 1, at=2.5),
+        session("d", 40, 1, at=7.0),
+    )
+    diary = Diary("b")
+    run(*sessions, order=ShortestRemaining(), max_running=2, diary=diary)
+    (queued,) = details(diary, "queued")
+    by_c, by_d = details(diary, "passed")[:2]
+    assert queued["running_ranked_at"] == by_c["running_ranked_at"] == 0.0
+    assert by_d["running_ranked_at"] == pytest.approx(3.82)
 
 
 class AskedAt(InterceptPolicy):
