@@ -385,7 +385,8 @@ class PreemptiveOrder(QueueOrder):
             run, as nobody's place matters then. It is asked about these times afterwards, with ``view.now`` and all
             lengths as they were, and free blocks of some iterations before.
         keys_age: whether ``rerank`` gives who runs another key in every iteration. Then the keys of those who run are
-            those of when it was asked last, and whoever is told of them is told when that was.
+            those of when it was asked last, and whoever is told of them is told when that was. Each key must follow
+            from its session and from how much runs in all: ``view.running`` may show only those whose place matters.
     """
 
     catches_up: bool = False

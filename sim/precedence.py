@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from policies.contract import PreemptiveOrder, QueueOrder
 from sim.counsel import Guard, RankWitness, blame, checked_key, checked_number
 from sim.live import READY, LiveSession, SessionView
-
-if TYPE_CHECKING:
-    from sim.view import View
+from sim.view import View, WithoutDecoders
 
 
 class Turns:
@@ -24,10 +21,14 @@ class Turns:
 
     def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
+        self.asked_at = self._view.now
+        return self._moved_in(self._view)
+
+    def _moved_in(self, view: View) -> list[tuple[LiveSession, tuple[float, ...]]]:
         moved = []
-        asked, self.asked_at = "-", self._view.now
+        asked = "-"
         try:
-            for queued, key in self._order.rerank(self._view):
+            for queued, key in self._order.rerank(view):
                 asked = getattr(queued, "id", "?")
                 live = _ready(queued)
                 moved.append((live, checked_key(key, live)))
@@ -72,7 +73,14 @@ class Precedence(Turns):
         self.limits = type(order).most_running is not PreemptiveOrder.most_running
         self.catches_up = order.catches_up and not self.limits
         self.keys_age = self.catches_up and order.keys_age
+        self._without_decoders = WithoutDecoders(view)
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
+
+    def reranked_beside_decoders(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+        """The same while no place of those who decode matters; whoever watches ranks sees theirs all the same."""
+        if not self.keys_age or self.witness is not None:
+            return self.reranked()
+        return self._moved_in(self._without_decoders)
 
     def runs(self, live: LiveSession) -> None:
         """A session that waited runs from now on."""

@@ -8,11 +8,11 @@ before the others, then from running ones, the last first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from heapq import heappop
+from collections.abc import Sequence
 from itertools import chain
 
 from sim.contexts import Contexts
+from sim.line import Line
 from sim.live import LiveSession, State
 from sim.owed import OwedTurns
 from sim.plan import Direction
@@ -50,13 +50,12 @@ class Seating:
         self._contexts = contexts
         self._queues = queues
         self._room = room
+        self._line = Line(queues)
         self._owed = OwedTurns()
         self._head: LiveSession | None = None  # the first that found no tokens or no memory
         self._joined_after_refusal = False
         self.calm = False
         self._places = queues.most_running
-        self._swapped: list[tuple[tuple[float, ...], LiveSession]] = []  # sorted at that count of ``swapped_changes``
-        self._sorted_at = 0
         self._swaps = settings.preemption == "swap"
         self._ahead_of_need = self._swaps and settings.swap == "overlapped"
 
@@ -73,7 +72,9 @@ class Seating:
             self._owed.settle()
         self._head, self._joined_after_refusal = None, False
         contended = self._contended()
-        if contended or self._precedence.next_review() <= now:
+        if contended and not (self._precedence.keys_age and self._enough_for_all()):
+            self._move(self._precedence.reranked())
+        elif contended or self._precedence.next_review() <= now:
             self.rerank()
         if self._precedence.limits:
             self._places = int(min(queues.most_running, self._precedence.most_running()))
@@ -88,7 +89,7 @@ class Seating:
 
         Then the first that finds none stops all that would have to compute more than their next token.
         """
-        for live in self._in_turn():
+        for live in self._line:
             if not self._seat_one(live, now):
                 self._head = live
                 self._seat_decoders(now)
@@ -102,7 +103,7 @@ class Seating:
         for live in prefills:
             if live in queues.prefilling:
                 self._make_room(contexts.growth(live, min(live.missing, self._token_budget)), live, now)
-        for live in self._in_turn():
+        for live in self._line:
             if self._full_before(live):
                 break
             if live.state is State.SWAPPED and self._full_before(live, self._arriving()):
@@ -126,55 +127,36 @@ class Seating:
         alone = len(queues.prefilling) == 1 and not (queues.waiting or queues.swapped or contexts.gpu.cached)
         if not self._precedence.catches_up or (queues.prefilling and not alone):
             return True
+        return not self._enough_for_all()
+
+    def _enough_for_all(self) -> bool:
+        """Whether there are places and blocks for all who are ready: then no place of those who decode matters."""
+        queues, contexts = self._queues, self._contexts
         seats, blocks = queues.running, self._unpromised_blocks()
         if not (queues.waiting or queues.swapped):
-            return blocks < 0
+            return blocks >= 0
         for live in (*[live for _, live in queues.waiting], *queues.swapped):
             seats += live.samples
             if live.copy is None:
                 blocks -= contexts.lacking(live)
             leaves = live.copy is not None and live.copy.direction is Direction.OUT
             if leaves or seats > queues.most_running or blocks < self._room.watermark_blocks:
-                return True
-        return blocks < 0
+                return False
+        return blocks >= 0
 
     def rerank(self) -> None:
-        """Sessions stand where the order wants them from now on."""
+        """Sessions stand where the order wants them from now on, as far as it matters while all who decode go on."""
+        self._move(self._precedence.reranked_beside_decoders())
+
+    def _move(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
         waiting = []
-        for live, key in self._precedence.reranked():
+        for live, key in moved:
             self._owed.move(live, key)
             if live.state is State.WAITING:
                 waiting.append(live)
             elif live.state is State.SWAPPED:
-                self._sorted_at = -1
+                self._line.swapped_moved()
         self._queues.rise(waiting)
-
-    def _in_turn(self) -> Iterator[LiveSession]:
-        """Ready sessions that do not run, in their order. Those that stop meanwhile are not among them."""
-        waiting = self._queues.waiting.copy()  # a heap
-        swapped, next_swapped = self._swapped_in_turn(), 0
-        while waiting or next_swapped < len(swapped):
-            if next_swapped < len(swapped) and (not waiting or swapped[next_swapped] < waiting[0]):
-                live = swapped[next_swapped][1]
-                next_swapped += 1
-                if live.copy is None:
-                    yield live
-                continue
-            live = waiting[0][1]
-            if live.copy is None:
-                yield live
-            heappop(waiting)
-
-    def _swapped_in_turn(self) -> list[tuple[tuple[float, ...], LiveSession]]:
-        """Sessions that wait for their context from the host, in their order: a list that is never changed.
-
-        It is made anew when any came, went or was moved.
-        """
-        queues = self._queues
-        if self._sorted_at != queues.swapped_changes:
-            self._swapped = sorted([(live.key, live) for live in queues.swapped])
-            self._sorted_at = queues.swapped_changes
-        return self._swapped
 
     def _full_before(self, live: LiveSession, arriving: Sequence[LiveSession] = ()) -> bool:
         """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
@@ -189,7 +171,7 @@ class Seating:
         """Sessions that are being copied in."""
         flying = self._contexts.flying
         if not flying:
-            return _NOBODY
+            return ()
         return [copy.live for copy in flying if copy.direction is Direction.IN and copy.live.state is State.SWAPPED]
 
     def _seat_one(self, live: LiveSession, now: float) -> bool:
@@ -232,7 +214,7 @@ class Seating:
         copy = self._room.begin_in(live)
         if copy is not None:
             self._owed.begin(live)
-            self._sorted_at = -1
+            self._line.swapped_moved()
         if copy is not None and copy.blocking:
             contexts.finish(copy)
             self._queues.arrived(live)
@@ -409,9 +391,6 @@ class Seating:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""
         could = self._ahead_of_need and self._contexts.host.free > 0 and self._copyable()
         return self._room.watermark_blocks if could else 0
-
-
-_NOBODY: Sequence[LiveSession] = ()
 
 
 def _decodes(live: LiveSession) -> bool:

@@ -105,3 +105,17 @@ class View:
         """Sessions that are ready and do not run, those waiting for a copy included, in no order."""
         queues = self._engine.queues
         return [*(live.view for _, live in queues.waiting), *(live.view for live in queues.swapped)]
+
+
+class WithoutDecoders(View):
+    """The same engine, where of those who run only those who compute missing tokens are shown."""
+
+    __slots__ = ()
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view._engine)
+
+    @property
+    def running(self) -> list[SessionView]:
+        """Sessions that compute missing tokens: a list of its own."""
+        return [live.view for live in self._engine.queues.prefilling]

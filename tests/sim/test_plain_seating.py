@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sim.engine
+import sim.seating
+from sim.line import Line
 from sim.live import LiveSession
 from sim.seating import Seating
 from tests.sim.random_orders import PREEMPTIVE, Slots
@@ -20,13 +22,10 @@ from tests.sim.test_leaps import BY_MEMORY, LAMPS
 from tests.sim.worlds import World
 
 
-class PlainSeating(Seating):
-    """Looks at places, tokens and memory though there be enough for all, and sorts whoever waits each time."""
+class PlainLine(Line):
+    """Sorts whoever waits each time."""
 
-    def _seat_all(self, now: float) -> None:
-        self._seat_in_order(now)
-
-    def _in_turn(self) -> Iterator[LiveSession]:
+    def __iter__(self) -> Iterator[LiveSession]:
         queues = self._queues
         waiting = [(live.key, live) for _, live in queues.waiting]
         turns = [*waiting, *((live.key, live) for live in queues.swapped if live.copy is None)]
@@ -35,6 +34,13 @@ class PlainSeating(Seating):
             live = heappop(turns)[1]
             if live.copy is None:
                 yield live
+
+
+class PlainSeating(Seating):
+    """Looks at places, tokens and memory though there be enough for all."""
+
+    def _seat_all(self, now: float) -> None:
+        self._seat_in_order(now)
 
     def _finds_tokens(self, live: LiveSession) -> bool:
         before = [one for one in self._queues.prefilling if one.key < live.key]
@@ -58,6 +64,7 @@ class PlainSeating(Seating):
 def plainly(plot: Plot) -> World:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sim.engine, "Seating", PlainSeating)
+        patch.setattr(sim.seating, "Line", PlainLine)
         return plot.run()
 
 
@@ -73,11 +80,11 @@ def test_short_cuts_seat_whom_the_plain_way_seats(plot: Plot) -> None:
         assert repr(getattr(short, table)) == repr(getattr(plain, table)), table
 
 
-class SortedEachTime(Seating):
+class CheckedLine(Line):
     """Checks in every plan that those on the host stand where their keys say."""
 
-    def _swapped_in_turn(self) -> list[tuple[tuple[float, ...], LiveSession]]:
-        swapped = super()._swapped_in_turn()
+    def swapped(self) -> list[tuple[tuple[float, ...], LiveSession]]:
+        swapped = super().swapped()
         assert swapped == sorted((live.key, live) for live in self._queues.swapped)
         return swapped
 
@@ -93,5 +100,5 @@ def with_a_roomy_host(plot: Plot) -> Plot:
 @given(plots(st.just("preserve"), st.just(Slots) | st.integers(0, 99)).map(with_a_roomy_host))
 def test_who_waits_for_its_context_stands_where_its_key_says(plot: Plot) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sim.engine, "Seating", SortedEachTime)
+        patch.setattr(sim.seating, "Line", CheckedLine)
         plot.run()
