@@ -40,6 +40,7 @@ class TokenCake(InterceptPolicy):
         self.estimator = estimator
         self.pressure = pressure
         self.prefetches = uploads
+        self._uploads: dict[tuple[str, float, int], float] = {}  # since a pause ended, of which the estimator may learn
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         window = self._expected(paused) - 2 * view.costs.swap_time(paused.resident_tokens)
@@ -48,6 +49,9 @@ class TokenCake(InterceptPolicy):
         if short and view.waiting_sessions and window > 0:
             return Swap(because=because)
         return Preserve(because=because)
+
+    def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
+        self._uploads.clear()
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         return last_blocks(view.paused, blocks, view)
@@ -71,4 +75,9 @@ class TokenCake(InterceptPolicy):
 
     def _upload_at(self, paused: Paused, view: EngineView) -> float:
         """When a context must begin to come back, to be there at its expected return."""
-        return paused.paused_at + self._expected(paused) - view.costs.swap_time(paused.offloaded_tokens)
+        begun, offloaded = paused.paused_at, paused.offloaded_tokens
+        at = self._uploads.get((paused.id, begun, offloaded))
+        if at is None:
+            at = begun + self._expected(paused) - view.costs.swap_time(offloaded)
+            self._uploads[paused.id, begun, offloaded] = at
+        return at

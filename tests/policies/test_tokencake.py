@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.contract import NEVER, Prefetch, Preserve, Swap
 from policies.estimators import Oracle
+from policies.learned_estimators import Ewma
 from policies.tokencake import TokenCake
+from tests.sim.random_worlds import examples, plots
 from traces.session import Call, Pause, Session
 
 
@@ -32,6 +38,19 @@ def test_an_upload_begins_one_copy_before_the_expected_return(paused, view, know
     assert list(policy.revise(here)) == []
     here.now = policy.review_at(here)
     assert [(one.id, type(verdict)) for one, verdict in policy.revise(here)] == [("a", Prefetch)]
+
+
+def test_an_upload_is_expected_anew_when_a_pause_has_ended_or_the_context_is_another(paused, view):
+    """100 tokens take 4 ms, 50 take 2. b's pause of 3 s ends: the next is expected to last (1 + 3) / 2 s."""
+    estimator = Ewma(default=1.0, weight=0.5)
+    policy = TokenCake(estimator)
+    away, half = paused(offloaded_tokens=100), paused(offloaded_tokens=50)
+    estimator.pause_ended(paused(id="c"), 1.0)
+    assert policy.review_at(view(offloaded=[away])) == pytest.approx(0.996)
+    assert policy.review_at(view(offloaded=[half])) == pytest.approx(0.998)
+    estimator.pause_ended(paused(id="b"), 3.0)
+    policy.on_resume(paused(id="b"), 3.0, view())
+    assert policy.review_at(view(offloaded=[away])) == pytest.approx(1.996)
 
 
 def test_what_is_on_the_way_already_is_not_asked_for_again(paused, view, known):
@@ -79,3 +98,26 @@ def test_a_context_that_is_fetched_too_early_may_lose_its_memory_again(replay):
 def test_impossible_parameters_are_refused(known):
     with pytest.raises(ValueError, match="pressure is a share"):
         TokenCake(known(), pressure=1.5)
+
+
+class AskedEachTime(TokenCake):
+    """Asks the estimator whenever it needs to know."""
+
+    def _upload_at(self, paused, view):
+        self._uploads.clear()
+        return super()._upload_at(paused, view)
+
+
+SPECS = [
+    {"estimator": estimator, "pressure": 1.0}
+    for estimator in ("oracle", "elapsed", {"name": "ewma", "default": 1.0}, {"name": "tool-mean", "default": 1.0})
+]
+
+
+@examples(20)
+@given(st.sampled_from(SPECS), st.data())
+def test_what_is_expected_of_a_pause_changes_only_when_one_ends(spec, data):
+    plot = data.draw(plots(st.just({"name": "tokencake", **spec})))
+    plot = replace(plot, settings=plot.settings.model_copy(update={"swap": "overlapped"}))
+    plain = replace(plot, policy={"name": f"{__name__}:AskedEachTime", **spec})
+    assert repr(plot.run().record.calls) == repr(plain.run().record.calls)
