@@ -158,9 +158,12 @@ class RayCluster:
                         waiting.append((index, runs[index]))
                     else:
                         yield index, outcome
+            except ConnectionError:
+                raise UserError(f"--on ray={self.address}: {_GONE}") from None
             finally:
-                for reference in index_of:
-                    ray.cancel(reference, force=True)
+                if ray.is_initialized():  # otherwise Ray would look for another cluster first
+                    for reference in index_of:
+                        ray.cancel(reference, force=True)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
