@@ -34,6 +34,13 @@ class Clock(simpy.Environment):
     def __init__(self) -> None:
         super().__init__(0.0)
 
+    def skip_to(self, time: float) -> bool:
+        """Let it be ``time`` now, which is not in the past, unless anything is to happen by then."""
+        if self._queue and self._queue[0][0] <= time:
+            return False
+        self._now = time
+        return True
+
     def at(self, time: float, call: Callable[[Event], Any], priority: EventPriority = NORMAL) -> Event:
         """Call ``call`` with a new event at ``time``, which is not in the past."""
         assert time >= self._now, f"an event at {time} s, before {self._now} s"

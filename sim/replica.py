@@ -29,6 +29,7 @@ from sim.plan import Copy, Plan
 from sim.power import power_of
 from sim.record import Part
 from sim.recorder import Recorder
+from sim.timer import Timer
 from traces.session import Session
 
 
@@ -87,14 +88,13 @@ class Replica:
         self.engine = engine
         self.recorder = recorder
         self.index = index
-        self._turn = EventPriority(LAST + index)
         self._on_left = on_left
         self._on_answer = on_answer
         self._coming = 0  # ready sessions that the engine has not heard of
         self._sent_tokens = 0  # outstanding tokens, less what was emitted
         self._acting = False
         self._inbox: list[tuple[float, _News, int, Any]] = []
-        self._timer: Event | None = None  # the next time at which this replica acts; other timers are stale
+        self._timer = Timer(clock, self._act, EventPriority(LAST + index))
         self._channels = Channels(engine.costs)
         self._power = power_of(engine.costs)
         self._plan: Plan | None = None  # under way
@@ -143,13 +143,13 @@ class Replica:
         if self._acting:
             return  # it is about to take the news
         if self._plan is None:
-            self._set_timer(now)
+            self._timer.set(now)
         elif self._leaps:
             self._passes = None
             done = bisect_left(self._ends, now) + 1
             if done < len(self._ends):
                 del self._ends[done:]
-                self._set_timer(self._ends[-1])
+                self._timer.set(self._ends[-1])
 
     def _later(self, time: float, kind: _News, serial: int, what: Any) -> None:
         self.clock.at(time, lambda _: self._news(kind, serial, what))
@@ -162,12 +162,12 @@ class Replica:
             news.sort(key=_IN_TURN)
         self._coming = 0
         for at, kind, serial, what in news:
-            if kind is _News.ARRIVED:
-                self._admit(what, serial, at)
+            if kind is _News.COPIED:
+                self._copied(what, at)
             elif kind is _News.ANSWERED:
                 self._answer(what, at)
-            elif kind is _News.COPIED:
-                self._copied(what, at)
+            elif kind is _News.ARRIVED:
+                self._admit(what, serial, at)
             elif kind is _News.ADOPTED:
                 self._adopt(what, at)
             elif kind is _News.WITHDRAWN:
@@ -213,13 +213,8 @@ class Replica:
 
     # ---- iterations
 
-    def _set_timer(self, time: float) -> None:
-        self._timer = self.clock.at(time, self._act, self._turn)
-
-    def _act(self, timer: Event) -> None:
+    def _act(self) -> None:
         """An iteration, a leap or a sleep is over: commit it, take the news, and begin what comes next."""
-        if timer is not self._timer:
-            return
         if self._passes is not None:
             self._look_ahead(self._ends[-1])
             return
@@ -243,7 +238,7 @@ class Replica:
             self._await(ending, now)
             review = self.engine.wakes_at()
             if review < math.inf:
-                self._set_timer(review)
+                self._timer.set(review)
             return
         self._plan, self._stall = plan, stall
         passes = (
@@ -259,11 +254,12 @@ class Replica:
         if self._channels.busy_until > now + stall:
             forward = costs.slowed(forward, self._channels.beside(now + stall))
         if plan.copies and plan.computes:
-            forward += costs.beginning(plan.copies) - min(stall, costs.behind_copies(plan.batch))
+            forward += costs.beginning(plan.copies) - (stall and min(stall, costs.behind_copies(plan.batch)))
         end = now + (stall + forward)
         self._ends = [end]
-        self._set_timer(end)
-        self._await(ending, end)
+        self._timer.set(end)
+        if ending:
+            self._await(ending, end)
 
     def _look_ahead(self, end: float) -> None:
         """Time the next passes of a leap, from ``end`` on: those that begin before anything else happens anywhere.
@@ -282,7 +278,7 @@ class Replica:
                 break
             if end >= event and len(ends) >= least:
                 break
-        self._set_timer(end)
+        self._timer.set(end)
 
     @property
     def _leaps(self) -> bool:

@@ -98,8 +98,8 @@ class WatchedReplica(Replica):
             if live.answered and not live.last_call
         )
 
-    def _act(self, timer: Any) -> None:
-        super()._act(timer)
+    def _act(self) -> None:
+        super()._act()
         if not self._inbox and (self._plan is None or len(self._ends) == 1):
             assert self.outstanding_tokens == self.recount()
             assert self.free_blocks == self.engine.contexts.gpu.free
