@@ -102,6 +102,10 @@ def is_incomplete(paused: Paused) -> bool:
     return paused.resident_tokens + paused.offloaded_tokens + 1 < paused.context_tokens
 
 
+Footprint = tuple[int, int, int]
+"""Context tokens on the GPU, those of them that other contexts hold too, and those on the host."""
+
+
 class Costs(Protocol):
     """The costs of one model on one GPU, as a policy may ask for them. Seconds and tokens."""
 
@@ -144,6 +148,8 @@ class EngineView(Protocol):
     def paused(self) -> Iterable[Paused]: ...
     @property
     def unanswered(self) -> Sequence[Paused]: ...
+    @property
+    def footprints(self) -> Sequence[Footprint]: ...
     @property
     def running(self) -> Iterable[Queued]: ...
     @property
@@ -230,6 +236,11 @@ class DurationEstimator:
         """Expected seconds from ``now`` until the answer comes."""
         raise NotImplementedError
 
+    def remaining_of(self, paused: Sequence[Paused], now: float) -> Sequence[float]:
+        """The same of each of several pauses."""
+        remaining = self.remaining
+        return [remaining(one, now) for one in paused]
+
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
         """A time before which ``remaining`` is not above ``seconds`` while no pause ends; it may be too early.
 
@@ -248,6 +259,11 @@ class DurationEstimator:
     def unsettled(self, ended: Paused) -> bool:
         """Whether ``at_most`` may not hold any more, now that ``pause_ended`` was told of this one. Default: yes."""
         return True
+
+    def one_exceeds_at(self, paused: Sequence[Paused], seconds: Sequence[float], now: float) -> float:
+        """The earliest of these times of several pauses, each with its own ``seconds``; ``NEVER`` without any."""
+        exceeds_at = self.exceeds_at
+        return min([exceeds_at(one, most, now) for one, most in zip(paused, seconds, strict=True)], default=NEVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 
 from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator, Paused
 
@@ -30,6 +31,13 @@ class Elapsed(DurationEstimator):
 
     def unsettled(self, ended: Paused) -> bool:
         return False
+
+    def remaining_of(self, paused: Sequence[Paused], now: float) -> Sequence[float]:
+        return [now - one.paused_at for one in paused]
+
+    def one_exceeds_at(self, paused: Sequence[Paused], seconds: Sequence[float], now: float) -> float:
+        ends = [one.paused_at + most for one, most in zip(paused, seconds, strict=True)]
+        return min(ends, default=NEVER) * (1 - _ROUNDING)
 
 
 class ToolMean(DurationEstimator):

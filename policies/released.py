@@ -7,7 +7,8 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 from policies.contract import (
     EVERY_ITERATION,
@@ -23,9 +24,8 @@ from policies.contract import (
 )
 from policies.waste import preserve_exceeds_at
 
-Candidate = tuple[float, float, Paused]
-Considered = tuple[Paused, int, float, float]
-"""A context, its tokens in whole blocks, and what it wastes preserved and recomputed, token-seconds."""
+Considered = tuple[float, float, Paused, int]
+"""What a context wastes recomputed and preserved, token-seconds, the context, and its tokens in whole blocks."""
 _REMEMBERED = 1 << 16
 """Terms of recompute wastes kept: the same contexts are considered every iteration."""
 
@@ -47,12 +47,14 @@ class Released(InterceptPolicy):
         self._budget_blocks = 0
         self._offered: list[tuple[Paused, int, int]] = []  # contexts, their resident tokens then, blocks that may leave
         self._wastes: DiscardWastes | None = None
+        self._considered: list[Considered] = []  # the same for every question of one plan
+        self._considered_of: tuple[Any, ...] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         """Discard every candidate but those with the largest recompute waste."""
         candidates = self._candidates(view)
-        dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
-        for recompute, keep, paused in candidates:
+        dearest = max((one[0] for one in candidates), default=0.0)
+        for recompute, keep, paused, _ in candidates:
             if recompute < dearest:
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
@@ -67,21 +69,21 @@ class Released(InterceptPolicy):
         cheaper_by_the_dozen = costs.forward_time(costs.saturation_tokens) < costs.forward_time(1)
         if not view.running_sessions or cheaper_by_the_dozen or self._short_at == view.now:
             return EVERY_ITERATION
-        review, candidates = NEVER, 0
-        for paused, context, keep, recompute in self._considered(view):
-            if recompute < keep:
-                candidates += 1
-            else:
-                at = preserve_exceeds_at(self.estimator, paused, context, recompute, view.now)
-                review = min(review, at)
-        return EVERY_ITERATION if candidates > 1 else review
+        considered = self._consider(view)
+        rest = [one for one in considered if one[0] >= one[1]]
+        if len(considered) - len(rest) > 1:
+            return EVERY_ITERATION
+        if not rest:
+            return NEVER
+        wastes, _, paused, contexts = zip(*rest, strict=True)
+        return preserve_exceeds_at(self.estimator, paused, contexts, wastes, view.now)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
         budget = self._budget_left(view)
         candidates = self._candidates(view)
-        dearest = max((recompute for recompute, _, _ in candidates), default=0.0)
-        for recompute, keep, paused in candidates:
+        dearest = max((one[0] for one in candidates), default=0.0)
+        for recompute, keep, paused, _ in candidates:
             if recompute < dearest:
                 continue
             held = -(-paused.resident_tokens // view.block_size)
@@ -107,22 +109,35 @@ class Released(InterceptPolicy):
         self._offered.clear()
         return self._budget_blocks
 
-    def _candidates(self, view: EngineView) -> list[Candidate]:
-        """Paused contexts that waste less recomputed than kept: (recompute waste, preserve waste, context)."""
-        return [(recompute, keep, paused) for paused, _, keep, recompute in self._considered(view) if recompute < keep]
+    def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
+        self._considered_of = None  # the estimator may have learnt from it
 
-    def _considered(self, view: EngineView) -> list[Considered]:
+    def _candidates(self, view: EngineView) -> list[Considered]:
+        """Paused contexts that waste less recomputed than kept."""
+        return [one for one in self._consider(view) if one[0] < one[1]]
+
+    def _consider(self, view: EngineView) -> list[Considered]:
         """Contexts that wait for an answer and are not being copied."""
+        unanswered, footprints = view.unanswered, view.footprints
+        now, others, queries = view.now, view.running_context_tokens, view.running_query_tokens
+        asked = now, others, queries, unanswered, footprints
+        if asked == self._considered_of:
+            return self._considered
         assert self.estimator is not None
         if self._wastes is None or self._wastes.costs is not view.costs:
             self._wastes = DiscardWastes(view.costs)
-        now, size, remaining = view.now, view.block_size, self.estimator.remaining
-        recompute = self._wastes.beside(view.running_query_tokens, view.running_context_tokens)
-        considered = []
-        for paused in view.unanswered:
-            context = -(-paused.resident_tokens // size) * size
-            considered.append((paused, context, remaining(paused, now) * context, recompute(context)))
-        return considered
+        size = view.block_size
+        contexts = [-(-resident // size) * size for resident, _, _ in footprints]
+        rests = self.estimator.remaining_of(unanswered, now)
+        wastes = self._wastes.beside(contexts, queries, others)
+        self._considered_of, self._considered = (
+            asked,
+            [
+                (waste, rest * context, paused, context)
+                for waste, rest, paused, context in zip(wastes, rests, unanswered, contexts, strict=True)
+            ],
+        )
+        return self._considered
 
 
 class DiscardWastes:
@@ -140,25 +155,28 @@ class DiscardWastes:
         saturation = costs.saturation_tokens
         self._saturated = costs.forward_time(saturation)
         self._per_token = (self._saturated - costs.forward_time(1)) / max(saturation - 1, 1)
-        self._terms: dict[tuple[int, int], tuple[float, float, float, int]] = {}  # by context and chunk
+        self._terms: dict[int, dict[int, tuple[float, float, float, int]]] = {}  # by chunk and context
 
-    def beside(self, queries: int, others: int) -> Callable[[int], float]:
-        """The estimate while running sessions have ``queries`` query tokens and ``others`` context tokens."""
+    def beside(self, contexts: Iterable[int], queries: int, others: int) -> list[float]:
+        """The estimate of each of ``contexts`` while running sessions have ``queries`` query tokens and ``others``
+        context tokens."""
         chunk = max(self.costs.saturation_tokens - queries, 1)
-        if len(self._terms) > _REMEMBERED:
-            self._terms.clear()
-        known, split = self._terms, self._split
-
-        def waste(context: int) -> float:
-            own, full, part, last = known.get((context, chunk)) or split(context, chunk)
-            return own + full * others + part * (others + last)
-
-        return waste
+        known = self._terms.get(chunk)
+        if known is None:
+            if sum(map(len, self._terms.values())) > _REMEMBERED:
+                self._terms.clear()
+            known = self._terms[chunk] = {}
+        wastes = []
+        for context in contexts:
+            if context not in known:
+                known[context] = self._split(context, chunk)
+            own, full, part, last = known[context]
+            wastes.append(own + full * others + part * (others + last))
+        return wastes
 
     def _split(self, context: int, chunk: int) -> tuple[float, float, float, int]:
         """The first term; what the second one and the third one are multiplied with; and ``last``."""
         full = max(-(-context // chunk) - 1, 0)
         last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
         own = self._saturated * full * (full + 1) / 2 * chunk
-        terms = self._terms[context, chunk] = own, self._per_token * chunk * full, self._per_token * last, last
-        return terms
+        return own, self._per_token * chunk * full, self._per_token * last, last

@@ -7,7 +7,13 @@ comparison.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from policies.contract import Costs, DurationEstimator, Paused
+
+_REMEMBERED = 1 << 16
+"""Terms kept before all are forgotten."""
 
 
 def preserve_waste(remaining_s: float, context: int) -> float:
@@ -15,9 +21,13 @@ def preserve_waste(remaining_s: float, context: int) -> float:
     return remaining_s * context
 
 
-def preserve_exceeds_at(estimator: DurationEstimator, paused: Paused, context: int, waste: float, now: float) -> float:
-    """A time before which ``preserve_waste`` of the estimated remaining time is at most ``waste`` token-seconds."""
-    return estimator.exceeds_at(paused, waste / context * (1 - 1e-9), now)
+def preserve_exceeds_at(
+    estimator: DurationEstimator, paused: Sequence[Paused], contexts: Sequence[int], wastes: Sequence[float], now: float
+) -> float:
+    """A time before which ``preserve_waste`` of the estimated remaining time of each of several contexts is at most its
+    own of ``wastes``, token-seconds."""
+    seconds = [waste / context * (1 - 1e-9) for waste, context in zip(wastes, contexts, strict=True)]
+    return estimator.one_exceeds_at(paused, seconds, now)
 
 
 def discard_waste(costs: Costs, context: int, others: int) -> float:
@@ -42,18 +52,44 @@ def chunked_discard_waste(costs: Costs, context: int, others: int, chunk: int) -
     Returns:
         T_fwd(C) * C / 2 + n * T_fwd(C / n) * C_other, token-seconds.
     """
-    own, beside = chunked_discard_parts(costs, context, chunk)
+    own, beside = chunked_discard_parts(costs, context, -(-context // max(chunk, 1)))
     return own + beside * others
 
 
-def chunked_discard_parts(costs: Costs, context: int, chunk: int) -> tuple[float, float]:
+def chunked_discard_parts(costs: Costs, context: int, chunks: int) -> tuple[float, float]:
     """The two terms of equation 4 apart, the second one for each token of C_other: only C_other changes all the time.
 
     Returns:
-        T_fwd(C) * C / 2, token-seconds, and n * T_fwd(C / n), seconds.
+        T_fwd(C) * C / 2, token-seconds, and n * T_fwd(C / n), seconds, n being ``chunks``.
     """
     if context == 0:
         return 0.0, 0.0
-    chunks = -(-context // max(chunk, 1))
     # T_fwd takes whole tokens: C / n is rounded up.
     return costs.forward_time(context) * context / 2, chunks * costs.forward_time(-(-context // chunks))
+
+
+class RecomputeTerms(dict[tuple[int, int], tuple[float, float]]):
+    """``chunked_discard_parts`` by context and number of chunks, computed when they are looked up and then kept: much
+    the same contexts are asked about in every iteration.
+
+    Args:
+        costs: gives T_fwd.
+    """
+
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        self._least_per_token = [math.inf]
+
+    def least_per_token(self, tokens: int) -> float:
+        """The least of T_fwd(m) / m over all m from 1 to ``tokens``, s."""
+        least = self._least_per_token
+        while len(least) <= tokens:
+            least.append(min(least[-1], self.costs.forward_time(len(least)) / len(least)))
+        return least[tokens]
+
+    def __missing__(self, key: tuple[int, int]) -> tuple[float, float]:
+        if len(self) > _REMEMBERED:
+            self.clear()
+        context, chunks = key
+        self[key] = terms = chunked_discard_parts(self.costs, context, chunks)
+        return terms

@@ -45,6 +45,7 @@ class Contexts:
         prefixes: the leading blocks that contexts share; None if they keep to themselves.
         branches: the blocks of several samples of one context.
         losses: how often a context lost tokens, on the GPU or the host.
+        changes: how often an idle context came, went, changed or began to be copied.
         witness: told of every change, if there is one.
     """
 
@@ -69,6 +70,7 @@ class Contexts:
         self._uses = 0  # counts the ends of uses: the time by which blocks are least recently used
         self.copying_blocks = 0
         self.losses = 0
+        self.changes = 0
         self.witness: Witness | None = None
 
     def blocks(self, tokens: int) -> int:
@@ -171,14 +173,16 @@ class Contexts:
 
     def _index(self, live: LiveSession) -> None:
         """Keep ``held`` and ``away`` what they say."""
-        if live.idle and live.resident:
-            self.held.setdefault(live)
-        else:
-            self.held.pop(live, None)
-        if live.idle and live.offloaded:
-            self.away.setdefault(live)
-        elif self.away:
-            self.away.pop(live, None)
+        self.changes += 1
+        idle, held, away = live.idle, self.held, self.away
+        if idle and live.resident:
+            held.setdefault(live)
+        elif live in held:
+            del held[live]
+        if idle and live.offloaded:
+            away.setdefault(live)
+        elif live in away:
+            del away[live]
 
     def keep_only(self, live: LiveSession, tokens: int) -> None:
         """Forget all but the first ``tokens`` tokens of what is resident or offloaded; the rest goes missing.
@@ -240,24 +244,21 @@ class Contexts:
         assert live.copy is None and live.group is None, live
         if live.fork:
             return None
-        held = self.blocks(live.resident)
-        stays = self.blocks(min(keep, live.resident))
+        size, resident = self.block_size, live.resident
+        held = -(-resident // size)
+        stays = -(-min(keep, resident) // size)
         if live.prefixes is not None:
             stays = max(stays, live.prefixes.common(live))
         blocks = int(min(held - stays, most_blocks, self.host.free))
         if blocks <= 0:
             return None
-        self._withdraw(live, held - blocks)
-        tokens = live.resident - (held - blocks) * self.block_size
-        copy = Copy(live, Direction.OUT, blocks, tokens, blocking)
+        if self.prefixes is not None:
+            private = self.prefixes.withdraw(live, held - blocks)
+            self._idle_private += private if live.idle else 0
+        copy = Copy(live, Direction.OUT, blocks, resident - (held - blocks) * size, blocking)
         self.host.take(blocks)
         self._begin(copy)
         return copy
-
-    def _withdraw(self, live: LiveSession, keep: int) -> None:
-        if self.prefixes is not None:
-            private = self.prefixes.withdraw(live, keep)
-            self._idle_private += private if live.idle else 0
 
     def begin_in(self, live: LiveSession, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the leading offloaded blocks back: as many as ``most_blocks`` and the GPU's free ones allow."""
@@ -289,6 +290,7 @@ class Contexts:
 
     def _begin(self, copy: Copy) -> None:
         copy.live.copy = copy
+        self.changes += 1
         self.flying[copy] = None
         self.copying_blocks += copy.blocks
         if copy.direction is Direction.OUT and copy.live.idle:
@@ -305,10 +307,11 @@ class Contexts:
         if copy.direction is Direction.OUT:
             self.gpu.give(copy.blocks)
             self._lost(live)
-            live.peak = max(live.peak, live.resident + live.offloaded)
-            live.resident -= copy.tokens
-            live.offloaded += copy.tokens
-            live.swapped_out += copy.tokens
+            resident, tokens = live.resident, copy.tokens
+            live.peak = max(live.peak, resident + live.offloaded)
+            live.resident = resident - tokens
+            live.offloaded += tokens
+            live.swapped_out += tokens
         else:
             self._take_in(copy)
             self._idle_private += copy.blocks if live.idle else 0

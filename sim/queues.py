@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 
 from sim.contexts import Contexts
 from sim.decoding import DecodeGroup
@@ -87,11 +89,13 @@ class Queues:
     def wait(self, live: LiveSession) -> None:
         """Queue a session that is in no place; what it has on the GPU policies may decide about."""
         live.state = State.WAITING
+        self._contexts.changes += 1
         heappush(self.waiting, (live.key, live))
 
     def wait_for_copy(self, live: LiveSession) -> None:
         """Queue a session that is in no place and has offloaded tokens."""
         live.state = State.SWAPPED
+        self._contexts.changes += 1
         self.swapped[live] = None
         self.swapped_changes += 1
 
@@ -182,6 +186,5 @@ class Queues:
         return any(live.state is State.PAUSED for live in self._contexts.held)
 
 
-def by_key(live: LiveSession) -> tuple[float, ...]:
-    """Sort key: the queue's order."""
-    return live.key
+by_key: Callable[[LiveSession], tuple[float, ...]] = attrgetter("key")
+"""Sort key: the queue's order."""

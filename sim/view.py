@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from policies.contract import Footprint
 from sim.live import SessionView, State
 from sim.plan import Direction
 
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
 class View:
     """Properties mirror the engine's state at the moment of asking."""
 
-    __slots__ = ("_engine", "block_size", "costs", "gpu_blocks", "token_budget")
+    __slots__ = (
+        "_engine",
+        "_footprints",
+        "_listed_at",
+        "_unanswered",
+        "block_size",
+        "costs",
+        "gpu_blocks",
+        "token_budget",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -23,6 +34,9 @@ class View:
         self.block_size = engine.contexts.block_size
         self.token_budget = engine.token_budget
         self.gpu_blocks = engine.contexts.gpu.capacity
+        self._listed_at = -1  # by the contexts' count of changes
+        self._unanswered: list[SessionView] = []
+        self._footprints: list[Footprint] = []
 
     @property
     def now(self) -> float:
@@ -83,11 +97,29 @@ class View:
         return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
 
     @property
-    def unanswered(self) -> list[SessionView]:
+    def unanswered(self) -> Sequence[SessionView]:
         """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
-        something to decide. A list of its own."""
-        held, paused = self._engine.contexts.held, State.PAUSED
-        return [live.view for live in held if live.copy is None and live.state is paused]
+        something to decide. The same list until one of them changes."""
+        if self._listed_at != self._engine.contexts.changes:
+            self._list()
+        return self._unanswered
+
+    @property
+    def footprints(self) -> Sequence[Footprint]:
+        """Where the tokens of ``unanswered`` are, in the same order. The same list until one of them changes, unless
+        contexts share blocks."""
+        if self._engine.contexts.prefixes is not None:
+            return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
+        if self._listed_at != self._engine.contexts.changes:
+            self._list()
+        return self._footprints
+
+    def _list(self) -> None:
+        contexts, paused = self._engine.contexts, State.PAUSED
+        unanswered = [live for live in contexts.held if live.copy is None and live.state is paused]
+        self._listed_at = contexts.changes
+        self._unanswered = [live.view for live in unanswered]
+        self._footprints = [(live._resident, 0, live.offloaded) for live in unanswered]
 
     @property
     def offloaded(self) -> list[SessionView]:

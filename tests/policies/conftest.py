@@ -128,6 +128,10 @@ class FakeView:
     def unanswered(self) -> Sequence[FakePaused]:
         return [one for one in self.paused if not (one.moving or one.resumed)]
 
+    @property
+    def footprints(self) -> Sequence[tuple[int, int, int]]:
+        return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
+
 
 class Known(DurationEstimator):
     """Remaining times that a test writes down, by session."""

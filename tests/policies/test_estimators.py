@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator
 from policies.estimators import Elapsed, Oracle, ToolMean
 from policies.fixed import PreserveAlways
+from tests.policies.conftest import FakePaused
 from traces.session import Call, Pause, Session
 
 
@@ -129,6 +132,15 @@ def test_elapsed_exceeds_a_bound_when_the_pause_has_lasted_it(paused):
 def test_an_estimate_that_only_shrinks_exceeds_a_bound_now_or_never(paused, seconds, at):
     """Default 3 s, 1 s has passed: 2 s are left, and ever fewer."""
     assert ToolMean(default=3.0).exceeds_at(paused(paused_at=10.0), seconds, now=11.0) == at
+
+
+@given(st.lists(st.tuples(st.floats(0, 90), st.floats(0, 50)), max_size=8), st.floats(90, 200))
+def test_many_pauses_at_once_are_judged_as_each_by_itself(begun: list[tuple[float, float]], now: float) -> None:
+    for estimator in (Elapsed(), ToolMean(default=30.0)):
+        contexts, bounds = [FakePaused(paused_at=at) for at, _ in begun], [seconds for _, seconds in begun]
+        assert list(estimator.remaining_of(contexts, now)) == [estimator.remaining(one, now) for one in contexts]
+        each = [estimator.exceeds_at(one, most, now) for one, most in zip(contexts, bounds, strict=True)]
+        assert estimator.one_exceeds_at(contexts, bounds, now) == min(each, default=NEVER)
 
 
 def test_an_estimator_that_says_nothing_is_asked_every_iteration(paused):

@@ -24,7 +24,8 @@ def close(value: float) -> object:
 
 
 def discard_wastes(view):
-    return DiscardWastes(view.costs).beside(view.running_query_tokens, view.running_context_tokens)
+    wastes, running = DiscardWastes(view.costs), (view.running_query_tokens, view.running_context_tokens)
+    return lambda context: wastes.beside([context], *running)[0]
 
 
 def test_the_waste_of_full_chunks_and_a_last_part(view):

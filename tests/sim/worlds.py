@@ -184,6 +184,13 @@ class WatchedEngine(Engine):
         self._check()
         return over
 
+    def _check_view(self) -> None:
+        """The lists that are kept are those that would be made anew."""
+        view, paused = self.counsel.view, [one for one in self.contexts.held if one.state is State.PAUSED]
+        unanswered = [live.view for live in paused if live.copy is None]
+        assert view.unanswered == unanswered
+        assert view.footprints == [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in unanswered]
+
     def _tick(self, now: float) -> None:
         assert now >= self._clock, f"time runs backwards: {self._clock} then {now}"
         self._clock = now
@@ -192,6 +199,7 @@ class WatchedEngine(Engine):
         """INV-1 and INV-2."""
         queues, inside = self.queues, self.queues.inside()
         self.contexts.check(inside)
+        self._check_view()
         assert len({id(live) for live in inside}) == len(inside), f"INV-1: twice inside: {inside}"
         gone = [live for live in self.everyone if live.state in GONE]
         assert len(inside) + len(gone) == len(self.everyone), f"INV-1: lost: {set(self.everyone) - set(inside)}"

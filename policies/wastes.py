@@ -1,0 +1,96 @@
+"""What paused contexts waste at one moment, each looked at no closer than the question needs.
+
+A context of C tokens, of which C' <= C are on the GPU, wastes t C' preserved for t seconds and, by equation 4 of
+InferCept (arXiv 2402.01869) with n = ceil(C / c) chunks of at most c tokens,
+
+    T_fwd(C) C / 2 + n T_fwd(ceil(C / n)) C_other  >=  C C_other min over m <= c of T_fwd(m) / m
+
+recomputed, as m = ceil(C / n) is at most c and n at least C / m. So whoever is away for no longer than C_other times
+that minimum wastes less preserved, however long its context: most are, and need not be looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from operator import mul
+
+from policies.contract import Footprint, Paused
+from policies.waste import RecomputeTerms
+
+_FEW = 4
+"""Contexts looked for one by one before all are sorted: mostly the first spends the budget."""
+_SAFE = 1 - 1e-9
+"""More than sums and products are off by, as a share."""
+
+
+class Wastes:
+    """What each of several contexts wastes, preserved or recomputed, token-seconds.
+
+    Args:
+        paused: the contexts; a place below is one in this list.
+        footprints: where their tokens are, some of each on the GPU and its own.
+        rests: how long each is expected to be away yet, s.
+        terms: of equation 4.
+        chunk: tokens that an iteration may recompute.
+        others: context tokens of the running sessions, C_other.
+
+    Attributes:
+        own: the tokens on the GPU that each alone holds.
+    """
+
+    def __init__(
+        self,
+        paused: Sequence[Paused],
+        footprints: Sequence[Footprint],
+        rests: Sequence[float],
+        terms: RecomputeTerms,
+        chunk: int,
+        others: int,
+    ) -> None:
+        self.paused = paused
+        self.own = [resident - shared for resident, shared, _ in footprints]
+        self._footprints, self._rests = footprints, rests
+        self._terms, self._chunk, self._others = terms, chunk, others
+        self._dear: list[int] | None = None
+        self._order: list[int] | None = None
+
+    def kept(self, place: int) -> float:
+        """Equation 2: what a context wastes preserved."""
+        return self._rests[place] * self.own[place]
+
+    def recomputed(self, place: int) -> float:
+        """Equation 4: what it wastes recomputed in chunks."""
+        lost = self.own[place] + self._footprints[place][2]
+        alone, beside = self._terms[lost, -(-lost // self._chunk)]
+        return alone + beside * self._others
+
+    def both(self, place: int) -> dict[str, float]:
+        """The two, as the reasons of a decision."""
+        return {"preserve": self.kept(place), "recompute": self.recomputed(place)}
+
+    def dear(self) -> list[int]:
+        """Contexts that waste less recomputed than preserved, the most wasteful first."""
+        if self._dear is None:
+            calm = self._terms.least_per_token(self._chunk) * self._others * _SAFE
+            away = [place for place, rest in enumerate(self._rests) if rest > calm]
+            self._dear = [place for place in away if self.recomputed(place) < self.kept(place)]
+            if len(self._dear) > 1:
+                self._dear.sort(key=self.recomputed, reverse=True)
+        return self._dear
+
+    def ranked(self) -> Iterator[int]:
+        """All of them, by the smaller of the two (equation 5): the most wasteful first, and of equal ones the first."""
+        if self._order is not None:
+            yield from self._order
+            return
+        least = list(map(mul, self._rests, self.own))
+        for place in self.dear():
+            least[place] = self.recomputed(place)
+        rest, few = least.copy(), min(_FEW, len(least))
+        for _ in range(few):
+            place = rest.index(max(rest))
+            rest[place] = -math.inf
+            yield place
+        self._order = sorted(range(len(least)), key=least.__getitem__, reverse=True)
+        yield from self._order[few:]
