@@ -28,14 +28,15 @@ class Channels:
         s, and when those beside it end."""
         stall, ending = 0.0, []
         for copy in copies:
-            seconds = self._costs.copy_time(copy.tokens, copy.direction)
+            way = copy.direction
+            seconds = self._costs.copy_time(copy.tokens, way)
             if copy.blocking:
                 stall += seconds
                 continue
-            end = max(now, self._free[copy.direction]) + seconds
-            self._free[copy.direction] = end
-            self.busy_until = max(self.busy_until, end)
+            free = self._free[way]
+            end = self._free[way] = (free if free > now else now) + seconds
             ending.append((end, copy))
+        self.busy_until = max(self._free.values())
         return stall, ending
 
     def beside(self, computes_at: float) -> dict[Direction, float]:

@@ -32,6 +32,7 @@ class CostModel:
         self._per_arrival_s = host.per_arrival_s
         self._executor_s, self._executor_chunked_s = host.executor_s, host.executor_chunked_s
         self._begin_copies_s = {Direction.OUT: host.copies_out_s, Direction.IN: host.copies_in_s}
+        self._copies_take_work = host.copies_out_s > 0 or host.copies_in_s > 0
         self._iteration_times: dict[tuple[int, ...], float] = {}
         self._forward_times: dict[tuple[int, int], float] = {}
         self._decode_times: dict[int, float] = {}  # by sessions, without their contexts
@@ -49,6 +50,8 @@ class CostModel:
 
     def iteration_time(self, batch: Batch) -> float:
         """Seconds of one forward pass over ``batch``; 0 for an empty one."""
+        if not (batch.prefill_sessions or batch.begun):
+            return self._time(batch) if batch.decode_sessions else 0.0
         if batch.query_tokens == 0:
             return 0.0
         sums = batch.sums
@@ -177,6 +180,8 @@ class CostModel:
 
     def beginning(self, copies: Iterable[Copy]) -> float:
         """Seconds of the host's work on those of ``copies`` that run beside the batch: a share for each direction."""
+        if not self._copies_take_work:
+            return 0.0
         return sum(self._begin_copies_s[way] for way in {copy.direction for copy in copies if not copy.blocking})
 
     def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policies.contract import (
     NEVER,
+    Change,
     Discard,
     InterceptPolicy,
     NextCall,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from sim.view import View
 
 
-_VERDICTS, _NUMBERS = (Preserve, Swap, Discard), (int, float)  # a union would be made anew by every check
+_LEAVING, _NUMBERS = (Swap, Discard), (int, float)  # a union would be made anew by every check
+_IDLE = (State.PAUSED, State.WAITING)
 DECODING = "(decoding)"
 RESERVE = "(reserve)"
 
@@ -77,45 +79,56 @@ class Counsel:
 
     def key(self, live: LiveSession) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
-        with Guard(self.order, "order", live.session.id, self.view.now):
+        try:
             key = checked_key(self.order.key(live.view, self.view), live)
+        except Exception as error:
+            raise blame(self.order, "order", live.session.id, self.view.now, error) from error
         if self.witness is not None:
             self.witness.ranked(live, key)
         return key
 
     def pause(self, live: LiveSession) -> Verdict:
         """This session just paused: what becomes of its context?"""
-        with self._guard("on_pause", live.session.id):
+        try:
             verdict = self.policy.on_pause(live.view, self.view)
             self._check(live.view, verdict, "on_pause")
-        self._note(live, verdict, "pause")
+        except Exception as error:
+            raise self._blame("on_pause", live.session.id, error) from error
+        self.applied(live, verdict, "pause")
         return verdict
 
     def answer(self, live: LiveSession, duration: float) -> None:
         """A pause has ended after ``duration`` seconds; policies may learn from it."""
-        with self._guard("on_resume", live.session.id):
-            if self.policy.estimator is not None:
-                self.policy.estimator.pause_ended(live.view, duration)
-            if self.policy.predictor is not None:
+        policy = self.policy
+        try:
+            if policy.estimator is not None:
+                policy.estimator.pause_ended(live.view, duration)
+            if policy.predictor is not None:
                 pause = live.call.pause
                 returned = pause.returned if pause is not None else 0
-                self.policy.predictor.call_ended(live.view, NextCall(live.call.output, duration, returned))
-            self.policy.on_resume(live.view, duration, self.view)
+                policy.predictor.call_ended(live.view, NextCall(live.call.output, duration, returned))
+            policy.on_resume(live.view, duration, self.view)
+        except Exception as error:
+            raise self._blame("on_resume", live.session.id, error) from error
 
     def start(self, live: LiveSession) -> None:
         """A session begins to compute for its call."""
         if not self._told_of_starts:
             return
-        with self._guard("on_start", live.session.id):
+        try:
             self.policy.on_start(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_start", live.session.id, error) from error
 
     def finish(self, live: LiveSession) -> None:
         """A session has left for good."""
         if self._told_of_ends:
-            with self._guard("on_finish", live.session.id):
+            try:
                 if self.policy.predictor is not None and live.call.pause is None:
                     self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
                 self.policy.on_finish(live.view, self.view)
+            except Exception as error:
+                raise self._blame("on_finish", live.session.id, error) from error
         self._forget_place(live)
 
     def leave(self, live: LiveSession) -> None:
@@ -131,8 +144,10 @@ class Counsel:
 
     def _forget_place(self, live: LiveSession) -> None:
         if self._order_remembers:
-            with Guard(self.order, "on_finish", live.session.id, self.view.now):
+            try:
                 self.order.on_finish(live.view, self.view)
+            except Exception as error:
+                raise blame(self.order, "on_finish", live.session.id, self.view.now, error) from error
 
     def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
@@ -146,60 +161,62 @@ class Counsel:
         """Time at which the policy wants to be asked again; minus infinity for every iteration."""
         if not self._reviews:
             return NEVER
-        with self._guard("review_at", "-"):
+        try:
             return checked_number(self.policy.review_at(self.view))
+        except Exception as error:
+            raise self._blame("review_at", "-", error) from error
 
     def applied(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
         """Log a change that the engine carries out, and whose need of room asked for it."""
-        self._note(live, verdict, asked, need)
+        if self._log:
+            self._note(live, verdict, asked, need)
 
-    def _changes(self, question: str, ask: Any) -> Iterator[tuple[LiveSession, Verdict]]:
-        with self._guard(question, "-") as asking:  # what goes wrong where the changes are carried out passes it by
+    def _changes(self, question: str, ask: Callable[[], Iterable[Change]]) -> Iterator[tuple[LiveSession, Verdict]]:
+        session = "-"
+        try:  # what goes wrong where the changes are carried out passes it by
             for paused, verdict in ask():
-                asking.session = getattr(paused, "id", "?")
-                self._check(paused, verdict, question)
-                assert isinstance(paused, SessionView)
-                live = paused._live
-                if live.state not in (State.PAUSED, State.WAITING):
+                session = getattr(paused, "id", "?")
+                live = self._check(paused, verdict, question)
+                if live.state not in _IDLE:
                     raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
                 yield live, verdict
-                asking.session = "-"
+                session = "-"
+        except Exception as error:
+            raise self._blame(question, session, error) from error
 
-    def _check(self, paused: Paused, verdict: object, question: str) -> None:
+    def _check(self, paused: Paused, verdict: object, question: str) -> LiveSession:
         if not isinstance(paused, SessionView):
             raise TypeError(f"expected a paused context from view.paused, got {paused!r}")
-        if isinstance(verdict, Prefetch):
+        if isinstance(verdict, _LEAVING):
+            if not (isinstance(verdict.keep, int) and 0 <= verdict.keep <= paused.context_tokens):
+                raise ValueError(f"keep is {verdict.keep!r}; the context has {paused.context_tokens} tokens")
+        elif isinstance(verdict, Prefetch):
             if question != "revise":
                 raise TypeError("Prefetch is an answer of revise only")
-            return
-        if not isinstance(verdict, _VERDICTS):
+        elif not isinstance(verdict, Preserve):
             raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
-        if not isinstance(verdict, Preserve) and not (
-            isinstance(verdict.keep, int) and 0 <= verdict.keep <= paused.context_tokens
-        ):
-            raise ValueError(f"keep is {verdict.keep!r}; the context has {paused.context_tokens} tokens")
+        return paused._live
 
-    def _note(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
-        if self._log:
-            self.decisions.append(
-                {
-                    "time": self.view.now,
-                    "session": live.session.id,
-                    "call": live.call_index,
-                    "asked": asked,
-                    "verdict": type(verdict).__name__.lower(),
-                    "keep": getattr(verdict, "keep", live.context),
-                    "context": live.context,
-                    "resident": live.resident,
-                    "offloaded": live.offloaded,
-                    "needed_blocks": need.blocks if need is not None else 0,
-                    "needed_by": need.by if need is not None else "",
-                    "because": dict(verdict.because),
-                }
-            )
+    def _note(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None) -> None:
+        self.decisions.append(
+            {
+                "time": self.view.now,
+                "session": live.session.id,
+                "call": live.call_index,
+                "asked": asked,
+                "verdict": type(verdict).__name__.lower(),
+                "keep": getattr(verdict, "keep", live.context),
+                "context": live.context,
+                "resident": live.resident,
+                "offloaded": live.offloaded,
+                "needed_blocks": need.blocks if need is not None else 0,
+                "needed_by": need.by if need is not None else "",
+                "because": dict(verdict.because),
+            }
+        )
 
-    def _guard(self, question: str, session: str) -> Guard:
-        return Guard(self.policy, question, session, self.view.now)
+    def _blame(self, question: str, session: str, error: Exception) -> PolicyError:
+        return blame(self.policy, question, session, self.view.now, error)
 
 
 def blame(rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy") -> PolicyError:

@@ -149,7 +149,8 @@ class Engine:
 
     def hear(self, at: float) -> None:
         """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""
-        self.now = max(self.now, at)
+        if at > self.now:
+            self.now = at
 
     def _take_answer(self, live: LiveSession) -> bool:
         self.room.forget_wish(live)
@@ -182,7 +183,8 @@ class Engine:
             return None
         if live.answered:
             return live if self._take_answer(live) else None
-        self.queues.arrived(live)
+        if live.state is State.SWAPPED:
+            self.queues.arrived(live)
         return None
 
     # ---- one iteration
@@ -260,12 +262,13 @@ class Engine:
         if self.settings.swap == "blocking" or self.settings.swap_budget == "unlimited":
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
-        if not plan.computes and decoding:
-            batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats)
-        elif not plan.computes and self.queues.prefilling:
-            batch = Batch()
-            first = min(self.queues.prefilling, key=by_key)
-            batch.add_missing(first, first.resident, min(first.missing, self.token_budget))
+        if not plan.computes:
+            if decoding.seats:
+                batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats)
+            elif self.queues.prefilling:
+                batch = Batch()
+                first = min(self.queues.prefilling, key=by_key)
+                batch.add_missing(first, first.resident, min(first.missing, self.token_budget))
         return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
 
     def wakes_at(self) -> float:

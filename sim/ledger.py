@@ -45,27 +45,30 @@ class Ledger:
         self.events += 1
         self.iterations += len(ends)
         self.computed_tokens += plan.batch.query_tokens * len(ends)
-        seconds = ends[-1] - begin
-        contexts = engine.contexts
+        contexts, end = engine.contexts, ends[-1]
         idle, copying, free = contexts.idle_blocks, contexts.copying_blocks, contexts.gpu.free
-        running = contexts.gpu.used - idle - copying
-        waits = stall / seconds  # shares of the time: waiting for copies, recomputing, computing anything new
+        running = self._blocks - free - idle - copying
+        waits = stall / (end - begin)  # shares of the time: waiting for copies, recomputing, computing anything new
         computes = 1.0 - waits
         recomputes = own = 0.0
-        if plan.recomputes:
+        if plan.chunks and plan.recomputes:
             recomputes = self.lengthened(plan) * computes
             recomputing = sum(contexts.recomputing(chunk) for chunk in plan.chunks if chunk.recomputed)
             own = min(recomputing, running)  # contexts may share blocks
-        reads = min(free, _read_blocks(plan)) if plan.copies else 0
-        uses = (
+        reads = min(free, _read_blocks(plan)) if waits else 0
+        densities = (
             (running - own) * (computes - recomputes),
             idle,
             own * computes,
             (running - own) * recomputes,
             (running + reads) * waits + copying,
             free - reads * waits,
+            *self._counts(engine),
+            computes,
+            recomputes,
+            waits,
         )
-        self.spread(begin, ends[-1], (*uses, *self._counts(engine), computes, recomputes, waits))
+        self.spread(begin, end, densities)
         if len(ends) > 1 and plan.growth[len(ends) - 1]:
             self._grow(ends, plan.growth)
 
@@ -101,10 +104,9 @@ class Ledger:
 
     def spread(self, begin: float, end: float, densities: Sequence[float]) -> None:
         """Add what holds from ``begin`` to ``end`` to every step that this touches."""
-        for row, seconds in self._touched(begin, end):
-            for place, density in enumerate(densities):
-                if density:
-                    row[place] += density * seconds
+        for index, seconds in self._touched(begin, end):
+            row = self._steps[index]
+            self._steps[index] = [total + density * seconds for total, density in zip(row, densities, strict=True)]
 
     def _grow(self, ends: Sequence[float], growth: Sequence[int]) -> None:
         """Blocks counted as unused were useful: in iteration i of a leap contexts had grown by ``growth[i]`` blocks."""
@@ -124,18 +126,18 @@ class Ledger:
         self._steps[index][_USEFUL] += block_seconds
         self._steps[index][_UNUSED] -= block_seconds
 
-    def _touched(self, begin: float, end: float) -> list[tuple[list[float], float]]:
+    def _touched(self, begin: float, end: float) -> Sequence[tuple[int, float]]:
         """The steps from ``begin`` to ``end``, each with the seconds of it."""
         step, steps = self._step, self._steps
         first, last = int(begin / step), int(end / step)
         if first == last < len(steps):
-            return [(steps[first], end - begin)]
+            return ((first, end - begin),)
         while len(steps) <= last:
             steps.append([0.0] * len(COLUMNS))
         if first == last:
-            return [(steps[first], end - begin)]
+            return ((first, end - begin),)
         edges = [begin, *(index * step for index in range(first + 1, last + 1)), end]
-        return [(steps[first + index], edges[index + 1] - edges[index]) for index in range(last - first + 1)]
+        return [(first + index, edges[index + 1] - edges[index]) for index in range(last - first + 1)]
 
     def totals(self, end: float) -> dict[str, float]:
         """Sums over the run, token-seconds and seconds."""

@@ -53,7 +53,7 @@ class BlockPool:
 
     def give(self, blocks: int) -> None:
         """Return private blocks."""
-        private = self.used - len(self._references)
+        private = self.capacity - self.free - len(self._references)
         assert 0 <= blocks <= private, f"returning {blocks} of {private} private blocks"
         self.free += blocks
 

@@ -239,13 +239,17 @@ class Room:
     def swap_budget(self, way: Direction) -> float:
         """Tokens that may still be copied beside this iteration; infinite when nothing limits it."""
         account = self._account[way]
-        if account not in self._left:
-            beside = [copy for copy in self.copies if not copy.blocking and self._account[copy.direction] is account]
-            self._left[account] = max(0, self._hidden() - sum([copy.tokens for copy in beside]))
-        return self._left[account]
+        left = self._left.get(account)
+        if left is None:
+            left = self._hidden()
+            for copy in self.copies:
+                if not copy.blocking and self._account[copy.direction] is account:
+                    left -= copy.tokens
+            left = self._left[account] = max(0, left)
+        return left
 
     def _spend(self, copy: Copy) -> None:
-        self._left[self._account[copy.direction]] = self.swap_budget(copy.direction) - copy.tokens
+        self._left[self._account[copy.direction]] -= copy.tokens
 
     def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
@@ -282,4 +286,4 @@ class Room:
     def _budget_blocks(self, way: Direction) -> float:
         """Whole blocks that the swap budget still covers."""
         budget = self.swap_budget(way)
-        return math.inf if math.isinf(budget) else budget // self._contexts.block_size
+        return budget if budget == math.inf else budget // self._contexts.block_size
