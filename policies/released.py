@@ -7,12 +7,11 @@ contexts that recompute dearest; and swaps those out lazily, from the tail, only
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from policies.contract import (
     EVERY_ITERATION,
-    NEVER,
     Change,
     Costs,
     Discard,
@@ -24,10 +23,12 @@ from policies.contract import (
 )
 from policies.waste import preserve_exceeds_at
 
-Considered = tuple[float, float, Paused, int]
-"""What a context wastes recomputed and preserved, token-seconds, the context, and its tokens in whole blocks."""
+Candidate = tuple[float, float, Paused]
+"""What a context wastes recomputed and preserved, token-seconds, and the context."""
 _REMEMBERED = 1 << 16
 """Terms of recompute wastes kept: the same contexts are considered every iteration."""
+_SAFE = 1 - 1e-9
+"""More than sums and products are off by, as a share."""
 
 
 class Released(InterceptPolicy):
@@ -47,14 +48,15 @@ class Released(InterceptPolicy):
         self._budget_blocks = 0
         self._offered: list[tuple[Paused, int, int]] = []  # contexts, their resident tokens then, blocks that may leave
         self._wastes: DiscardWastes | None = None
-        self._considered: list[Considered] = []  # the same for every question of one plan
-        self._considered_of: tuple[Any, ...] | None = None
+        self._contexts: list[int] = []  # tokens in whole blocks; the same for every question of one plan
+        self._candidates: dict[int, Candidate] = {}  # by place among the contexts
+        self._considered: tuple[Any, ...] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         """Discard every candidate but those with the largest recompute waste."""
-        candidates = self._candidates(view)
+        candidates = list(self._consider(view).values())
         dearest = max((one[0] for one in candidates), default=0.0)
-        for recompute, keep, paused, _ in candidates:
+        for recompute, keep, paused in candidates:
             if recompute < dearest:
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
@@ -69,21 +71,21 @@ class Released(InterceptPolicy):
         cheaper_by_the_dozen = costs.forward_time(costs.saturation_tokens) < costs.forward_time(1)
         if not view.running_sessions or cheaper_by_the_dozen or self._short_at == view.now:
             return EVERY_ITERATION
-        considered = self._consider(view)
-        rest = [one for one in considered if one[0] >= one[1]]
-        if len(considered) - len(rest) > 1:
+        candidates, unanswered = self._consider(view), view.unanswered
+        if len(candidates) > 1:
             return EVERY_ITERATION
-        if not rest:
-            return NEVER
-        wastes, _, paused, contexts = zip(*rest, strict=True)
-        return preserve_exceeds_at(self.estimator, paused, contexts, wastes, view.now)
+        places = [place for place in range(len(unanswered)) if place not in candidates]
+        contexts = [self._contexts[place] for place in places]
+        assert self._wastes is not None
+        wastes = self._wastes.beside(contexts, view.running_query_tokens, view.running_context_tokens)
+        return preserve_exceeds_at(self.estimator, [unanswered[place] for place in places], contexts, wastes, view.now)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
         budget = self._budget_left(view)
-        candidates = self._candidates(view)
+        candidates = list(self._consider(view).values())
         dearest = max((one[0] for one in candidates), default=0.0)
-        for recompute, keep, paused, _ in candidates:
+        for recompute, keep, paused in candidates:
             if recompute < dearest:
                 continue
             held = -(-paused.resident_tokens // view.block_size)
@@ -110,34 +112,31 @@ class Released(InterceptPolicy):
         return self._budget_blocks
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        self._considered_of = None  # the estimator may have learnt from it
+        self._considered = None  # the estimator may have learnt from it
 
-    def _candidates(self, view: EngineView) -> list[Considered]:
-        """Paused contexts that waste less recomputed than kept."""
-        return [one for one in self._consider(view) if one[0] < one[1]]
-
-    def _consider(self, view: EngineView) -> list[Considered]:
-        """Contexts that wait for an answer and are not being copied."""
+    def _consider(self, view: EngineView) -> dict[int, Candidate]:
+        """Of the contexts that wait for an answer and are not being copied, those that waste less recomputed than kept:
+        by their place among them."""
         unanswered, footprints = view.unanswered, view.footprints
         now, others, queries = view.now, view.running_context_tokens, view.running_query_tokens
         asked = now, others, queries, unanswered, footprints
-        if asked == self._considered_of:
-            return self._considered
+        if asked == self._considered:
+            return self._candidates
         assert self.estimator is not None
         if self._wastes is None or self._wastes.costs is not view.costs:
             self._wastes = DiscardWastes(view.costs)
         size = view.block_size
         contexts = [-(-resident // size) * size for resident, _, _ in footprints]
         rests = self.estimator.remaining_of(unanswered, now)
-        wastes = self._wastes.beside(contexts, queries, others)
-        self._considered_of, self._considered = (
-            asked,
-            [
-                (waste, rest * context, paused, context)
-                for waste, rest, paused, context in zip(wastes, rests, unanswered, contexts, strict=True)
-            ],
-        )
-        return self._considered
+        away = self._wastes.perhaps_less(contexts, rests, queries, others)
+        wastes = self._wastes.beside([contexts[place] for place in away], queries, others)
+        self._considered, self._contexts = asked, contexts
+        self._candidates = {
+            place: (waste, rests[place] * contexts[place], unanswered[place])
+            for place, waste in zip(away, wastes, strict=True)
+            if waste < rests[place] * contexts[place]
+        }
+        return self._candidates
 
 
 class DiscardWastes:
@@ -156,6 +155,17 @@ class DiscardWastes:
         self._saturated = costs.forward_time(saturation)
         self._per_token = (self._saturated - costs.forward_time(1)) / max(saturation - 1, 1)
         self._terms: dict[int, dict[int, tuple[float, float, float, int]]] = {}  # by chunk and context
+
+    def perhaps_less(self, contexts: Sequence[int], rests: Sequence[float], queries: int, others: int) -> list[int]:
+        """Places of contexts that may waste less recomputed than kept for ``rests`` seconds: the others need not be
+        looked at. Full chunks and the last part are the whole context, unless it is a multiple of the chunk."""
+        chunk = max(self.costs.saturation_tokens - queries, 1)
+        calm = self._per_token * others * _SAFE if self._per_token >= 0 else -math.inf
+        return [
+            place
+            for place, (context, rest) in enumerate(zip(contexts, rests, strict=True))
+            if rest > calm or context % chunk == 0
+        ]
 
     def beside(self, contexts: Iterable[int], queries: int, others: int) -> list[float]:
         """The estimate of each of ``contexts`` while running sessions have ``queries`` query tokens and ``others``

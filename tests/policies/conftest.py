@@ -41,6 +41,20 @@ class LinearCosts:
         return self.copy * tokens
 
 
+@dataclass(frozen=True)
+class AnyCosts:
+    """Forward times in any order: more tokens may take less time."""
+
+    times: tuple[float, ...]
+    saturation_tokens: int = 8
+
+    def forward_time(self, query_tokens: int, context_tokens: int = 0) -> float:
+        return self.times[query_tokens % len(self.times)]
+
+    def swap_time(self, tokens: int) -> float:
+        return 0.0
+
+
 @dataclass
 class FakePaused:
     """A paused context whose tokens are all on the GPU, unless told otherwise."""

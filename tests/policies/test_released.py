@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
 from policies.estimators import Elapsed, Oracle
 from policies.released import DiscardWastes, Released
+from tests.policies.conftest import AnyCosts
 from traces.session import Call, Pause, Session
 
 
@@ -58,6 +61,23 @@ def test_quirk_a_full_batch_makes_the_waste_grow_with_the_square(view, context, 
     """
     assert discard_wastes(view(running_query_tokens=384))(context) == close(waste)
     assert discard_wastes(view(running_query_tokens=500))(context) == close(waste)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 99), st.floats(0, 9)), max_size=12),
+    st.lists(st.floats(0, 2), min_size=1, max_size=20),
+    st.integers(0, 30),
+    st.integers(0, 60),
+)
+def test_whoever_is_not_looked_at_wastes_less_kept(
+    contexts: list[tuple[int, float]], times: list[float], queries: int, others: int
+) -> None:
+    """For any forward times, also where more tokens take less time."""
+    wastes = DiscardWastes(AnyCosts(tuple(times)))
+    tokens, rests = [one for one, _ in contexts], [rest for _, rest in contexts]
+    recomputed = wastes.beside(tokens, queries, others)
+    cheap = {place for place, (one, rest) in enumerate(contexts) if recomputed[place] < rest * one}
+    assert cheap <= set(wastes.perhaps_less(tokens, rests, queries, others))
 
 
 # ---- what it does at every iteration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
@@ -10,23 +9,9 @@ from hypothesis import strategies as st
 
 from policies.waste import RecomputeTerms, chunked_discard_waste
 from policies.wastes import Wastes
-from tests.policies.conftest import FakePaused, LinearCosts
+from tests.policies.conftest import AnyCosts, FakePaused, LinearCosts
 
 GPT_J = LinearCosts()
-
-
-@dataclass(frozen=True)
-class AnyCosts:
-    """Forward times in any order: more tokens may take less time."""
-
-    times: tuple[float, ...]
-    saturation_tokens: int = 8
-
-    def forward_time(self, query_tokens: int, context_tokens: int = 0) -> float:
-        return self.times[query_tokens % len(self.times)]
-
-    def swap_time(self, tokens: int) -> float:
-        return 0.0
 
 
 FOOTPRINTS = st.integers(1, 40).flatmap(lambda r: st.tuples(st.just(r), st.integers(0, r - 1), st.integers(0, 40)))
