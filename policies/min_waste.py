@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import compress
 from typing import Any
 
 from policies.contract import (
@@ -75,8 +74,9 @@ class MinWaste(InterceptPolicy):
         assert self.estimator is not None
         wastes = self._wasted(view)
         assert wastes is not None
-        recomputed = [wastes.recomputed(place) for place in range(len(wastes.paused))]
-        return preserve_exceeds_at(self.estimator, wastes.paused, wastes.own, recomputed, view.now)
+        places = [place for place, own in enumerate(wastes.own) if own]
+        paused, own = [wastes.paused[place] for place in places], [wastes.own[place] for place in places]
+        return preserve_exceeds_at(self.estimator, paused, own, list(map(wastes.recomputed, places)), view.now)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         """The same order: the context whose stay wastes most leaves first."""
@@ -94,7 +94,7 @@ class MinWaste(InterceptPolicy):
         """What contexts waste that wait for an answer and are not being copied; None if there are none.
 
         What is on the host is of no use without what comes before it. Tokens that others hold too cost nothing to keep,
-        and free nothing: who has none of its own is left out.
+        and free nothing: who has none of its own is in no order.
         """
         paused, footprints = view.unanswered, view.footprints
         if not paused:
@@ -106,11 +106,6 @@ class MinWaste(InterceptPolicy):
         assert self.estimator is not None
         if self._terms is None or self._terms.costs is not view.costs:
             self._terms = RecomputeTerms(view.costs)
-        self._wastes_of = asked
-        alone = [resident > shared for resident, shared, _ in footprints]
-        if not all(alone):
-            paused, footprints = list(compress(paused, alone)), list(compress(footprints, alone))
-        chunk = max(view.costs.saturation_tokens - queries, 1)
-        rests = self.estimator.remaining_of(paused, now)
-        self._wastes = Wastes(paused, footprints, rests, self._terms, chunk, others) if paused else None
+        chunk, rests = max(view.costs.saturation_tokens - queries, 1), self.estimator.remaining_of(paused, now)
+        self._wastes_of, self._wastes = asked, Wastes(paused, footprints, rests, self._terms, chunk, others)
         return self._wastes

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from operator import mul
 
 from policies.contract import Footprint, Paused
@@ -29,14 +30,11 @@ class Wastes:
 
     Args:
         paused: the contexts; a place below is one in this list.
-        footprints: where their tokens are, some of each on the GPU and its own.
+        footprints: where their tokens are, some of each on the GPU.
         rests: how long each is expected to be away yet, s.
         terms: of equation 4.
         chunk: tokens that an iteration may recompute.
         others: context tokens of the running sessions, C_other.
-
-    Attributes:
-        own: the tokens on the GPU that each alone holds.
     """
 
     def __init__(
@@ -49,19 +47,25 @@ class Wastes:
         others: int,
     ) -> None:
         self.paused = paused
-        self.own = [resident - shared for resident, shared, _ in footprints]
         self._footprints, self._rests = footprints, rests
         self._terms, self._chunk, self._others = terms, chunk, others
         self._dear: list[int] | None = None
         self._order: list[int] | None = None
 
+    @cached_property
+    def own(self) -> list[int]:
+        """The tokens on the GPU that each alone holds."""
+        return [resident - shared for resident, shared, _ in self._footprints]
+
     def kept(self, place: int) -> float:
         """Equation 2: what a context wastes preserved."""
-        return self._rests[place] * self.own[place]
+        resident, shared, _ = self._footprints[place]
+        return self._rests[place] * (resident - shared)
 
     def recomputed(self, place: int) -> float:
         """Equation 4: what it wastes recomputed in chunks."""
-        lost = self.own[place] + self._footprints[place][2]
+        resident, shared, offloaded = self._footprints[place]
+        lost = resident - shared + offloaded
         alone, beside = self._terms[lost, -(-lost // self._chunk)]
         return alone + beside * self._others
 
@@ -80,17 +84,28 @@ class Wastes:
         return self._dear
 
     def ranked(self) -> Iterator[int]:
-        """All of them, by the smaller of the two (equation 5): the most wasteful first, and of equal ones the first."""
+        """All that have tokens of their own, by the smaller of the two (equation 5): the most wasteful first, and of
+        equal ones the first."""
         if self._order is not None:
             yield from self._order
             return
-        least = list(map(mul, self._rests, self.own))
+        own = self.own
+        least = list(map(mul, self._rests, own))
         for place in self.dear():
             least[place] = self.recomputed(place)
+        if 0 in own:
+            self._order = [place for place in _by_size(least) if own[place]]
+            yield from self._order
+            return
         rest, few = least.copy(), min(_FEW, len(least))
         for _ in range(few):
             place = rest.index(max(rest))
             rest[place] = -math.inf
             yield place
-        self._order = sorted(range(len(least)), key=least.__getitem__, reverse=True)
+        self._order = _by_size(least)
         yield from self._order[few:]
+
+
+def _by_size(numbers: Sequence[float]) -> list[int]:
+    """Places of the numbers, those of the largest first."""
+    return sorted(range(len(numbers)), key=numbers.__getitem__, reverse=True)

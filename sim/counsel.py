@@ -133,14 +133,18 @@ class Counsel:
 
     def leave(self, live: LiveSession) -> None:
         """A session goes on at another replica."""
-        with self._guard("on_leave", live.session.id):
+        try:
             self.policy.on_leave(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_leave", live.session.id, error) from error
         self._forget_place(live)
 
     def join(self, live: LiveSession) -> None:
         """A session goes on here that came from another replica."""
-        with self._guard("on_join", live.session.id):
+        try:
             self.policy.on_join(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_join", live.session.id, error) from error
 
     def _forget_place(self, live: LiveSession) -> None:
         if self._order_remembers:

@@ -36,7 +36,7 @@ class View:
         self.gpu_blocks = engine.contexts.gpu.capacity
         self._listed_at = -1  # by the contexts' count of changes
         self._unanswered: list[SessionView] = []
-        self._footprints: list[Footprint] = []
+        self._footprints: list[Footprint] | None = None
 
     @property
     def now(self) -> float:
@@ -112,14 +112,15 @@ class View:
             return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
         if self._listed_at != self._engine.contexts.changes:
             self._list()
+        if self._footprints is None:
+            self._footprints = [(one._live._resident, 0, one._live.offloaded) for one in self._unanswered]
         return self._footprints
 
     def _list(self) -> None:
         contexts, paused = self._engine.contexts, State.PAUSED
-        unanswered = [live for live in contexts.held if live.copy is None and live.state is paused]
         self._listed_at = contexts.changes
-        self._unanswered = [live.view for live in unanswered]
-        self._footprints = [(live._resident, 0, live.offloaded) for live in unanswered]
+        self._unanswered = [live.view for live in contexts.held if live.copy is None and live.state is paused]
+        self._footprints = None
 
     @property
     def offloaded(self) -> list[SessionView]:
