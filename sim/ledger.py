@@ -104,9 +104,12 @@ class Ledger:
 
     def spread(self, begin: float, end: float, densities: Sequence[float]) -> None:
         """Add what holds from ``begin`` to ``end`` to every step that this touches."""
-        for index, seconds in self._touched(begin, end):
-            row = self._steps[index]
-            self._steps[index] = [total + density * seconds for total, density in zip(row, densities, strict=True)]
+        steps, first = self._steps, int(begin / self._step)
+        if first == int(end / self._step) < len(steps):
+            _add(steps[first], densities, end - begin)
+            return
+        for row, seconds in self._touched(begin, end):
+            _add(row, densities, seconds)
 
     def _grow(self, ends: Sequence[float], growth: Sequence[int]) -> None:
         """Blocks counted as unused were useful: in iteration i of a leap contexts had grown by ``growth[i]`` blocks."""
@@ -126,18 +129,16 @@ class Ledger:
         self._steps[index][_USEFUL] += block_seconds
         self._steps[index][_UNUSED] -= block_seconds
 
-    def _touched(self, begin: float, end: float) -> Sequence[tuple[int, float]]:
+    def _touched(self, begin: float, end: float) -> list[tuple[list[float], float]]:
         """The steps from ``begin`` to ``end``, each with the seconds of it."""
         step, steps = self._step, self._steps
         first, last = int(begin / step), int(end / step)
-        if first == last < len(steps):
-            return ((first, end - begin),)
         while len(steps) <= last:
             steps.append([0.0] * len(COLUMNS))
         if first == last:
-            return ((first, end - begin),)
+            return [(steps[first], end - begin)]
         edges = [begin, *(index * step for index in range(first + 1, last + 1)), end]
-        return [(first + index, edges[index + 1] - edges[index]) for index in range(last - first + 1)]
+        return [(steps[first + index], edges[index + 1] - edges[index]) for index in range(last - first + 1)]
 
     def totals(self, end: float) -> dict[str, float]:
         """Sums over the run, token-seconds and seconds."""
@@ -179,6 +180,10 @@ class Ledger:
         for place, name in enumerate(COLUMNS):
             columns[name] = [row[place] / width for _, row, width in rows]
         return columns
+
+
+def _add(row: list[float], densities: Sequence[float], seconds: float) -> None:
+    row[:] = [total + density * seconds for total, density in zip(row, densities, strict=True)]
 
 
 def _read_blocks(plan: Plan) -> int:
