@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import itemgetter
 
 from policies.contract import (
@@ -101,12 +101,15 @@ class Caesura(InterceptPolicy):
         if not view.running_sessions:
             yield from _tails_of_ready(blocks, view)
 
-    def revise(self, view: EngineView) -> Iterator[Change]:
+    def revise(self, view: EngineView) -> Iterable[Change]:
         """Restore the headroom as far as the swap budget goes."""
+        if self._settled:
+            return ()
         lacking = math.ceil(self.headroom * view.gpu_blocks) - view.free_gpu_blocks
-        if self._settled or lacking <= 0:
-            self._settled = True
-            return
+        self._settled = lacking <= 0
+        return () if self._settled else self._restored(lacking, view)
+
+    def _restored(self, lacking: int, view: EngineView) -> Iterator[Change]:
         assert self.estimator is not None
         losses = self._losses(view)
         host = HostRoom(self, losses, view)
@@ -166,6 +169,7 @@ class Caesura(InterceptPolicy):
     # ---- what is learnt
 
     def on_pause(self, paused: Paused, view: EngineView) -> Preserve:
+        self._floors.pause_begun(paused)
         self._settled = False
         return Preserve()
 

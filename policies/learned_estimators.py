@@ -103,7 +103,7 @@ class Empirical(DurationEstimator):
         elapsed = now - paused.paused_at
         samples = self._own(paused)
         if samples is None:
-            samples = self._seen.own(ALL_TOOLS, self.enough)
+            samples = self._seen.of_all(self.enough)
         longer = samples.mean_beyond(elapsed) if samples is not None else None
         return elapsed if longer is None else longer - elapsed
 

@@ -107,18 +107,26 @@ class PerTool:
         if window < 1:
             raise ValueError("window is at least 1")
         self._samples: dict[str, Samples] = defaultdict(lambda: Samples(window))
+        self._all = Samples(window)
+        self._unsorted: deque[float] = deque(maxlen=window)  # of all tools, since these were asked about
 
     def add(self, tool: str, seconds: float) -> None:
         """One more was seen."""
-        for name in (tool, ALL_TOOLS):
-            self._samples[name].add(seconds)
+        self._samples[tool].add(seconds)
+        self._unsorted.append(seconds)
 
     def of(self, tool: str, enough: int) -> Samples | None:
         """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
         own = self.own(tool, enough)
-        return own if own is not None else self.own(ALL_TOOLS, enough)
+        return own if own is not None else self.of_all(enough)
 
     def own(self, tool: str, enough: int) -> Samples | None:
         """The tool's samples if they are ``enough``."""
         samples = self._samples.get(tool)
         return samples if samples is not None and len(samples.ordered) >= enough else None
+
+    def of_all(self, enough: int) -> Samples | None:
+        """The samples of all tools if they are ``enough``. Mostly a tool's own are: these are sorted when asked for."""
+        while self._unsorted:
+            self._all.add(self._unsorted.popleft())
+        return self._all if len(self._all.ordered) >= enough else None

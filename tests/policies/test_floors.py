@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from policies.caesura import Caesura, HostRoom
 from policies.contract import Change, EngineView, Swap
 from policies.floors import Floors
+from policies.learned_estimators import Empirical
 from policies.losses import Losses
 from policies.orders import FirstCome
 from policies.registry import make_order, make_policy
@@ -102,11 +103,16 @@ def test_the_cheapest_are_those_that_pricing_everybody_finds(seed: int, estimato
     now, running, longest = 0.0, dice.choice([1, 3, 20, 500]), dice.choice([0.2, 5.0, 60.0])
     for serial in range(150):
         now += dice.choice([0.0, 0.01, 0.02, 0.3, longest / 20])
+        for one in contexts:
+            if one.moving and dice.random() < 0.7:
+                one.moving = False
+                _half_leaves(one)
         if len(contexts) < 25:
             one = FakePaused(f"s{serial}", dice.choice([dice.randint(1, 40), dice.randint(1, 900)]), paused_at=now)
             one.tool = dice.choice("xxy")
             ends[one.id] = now + dice.choice([1.0, 1.0, 2.0]) * dice.expovariate(4 / longest)
             contexts.append(one)
+            policy.on_pause(one, FakeView(now=now))
         if dice.random() < 0.6:
             ended = min(contexts, key=lambda paused: ends[paused.id])
             contexts.remove(ended)
@@ -122,13 +128,41 @@ def test_the_cheapest_are_those_that_pricing_everybody_finds(seed: int, estimato
             waiting_sessions=dice.choice([0, 0, 0, 1]),
         )
         losses = Losses(here, queued_s=float(here.waiting_sessions))
-        plain = sorted([(policy._price(one, losses, now), one) for one in contexts], key=itemgetter(0))
+        plain = sorted([(policy._price(one, losses, now), one) for one in here.unanswered], key=itemgetter(0))
         cheapest = policy._cheapest_first(losses, here)
         for price, one in plain[: dice.choice([0, 0, 1, 1, 2, 4, 100])]:
             found = next(cheapest)
             assert (found[0], found[1].id) == (price, one.id)
-            one.offloaded_tokens += one.resident_tokens // 2
-            one.resident_tokens -= one.resident_tokens // 2
+            one.moving = dice.random() < 0.5
+            if not one.moving:
+                _half_leaves(one)
+
+
+def _half_leaves(one: FakePaused) -> None:
+    one.offloaded_tokens += one.resident_tokens // 2
+    one.resident_tokens -= one.resident_tokens // 2
+
+
+def test_what_is_learnt_can_make_another_the_cheapest(paused, view):
+    """Pauses of a's tool last 10 s, those of b's 1 s. Half of a is on the host: 50 tokens are copied in 2 ms, over
+    500 token-seconds. 100 tokens of b cost 4 + 16.2 ms, first over 100 and, when a pause has lasted 999 s, over 50,000.
+    """
+    policy, contexts = Caesura(Empirical(enough=1)), [paused(id="a", tool="a"), paused(id="b", tool="b")]
+
+    def ended(tool, seconds):
+        policy.estimator.pause_ended(paused(id="ended", tool=tool), seconds)
+        policy.on_resume(paused(id="ended", tool=tool), seconds, view())
+
+    def cheapest():
+        here = view(paused=contexts)
+        return next(policy._cheapest_first(Losses(here), here))[1].id
+
+    contexts[0].resident_tokens = contexts[0].offloaded_tokens = 50
+    ended("a", 10.0)
+    ended("b", 1.0)
+    assert [cheapest(), cheapest()] == ["a", "a"]
+    ended("b", 999.0)
+    assert cheapest() == "b"
 
 
 def test_few_are_priced_to_find_the_cheapest(paused, view, known):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policies.contract import DurationEstimator
 from policies.estimators import Elapsed, NoisyOracle, Oracle, ToolMean
 from policies.learned_estimators import Empirical, Ewma, ToolQuantile
-from policies.samples import Samples
+from policies.samples import PerTool, Samples
 from tests.policies.conftest import FakePaused
 
 
@@ -117,6 +117,19 @@ def test_a_mean_is_the_same_to_the_bit_whenever_it_was_asked_before(drawn, windo
     last = sorted(seen[-window:])
     sums, beyond = list(accumulate(last, initial=0.0)), [seconds for seconds in last if seconds > at]
     assert asked.mean_beyond(at) == ((sums[-1] - sums[len(last) - len(beyond)]) / len(beyond) if beyond else None)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 100) | st.none()), max_size=60), st.integers(1, 20))
+def test_samples_of_all_tools_are_the_last_of_them_whenever_they_are_asked_for(drawn, window):
+    """None stands for a question."""
+    tools, seen = PerTool(window), [seconds for _, seconds in drawn if seconds is not None]
+    for tool, seconds in drawn:
+        if seconds is None:
+            tools.of_all(enough=1)
+        else:
+            tools.add(tool, seconds)
+    every = tools.of("new", enough=1)
+    assert (every.ordered if every is not None else []) == sorted(seen[-window:])
 
 
 # ---- what an estimate does not exceed for a while
