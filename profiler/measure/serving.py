@@ -1,7 +1,8 @@
 """What the engine adds to an iteration: a short real run of ``profiler.serve`` while sessions end one after another.
 
 It has all that costs the host time, and nothing always beside the same other thing: sessions that arrive, long prompts
-in several chunks and short ones in one, calls that begin with a tool's answer, copies out and in.
+in several chunks and short ones in one, calls that begin with a tool's answer, copies out and in, passes that let the
+host wait for a few milliseconds and for some tens of them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
 
 PROMPT = 32
-LONG = 400
-"""Tokens of every third prompt: with ``BUDGET`` it takes several iterations."""
-BUDGET = 128
+PROMPTS = (PROMPT, 400, PROMPT, 1200, PROMPT, 800, PROMPT, 4000)
+"""Tokens of prompts, in turn. With ``BUDGET`` the longest takes several iterations."""
+BUDGET = 1400
 PAUSE_S = 0.05
 RETURNED = 8
-ARRIVING = 0.25
+ARRIVING = 0.4
 """Share of the time in which sessions arrive."""
 
 
@@ -37,24 +38,25 @@ def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
         seconds: how long about; it decides the sessions' lengths.
     """
     request, backend = rig.request, rig.backend
-    sessions = request.extent.decodes
-    long = max(PROMPT, min(LONG, request.reach // 4))
-    step = _tokens_apart(rig, seconds, long)
+    step = _tokens_apart(rig, seconds)
     rig.bench.close()
     pool = backend.tables.gpu_blocks * request.block_size
-    while sessions > 1 and sessions * (long + RETURNED + step * sessions) > pool // 2:
-        sessions -= 1
+    apart = ARRIVING * seconds / request.extent.decodes
+    served: list[Session] = []
+    for index in range(request.extent.decodes):
+        served.append(_session(index, step, index * apart, request.reach // 4))
+        if sum(session.max_context for session in served) > pool // 2 and index > 0:
+            break
     server = Server(
         backend,
         policy=SwapAlways(),
         order=FirstCome(),
         settings=EngineSettings(
-            token_budget=max(BUDGET, sessions + PROMPT), max_running=sessions, block_size=request.block_size
+            token_budget=max(BUDGET, len(served) + PROMPT), max_running=len(served), block_size=request.block_size
         ),
         profile=_provisional(rig, pool),
     )
-    apart = ARRIVING * seconds / sessions
-    server.serve([_session(index, step, index * apart, long) for index in range(sessions)])
+    server.serve(served)
     return _rows(server.timings)
 
 
@@ -63,21 +65,22 @@ def reopen_bench(rig: Rig) -> Bench:
     return Bench(rig.backend, rig.request.extent.decodes, MOST_CHUNKS)
 
 
-def _session(index: int, step: int, arrival: float, long: int) -> Session:
-    output, prompt = step * (index + 1), PROMPT if index % 3 else long
+def _session(index: int, step: int, arrival: float, longest: int) -> Session:
+    output, prompt = step * (index + 1), min(PROMPTS[index % len(PROMPTS)], max(PROMPT, longest))
     if index % 2 or output < 4:
         return Session(f"served {index}", arrival, prompt, (Call(output),))
     pause = Pause(PAUSE_S, returned=RETURNED)
     return Session(f"served {index}", arrival, prompt, (Call(output // 2, pause), Call(output - output // 2)))
 
 
-def _tokens_apart(rig: Rig, seconds: float, long: int) -> int:
+def _tokens_apart(rig: Rig, seconds: float) -> int:
     """By how many tokens one session outlives the next, so that all of them take ``seconds``."""
-    sessions = rig.request.extent.decodes
+    request = rig.request
+    sessions = request.extent.decodes
     rig.bench.set_up(Shape((PROMPT,) * max(1, sessions // 2)))
     rig.bench.run()
     iteration = min(rig.bench.run().wall_s for _ in range(3))
-    room = (rig.request.reach - long - RETURNED) // sessions
+    room = (request.reach * 3 // 4 - RETURNED) // sessions
     return int(max(1, min(4, room, seconds / (sessions * iteration))))
 
 
