@@ -12,6 +12,9 @@ from sim.profile import HostCost
 SERVED = ("decodes", "chunks", "begun", "opened", "copies_out", "copies_in")
 """Columns of the serving run: sessions that decode, chunks, calls that begin, sessions that arrived since the iteration
 before, and whether copies of each direction begin beside it."""
+COLD_AFTER_S = 0.02
+"""Wait after which half of what a cold host costs is felt. Passes of the grid on two H200 do not tell it well: from 5 to
+80 ms they are explained alike."""
 RARE = 0.99
 """Iterations beyond this quantile of the engine's time were interrupted by something else."""
 
@@ -26,9 +29,10 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
     grid = _usual(points.gap_s)
     sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
     executor, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
-    executor_chunked = chunked
+    executor_chunked, cold = chunked, 0.0
     decodes, chunks, begun, opened, out, into = (_numbers(serving, name) for name in SERVED)
-    gap = _numbers(serving, "wall_s") - _numbers(serving, "device_s")
+    wall = _numbers(serving, "wall_s")
+    gap, waited = wall - _numbers(serving, "device_s"), np.concatenate((wall[:1], wall[:-1]))
     if (begun == chunks).all():
         gap = gap - chunked * (chunks > 0) - per_chunk * chunks
         usual = _usual(gap)
@@ -36,9 +40,9 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
         per_arrival = copies_out = copies_in = 0.0
     else:
         usual = _usual(gap)
-        features = (decodes + chunks, chunks > 0, chunks, begun, opened, out, into)
+        features = (decodes + chunks, chunks > 0, chunks, begun, opened, out, into, waited / (waited + COLD_AFTER_S))
         shares = _shares(gap[usual], *(feature[usual] for feature in features))
-        fixed, per_session, chunked, per_chunk, per_call, per_arrival, copies_out, copies_in = shares
+        fixed, per_session, chunked, per_chunk, per_call, per_arrival, copies_out, copies_in, cold = shares
     return HostCost(
         per_iteration_s=fixed,
         per_session_s=per_session,
@@ -48,6 +52,8 @@ def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
         per_arrival_s=per_arrival,
         copies_out_s=copies_out,
         copies_in_s=copies_in,
+        cold_s=cold,
+        cold_after_s=COLD_AFTER_S,
         executor_s=min(executor, fixed),
         executor_chunked_s=min(executor_chunked, chunked),
     )

@@ -1,8 +1,10 @@
-"""How a GPU at its power limit slows down, and recovers.
+"""What passes do to those after them: a GPU at its power limit slows down and recovers, a host that waits grows cold.
 
 Matrix products draw more power than reads of memory. A GPU that does mostly matrix products lowers its clocks until it
 stays within its limit, and raises them when decoding gives it a rest; what a pass takes therefore depends on those
 before it. Here the share of recent time in which matrix products ran stands for the power that was drawn.
+
+The host works between passes and waits while they run; the longer it waits, the less of what it needs is in its caches.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from sim.costs import CostModel
 from sim.plan import Batch
 from sim.profile import PhysicalForward, PowerLimit
 
+NO_LIMIT = PowerLimit(memory_s=1.0, free_share=0.0, reference_share=0.0, slowdown=0.0, slowdown_matrix=0.0)
+
 
 class PowerState:
-    """The state of one GPU.
+    """The state of one GPU and of its host.
 
     Args:
         costs: what passes take at ``limit.reference_share``.
@@ -25,7 +29,10 @@ class PowerState:
     def __init__(self, costs: CostModel, limit: PowerLimit) -> None:
         self._costs, self._limit = costs, limit
         self._share, self._at = 0.0, 0.0
-        self._shares: list[float] = []
+        self._last = 0.0
+        self._taken: list[tuple[float, float]] = []  # share after each pass asked for, and its seconds
+        host = costs.profile.host
+        self._cold_s, self._cold_after_s = host.cold_s, host.cold_after_s
         self._decodes: dict[int, tuple[float, float]] = {}  # ``_parts`` by sessions, without a chunk
 
     def pass_times(self, batch: Batch, at: float, iterations: int) -> list[float]:
@@ -41,13 +48,16 @@ class PowerState:
         free, reference = limit.free_share, limit.reference_share
         outside, busy = self._parts(batch)
         later = costs.outside_device(batch, later=True) if batch.begun and iterations > 1 else outside
-        shares = self._shares = []
+        cold, after, waited = self._cold_s, self._cold_after_s, self._last + (at - self._at)
+        taken = self._taken = []
         for nominal in costs.passes(batch, iterations):
             device = nominal - outside
             matrix = busy if busy < device else device
             seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
+            seconds += cold * waited / (waited + after)
             share += (matrix - share * seconds) / (memory + seconds)
-            shares.append(share)
+            taken.append((share, seconds))
+            waited = seconds
             yield seconds
             outside = later
 
@@ -63,14 +73,17 @@ class PowerState:
 
     def took(self, iterations: int, end: float) -> None:
         """``iterations`` of those asked for last took place; the last of them ended at ``end``."""
-        self._share, self._at = self._shares[iterations - 1], end
+        self._share, self._last = self._taken[iterations - 1]
+        self._at = end
 
 
 def power_of(costs: CostModel) -> PowerState | None:
-    """The state of a GPU with these costs, at rest; None if they know no power limit."""
+    """The state of a GPU with these costs, at rest; None if no pass matters to those after it."""
     forward = costs.profile.forward
     limit = forward.power if isinstance(forward, PhysicalForward) else None
-    return PowerState(costs, limit) if limit is not None else None
+    if limit is None and not costs.profile.host.cold_s:
+        return None
+    return PowerState(costs, limit or NO_LIMIT)
 
 
 def rested(share: float, seconds: float, limit: PowerLimit) -> float:

@@ -106,6 +106,13 @@ class HostCost(_Facts):
     per_arrival_s: float = Field(default=0.0, ge=0, description="besides, for each session's first call")
     copies_out_s: float = Field(default=0.0, ge=0, description="for a pass beside which copies out begin")
     copies_in_s: float = Field(default=0.0, ge=0, description="for a pass beside which copies in begin")
+    cold_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="what it gains when the host has waited for long, and its caches have grown cold: with w seconds "
+        "since the pass before began, a pass takes cold_s * w / (w + cold_after_s) longer",
+    )
+    cold_after_s: float = Field(default=0.02, gt=0, description="wait after which half of cold_s is felt")
     executor_s: float = Field(
         default=0.0,
         ge=0,

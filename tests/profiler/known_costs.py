@@ -47,6 +47,7 @@ HOST = HostCost(
     per_arrival_s=0.45e-3,
     copies_out_s=0.17e-3,
     copies_in_s=0.12e-3,
+    cold_s=0.6e-3,
 )
 PROFILE = Profile(
     name="paper",
@@ -150,17 +151,19 @@ def _write_copies(samples: Samples, noisy: Any) -> None:
 
 
 def _write_serving(samples: Samples, noisy: Any) -> None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, sessions in enumerate(_upwards(1, 256)):
         batch = Batch(decode_sessions=sessions, decode_context=200 * sessions)
         out, into = index % 4 == 0, index % 6 == 0
         if index % 5 == 0:
             for _ in range(1 + index % 3):
-                batch.add_chunk(0, 32)
+                batch.add_chunk(0, 32 if index % 3 else 1500)
             batch.begun = index % 2
         batch.opened = index % 7 == 0
         device = noisy(DEVICE.iteration_time(batch))
         beginning = out * HOST.copies_out_s + into * HOST.copies_in_s
+        waited = rows[-1]["wall_s"] if rows else 0.0
+        beginning += HOST.cold_s * waited / (waited + HOST.cold_after_s)
         wall = device + noisy(WALL.iteration_time(batch) - DEVICE.iteration_time(batch) + beginning)
         served = sample("serving", Shape(), device)
         served |= {"decodes": sessions, "decode_context": batch.decode_context, "chunks": batch.prefill_sessions}

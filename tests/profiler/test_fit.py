@@ -135,9 +135,9 @@ def test_copies_and_their_slowdown_are_found(samples: Samples) -> None:
 def test_the_engine_s_share_is_found(samples: Samples) -> None:
     """In serving, all of it; the executor's part, 50 µs and 250 µs with chunks, where passes run without an engine."""
     found = fit_host(samples.read("serving"), points_of(samples.read("iterations")))
-    for name, share in (("per_session_s", 0.1), ("per_call_s", 0.1), ("per_chunk_s", 0.1)):
+    for name, share in (("per_session_s", 0.1), ("per_call_s", 0.2), ("per_chunk_s", 0.1)):
         assert getattr(found, name) == pytest.approx(getattr(known.HOST, name), rel=share), name
-    for name in ("per_iteration_s", "chunked_s", "per_arrival_s", "copies_out_s", "copies_in_s"):
+    for name in ("per_iteration_s", "chunked_s", "per_arrival_s", "copies_out_s", "copies_in_s", "cold_s"):
         assert getattr(found, name) == pytest.approx(getattr(known.HOST, name), rel=0.04), name
     assert found.executor_s == pytest.approx(50e-6, rel=0.05)
     assert found.executor_chunked_s == pytest.approx(0.25e-3, rel=0.05)

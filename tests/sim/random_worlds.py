@@ -242,6 +242,7 @@ HOST = st.builds(
     per_arrival_s=st.sampled_from([0.0, 0.05]),
     copies_out_s=st.sampled_from([0.0, 0.004]),
     copies_in_s=st.sampled_from([0.0, 0.007]),
+    cold_s=st.sampled_from([0.0, 0.0, 0.008]),
 ).flatmap(
     lambda host: st.sampled_from([0.0, 1.0]).map(
         lambda share: host.model_copy(

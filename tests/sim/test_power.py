@@ -6,8 +6,8 @@ import pytest
 
 from sim.costs import CostModel
 from sim.plan import Batch
-from sim.power import PowerState, rested
-from sim.profile import HostCost, PhysicalForward, PowerLimit
+from sim.power import NO_LIMIT, PowerState, power_of, rested
+from sim.profile import HostCost, LinearForward, PhysicalForward, PowerLimit
 from tests.sim.worlds import profile
 
 LIMIT = PowerLimit(memory_s=1.0, free_share=0.2, reference_share=0.5, slowdown=0.1, slowdown_matrix=0.2)
@@ -69,3 +69,29 @@ def test_only_iterations_that_took_place_count() -> None:
         steps.took(1, now)
     assert taken[:2] == planned[:2]
     assert leap.pass_times(Batch(2, 54), sum(planned[:2]), 1) == taken[2:]
+
+
+def test_a_host_that_has_waited_works_longer() -> None:
+    """Half of 0.4 s is felt after a wait of 2 s. At 6 s nobody has begun a pass before: 0.4 * 6/8 = 0.3 more than 1 s.
+
+    The next begins at once, 1.3 s after it: 0.4 * 1.3/3.3 more. After a rest of 0.7 s, 2 s after the second of 1.1576 s
+    began, it would be 0.4 * 1.8576/3.8576.
+    """
+    works = HostCost(per_iteration_s=1.0, cold_s=0.4, cold_after_s=2.0)
+    made = costs().profile.model_copy(update={"host": works, "forward": LinearForward(fixed_s=0.0, per_token_s=1e-12)})
+    state = power_of(CostModel(made))
+    assert state is not None
+    times, now = [], 6.0
+    for rest in (0.0, 0.0, 0.7):
+        times += state.pass_times(Batch(1, 1), now + rest, 1)
+        now += rest + times[-1]
+        state.took(1, now)
+    assert times[0] == pytest.approx(1.3)
+    assert times[1] == pytest.approx(1 + 0.4 * 1.3 / 3.3)
+    waited = times[1] + 0.7
+    assert times[2] == pytest.approx(1 + 0.4 * waited / (waited + 2))
+
+
+def test_without_a_limit_and_a_host_that_grows_cold_there_is_no_state() -> None:
+    assert power_of(CostModel(profile())) is None
+    assert NO_LIMIT.slowdown == NO_LIMIT.slowdown_matrix == 0.0
