@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
@@ -13,67 +15,93 @@ SERVED = ("decodes", "chunks", "begun", "opened", "copies_out", "copies_in")
 """Columns of the serving run: sessions that decode, chunks, calls that begin, sessions that arrived since the iteration
 before, and whether copies of each direction begin beside it."""
 COLD_AFTER_S = 0.02
-"""Wait after which half of what a cold host costs is felt. Passes of the grid on two H200 do not tell it well: from 5 to
-80 ms they are explained alike."""
+"""Wait after which half of what a cold host costs is felt. Passes of the grid on two H200 do not tell it well: with 5
+to 80 ms they are explained alike."""
 RARE = 0.99
-"""Iterations beyond this quantile of the engine's time were interrupted by something else."""
+"""Iterations that take longer than they should by more than this quantile were interrupted by something else."""
+LONG = 0.98
+"""Quantile of the waits in serving from which one knows whether there were long ones."""
 
 
-def fit_host(serving: pd.DataFrame, points: Points) -> HostCost:
+def fit_host(serving: pd.DataFrame, iterations: pd.DataFrame) -> HostCost:
     """Wall less device time. Means, not medians: they add up.
 
     What the engine and the executor take together is seen in serving; the executor's part, where passes run without an
     engine. A serving run in which every chunk is the first of its call, as was measured formerly, cannot tell the two:
-    there what chunks add is taken from the executor's part.
+    there what chunks add is taken from the executor's part. So is what a cold host costs where no wait in serving was
+    as long as ``COLD_AFTER_S``; that is too little, for the engine grows cold as well.
     """
-    grid = _usual(points.gap_s)
-    sessions, chunks = (points.padded + points.chunks)[grid], points.chunks[grid]
-    executor, _, chunked, per_chunk = _shares(points.gap_s[grid], sessions, chunks > 0, chunks)
-    executor_chunked, cold = chunked, 0.0
+    iterations, serving = _with_coldness(iterations), _with_coldness(serving)
+    chunks = _numbers(iterations, "chunks")
+    sessions = _numbers(iterations, "padded") + chunks
+    passes: dict[str, Floats | Mask] = {
+        "session": sessions,
+        "chunked": chunks > 0,
+        "chunk": chunks,
+        "cold": _numbers(iterations, "cold"),
+    }
+    executor = _shares(_gap(iterations), passes)
     decodes, chunks, begun, opened, out, into = (_numbers(serving, name) for name in SERVED)
-    wall = _numbers(serving, "wall_s")
-    gap, waited = wall - _numbers(serving, "device_s"), np.concatenate((wall[:1], wall[:-1]))
+    cold = _numbers(serving, "cold")
+    served: dict[str, Floats | Mask] = {
+        "session": decodes + chunks,
+        "chunked": chunks > 0,
+        "chunk": chunks,
+        "call": begun,
+    }
+    served |= {"arrival": opened, "out": out, "in": into, "cold": cold}
+    known: dict[str, float] = {}
     if (begun == chunks).all():
-        gap = gap - chunked * (chunks > 0) - per_chunk * chunks
-        usual = _usual(gap)
-        fixed, per_session, per_call = _shares(gap[usual], (decodes + chunks)[usual], begun[usual])
-        per_arrival = copies_out = copies_in = 0.0
-    else:
-        usual = _usual(gap)
-        features = (decodes + chunks, chunks > 0, chunks, begun, opened, out, into, waited / (waited + COLD_AFTER_S))
-        shares = _shares(gap[usual], *(feature[usual] for feature in features))
-        fixed, per_session, chunked, per_chunk, per_call, per_arrival, copies_out, copies_in, cold = shares
+        known = {"chunked": executor["chunked"], "chunk": executor["chunk"], "arrival": 0.0, "out": 0.0, "in": 0.0}
+    if float(np.quantile(cold, LONG)) < 0.5:
+        known["cold"] = executor["cold"]
+    gap = _gap(serving)
+    for name, share in known.items():
+        gap = gap - share * served[name]
+    found = known | _shares(gap, {name: feature for name, feature in served.items() if name not in known})
     return HostCost(
-        per_iteration_s=fixed,
-        per_session_s=per_session,
-        chunked_s=chunked,
-        per_chunk_s=per_chunk,
-        per_call_s=per_call,
-        per_arrival_s=per_arrival,
-        copies_out_s=copies_out,
-        copies_in_s=copies_in,
-        cold_s=cold,
+        per_iteration_s=found["fixed"],
+        per_session_s=found["session"],
+        chunked_s=found["chunked"],
+        per_chunk_s=found["chunk"],
+        per_call_s=found["call"],
+        per_arrival_s=found["arrival"],
+        copies_out_s=found["out"],
+        copies_in_s=found["in"],
+        cold_s=found["cold"],
         cold_after_s=COLD_AFTER_S,
-        executor_s=min(executor, fixed),
-        executor_chunked_s=min(executor_chunked, chunked),
+        executor_s=min(executor["fixed"], found["fixed"]),
+        executor_chunked_s=min(executor["chunked"], found["chunked"]),
     )
 
 
-def _numbers(serving: pd.DataFrame, name: str) -> Floats:
-    return serving[name].to_numpy(dtype=np.float64)
+def _numbers(table: pd.DataFrame, name: str) -> Floats:
+    return table[name].to_numpy(dtype=np.float64)
 
 
-def _usual(gap: Floats) -> Mask:
-    usual: Mask = gap <= np.quantile(gap, RARE)
-    return usual
+def _gap(table: pd.DataFrame) -> Floats:
+    return _numbers(table, "wall_s") - _numbers(table, "device_s")
 
 
-def _shares(gap: Floats, *features: Floats | Mask) -> list[float]:
-    """A constant, and what each feature adds, none less than zero."""
-    scales = [max(1.0, float(feature.max(initial=0))) for feature in features]
-    columns = [np.ones_like(gap), *(feature / scale for feature, scale in zip(features, scales, strict=True))]
-    found, _ = nnls(np.stack(columns, axis=1), np.maximum(gap, 0.0))
-    return [float(share) / scale for share, scale in zip(found, (1.0, *scales), strict=True)]
+def _with_coldness(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that follow one another, but for the first, with the wait before each: half after ``COLD_AFTER_S``, towards
+    one after longer."""
+    waited = table["wall_s"].shift()
+    return table.assign(cold=waited / (waited + COLD_AFTER_S)).iloc[1:]
+
+
+def _shares(gap: Floats, features: Mapping[str, Floats | Mask]) -> dict[str, float]:
+    """A constant, ``fixed``, and what each feature adds, none less than zero."""
+    scales = {name: float(feature.max(initial=0)) or 1.0 for name, feature in features.items()}
+    columns = np.stack([np.ones_like(gap), *(features[name] / scale for name, scale in scales.items())], axis=1)
+    gap = np.maximum(gap, 0.0)
+    found, _ = nnls(columns, gap)
+    beyond = gap - columns @ found
+    usual = beyond <= np.quantile(beyond, RARE)
+    found, _ = nnls(columns[usual], gap[usual])
+    return {
+        name: float(share) / scale for (name, scale), share in zip({"fixed": 1.0, **scales}.items(), found, strict=True)
+    }
 
 
 def host_figures(serving: pd.DataFrame, points: Points) -> dict[str, float]:

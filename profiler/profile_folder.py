@@ -77,7 +77,7 @@ def make_profile(samples: Samples) -> Findings:
     curve = _one_chunk_curve(points)
     copies = fit_copies(tables["copies"], tables["beside"], overlaps="cuda" in provenance["machine"])
     profile = _profile(provenance, facts, fit.forward, copies, saturation_point(*curve))
-    profile = profile.model_copy(update={"host": fit_host(tables["serving"], points)})
+    profile = profile.model_copy(update={"host": fit_host(tables["serving"], iterations)})
     errors = {"cross_validated": error_of(fit.cross_validated), **_errors(points, predicted)}
     errors |= {f"cross_validated_{name}": error_of(fit.cross_validated[points.sets[on_grid] == name])
                for name in sorted(set(points.sets[on_grid].tolist()))}  # fmt: skip
