@@ -8,24 +8,24 @@ import pytest
 from caesura.replays import Replayed, choose_costs, find_recordings, rankings, replay_all
 
 MOST_WRONG_PCT = {
-    "cache-lru @ 8": 3.0,
+    "cache-lru @ 8": 1.0,
     "improved-discard @ 8": 1.5,
-    "infercept @ 8": 3.5,
-    "preserve @ 8": 4.0,
-    "swap @ 8": 1.5,
-    "vllm @ 8": 2.5,
-    "cache-lru @ 12": 3.0,
-    "improved-discard @ 12": 8.5,
-    "infercept @ 12": 3.5,
-    "preserve @ 12": 1.5,
-    "swap @ 12": 2.0,
-    "vllm @ 12": 6.0,
-    "cache-lru @ 16": 3.5,
-    "improved-discard @ 16": 3.5,
-    "infercept @ 16": 27.0,
-    "preserve @ 16": 4.5,
-    "swap @ 16": 9.5,
-    "vllm @ 16": 2.0,
+    "infercept @ 8": 2.0,
+    "preserve @ 8": 2.5,
+    "swap @ 8": 1.0,
+    "vllm @ 8": 1.0,
+    "cache-lru @ 12": 2.5,
+    "improved-discard @ 12": 7.5,
+    "infercept @ 12": 5.0,
+    "preserve @ 12": 1.0,
+    "swap @ 12": 1.5,
+    "vllm @ 12": 6.5,
+    "cache-lru @ 16": 13.0,
+    "improved-discard @ 16": 6.0,
+    "infercept @ 16": 9.0,
+    "preserve @ 16": 3.0,
+    "swap @ 16": 4.5,
+    "vllm @ 16": 5.5,
 }
 """Error of the mean normalized latency, percent: what was found on the day of the recording, rounded up."""
 
@@ -40,7 +40,7 @@ def test_no_replay_is_more_wrong_than_it_was(replayed: list[Replayed]):
     for one in replayed:
         errors = one.fidelity.error_pct
         assert abs(errors["normalized latency mean"]) <= MOST_WRONG_PCT[one.label], one.label
-        assert abs(errors["throughput"]) <= 2.0, one.label
+        assert abs(errors["throughput"]) <= 2.5, one.label
         assert max(map(abs, one.fidelity.waste_points.values())) <= 1.0, one.label
 
 

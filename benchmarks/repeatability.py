@@ -1,0 +1,33 @@
+"""How much a real run differs from the same run made again on the same card: what no simulator can undercut.
+
+    .venv/bin/python -m benchmarks.repeatability
+
+Compares the runs of ``benchmarks/recorded_again`` with those of the same name that ship, as simulated runs are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caesura.fidelity import compare
+from profiler.recorded import SHIPPED, load
+
+AGAIN = Path(__file__).resolve().parent / "recorded_again"
+BENCH = SHIPPED / "h200-llama-3.1-8b"
+
+
+def main() -> None:
+    """A line a pair, as Markdown."""
+    print("| run | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean | throughput | MAPE |")
+    print(f"| --- |{' ---: |' * 8}")
+    for folder in sorted(AGAIN.glob("*.load-*")):
+        first, again = load(BENCH / folder.name), load(folder)
+        found = compare(first, again.record)
+        figures = [f"normalized latency {statistic}" for statistic in ("mean", "p50", "p90", "p99")]
+        figures += ["TTFT mean", "TPOT mean", "throughput"]
+        cells = [f"{found.error_pct[name]:+.1f}" for name in figures]
+        print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
