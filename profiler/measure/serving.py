@@ -52,7 +52,9 @@ def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
         policy=SwapAlways(),
         order=FirstCome(),
         settings=EngineSettings(
-            token_budget=max(BUDGET, len(served) + PROMPT), max_running=len(served), block_size=request.block_size
+            token_budget=min(request.longest_chunk, max(BUDGET, len(served) + PROMPT)),
+            max_running=len(served),
+            block_size=request.block_size,
         ),
         profile=_provisional(rig, pool),
     )
