@@ -205,18 +205,27 @@ def recompute(findings: Findings) -> Figure:
 
 
 def host(findings: Findings) -> Figure:
-    """What the engine adds to an iteration, over the sessions that compute in it."""
+    """What the engine adds to an iteration, over the sessions in it. The lines take the mean of all else."""
     figure, axes = _panel(findings, "Engine time of an iteration", "sessions that compute", "ms beside the device's")
     table, cost = findings.serving, findings.profile.host
     sessions = table["decodes"] + table["chunks"]
     gap = 1e3 * (table["wall_s"] - table["device_s"])
-    for chunked, colour, marker in ((False, BLUE, "o"), (True, ORANGE, "s")):
-        mine = (table["chunks"] > 0) == chunked
-        axes.plot(sessions[mine], gap[mine], marker, color=colour, markersize=4, alpha=0.5, markeredgewidth=0,
-                  label="with chunks" if chunked else "decode only")  # fmt: skip
+    waited = float(table["wall_s"].median())
+    cold = cost.cold_s * waited / (waited + cost.cold_after_s)
     ends = np.array([0, sessions.max()])
-    line = 1e3 * (cost.per_iteration_s + cost.per_session_s * ends)
-    axes.plot(ends, line, color=_INK, linewidth=1.6, label="fitted, decode only")
+    for chunked, colour, marker in ((False, BLUE, "o"), (True, ORANGE, "s")):
+        mine, name = (table["chunks"] > 0) == chunked, "with chunks" if chunked else "decode only"
+        axes.plot(
+            sessions[mine], gap[mine], marker, color=colour, markersize=4, alpha=0.4, markeredgewidth=0, label=name
+        )
+        others = {"begun": cost.per_call_s, "opened": cost.per_arrival_s, "chunks": cost.per_chunk_s}
+        others |= {"copies_out": cost.copies_out_s, "copies_in": cost.copies_in_s}
+        usual = (
+            sum(share * float(table[column][mine].mean()) for column, share in others.items()) if mine.any() else 0.0
+        )
+        fixed = cost.per_iteration_s + cold + usual + (cost.chunked_s if chunked else 0.0)
+        line = 1e3 * (fixed + cost.per_session_s * ends)
+        axes.plot(ends, line, color=_INK, linewidth=1.8, linestyle="--" if chunked else "-", label=f"fitted, {name}")
     axes.set_ylim(0, 1.3 * max(float(gap.quantile(0.99)), float(line.max())))
     _legend(axes, "")
     return figure
