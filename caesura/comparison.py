@@ -12,7 +12,7 @@ import pandas as pd
 
 from caesura.errors import UserError
 from caesura.run_folder import read_json, read_provenance, read_summary, read_table
-from caesura.sustained import SAME, Split, Sustained, batching_splits, ratio_text, sustained_load
+from caesura.sustained import SAME, Split, Sustained, batching_splits, load_text, ratio_text, sustained_load
 
 if TYPE_CHECKING:
     from caesura.figures import Picture
@@ -205,7 +205,7 @@ class Comparison:
         return f"<Comparison {self.name!r}: {size}; {self.folder}>"
 
     def _repr_html_(self) -> str:
-        return self.sustained_table.to_html(index=False, float_format=lambda value: f"{value:.2f}")
+        return self.sustained_table.to_html(index=False, float_format=load_text)
 
 
 def load(path: str | Path) -> Comparison:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+def load_text(load: float) -> str:
+    """A load for a table: two decimals, and three digits of one that is small."""
+    return f"{load:.2f}" if load >= 0.1 or load == 0 else f"{load:.3g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sustained:
     """A sustained load.
@@ -22,7 +27,7 @@ class Sustained:
     bound: Literal["exact", "at least", "below"] = "exact"
 
     def __str__(self) -> str:
-        return {"exact": "", "at least": "≥ ", "below": "< "}[self.bound] + f"{self.load:.2f}"
+        return {"exact": "", "at least": "≥ ", "below": "< "}[self.bound] + load_text(self.load)
 
 
 def sustained_load(loads: Sequence[float], latencies: Sequence[float | None], objective: float) -> Sustained:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from caesura.comparison import Comparison
 from caesura.metrics import USES, WASTES
-from caesura.sustained import SAME, ratio_text
+from caesura.sustained import SAME, load_text, ratio_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def latency_rows(comparison: Comparison) -> Rows:
     for system in comparison.systems:
         found = comparison.sustained[system]
         loads = [one.load for one in comparison.sustained_by_seed(system)]
-        spread = [f"{min(loads):.2f} to {max(loads):.2f}"] if several else []
+        spread = [f"{load_text(min(loads))} to {load_text(max(loads))}"] if several else []
         ratio = SAME if system == comparison.systems[0] else ratio_text(found, reference)
         latencies = ["–" if value is None else number(1e3 * value) for value in comparison.latency(system)]
         rows.append([system, str(found), *spread, ratio, *latencies])

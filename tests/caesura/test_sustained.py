@@ -87,3 +87,7 @@ def test_a_preset_that_batches_like_infercept_is_split_by_its_unchunked_twin() -
 
 def test_without_infercept_nothing_is_split() -> None:
     assert batching_splits({"vllm": Sustained(4), "vllm-chunked": Sustained(5)}) == []
+
+
+def test_small_loads_keep_three_digits() -> None:
+    assert [str(Sustained(load)) for load in (10.956, 0.125, 0.0123, 0.0)] == ["10.96", "0.12", "0.0123", "0.00"]
