@@ -12,7 +12,6 @@ from policies.contract import (
     NEVER,
     Change,
     Discard,
-    DurationEstimator,
     EngineView,
     InterceptPolicy,
     Paused,
@@ -22,6 +21,7 @@ from policies.contract import (
     Swap,
     is_incomplete,
 )
+from policies.estimation import DurationEstimator
 from policies.floors import Floors
 from policies.losses import Losses
 from policies.samples import Samples

@@ -20,7 +20,7 @@ from policies.contract import (
     QueueOrder,
     is_incomplete,
 )
-from policies.estimators import tool_of
+from policies.estimation import tool_of
 from policies.samples import PerTool
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from policies.estimation import CallPredictor, DurationEstimator
 
 NEVER = math.inf
 EVERY_ITERATION = -math.inf
@@ -220,74 +223,6 @@ class InterceptPolicy:
     def on_join(self, joined: Paused, view: EngineView) -> None:
         """A session goes on here that has been served elsewhere. Its context is being copied over if it is ``moving``;
         otherwise all of it is missing. For policies that remember sessions."""
-
-
-class DurationEstimator:
-    """Says how long a pause is still expected to last, from what may be known."""
-
-    truth: Callable[[Paused], float] | None = None
-    """A pause's true end, s. The engine sets it for an oracle, that is if ``needs_truth``; results then say so."""
-    needs_truth = False
-
-    def pause_ended(self, paused: Paused, duration: float) -> None:
-        """Learn from a pause that has just ended after ``duration`` seconds."""
-
-    def remaining(self, paused: Paused, now: float) -> float:
-        """Expected seconds from ``now`` until the answer comes."""
-        raise NotImplementedError
-
-    def remaining_of(self, paused: Sequence[Paused], now: float) -> Sequence[float]:
-        """The same of each of several pauses."""
-        remaining = self.remaining
-        return [remaining(one, now) for one in paused]
-
-    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
-        """A time before which ``remaining`` is not above ``seconds`` while no pause ends; it may be too early.
-
-        Policies tell by it how far time may leap. ``EVERY_ITERATION`` if nobody knows: the default.
-        """
-        return EVERY_ITERATION
-
-    def at_most(self, paused: Paused, now: float, until: float) -> float:
-        """Seconds that ``remaining`` does not exceed from ``now`` to ``until``, unless ``unsettled`` by a pause of the
-        same tool (``estimators.tool_of``); they may be too many.
-
-        Policies tell by it whom they need not compare. Infinite if nobody knows: the default.
-        """
-        return math.inf
-
-    def unsettled(self, ended: Paused) -> bool:
-        """Whether ``at_most`` may not hold any more, now that ``pause_ended`` was told of this one. Default: yes."""
-        return True
-
-    def one_exceeds_at(self, paused: Sequence[Paused], seconds: Sequence[float], now: float) -> float:
-        """The earliest of these times of several pauses, each with its own ``seconds``; ``NEVER`` without any."""
-        exceeds_at = self.exceeds_at
-        return min([exceeds_at(one, most, now) for one, most in zip(paused, seconds, strict=True)], default=NEVER)
-
-
-@dataclass(frozen=True, slots=True)
-class NextCall:
-    """What is expected of a call: tokens that it generates, seconds of the pause after it and tokens of its answer."""
-
-    output: float
-    pause: float = 0.0
-    returned: float = 0.0
-
-
-class CallPredictor:
-    """Says what a call will do before it runs, from what may be known."""
-
-    truth: Callable[[Queued], NextCall] | None = None
-    """What a session's call really does. The engine sets it for an oracle, that is if ``needs_truth``."""
-    needs_truth = False
-
-    def call_ended(self, ended: Queued, call: NextCall) -> None:
-        """Learn from a call whose pause has just ended, or that nothing follows."""
-
-    def predict(self, queued: Queued) -> NextCall:
-        """What the call that ``queued`` is ready for is expected to do."""
-        raise NotImplementedError
 
 
 Key = float | tuple[float, ...]

@@ -7,7 +7,8 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator, Paused
+from policies.contract import EVERY_ITERATION, NEVER, Paused
+from policies.estimation import DurationEstimator, tool_of
 
 _ROUNDING = 1e-12
 """More than what sums of times are off by, as a share."""
@@ -67,11 +68,6 @@ class ToolMean(DurationEstimator):
 
     def at_most(self, paused: Paused, now: float, until: float) -> float:
         return self.remaining(paused, now) if tool_of(paused) in self._sums else math.inf
-
-
-def tool_of(paused: Paused) -> str:
-    """What pauses are told apart by: who is waited for and, where known, the tool."""
-    return f"{paused.waits_for}/{paused.tool}"
 
 
 class Oracle(DurationEstimator):

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from policies.contract import DurationEstimator, EngineView, Paused
-from policies.estimators import tool_of
+from policies.contract import EngineView, Paused
+from policies.estimation import DurationEstimator, tool_of
 from policies.losses import LeastLosses, Losses
 
 Priced = tuple[float, Paused]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from policies.contract import Discard, DurationEstimator, EngineView, InterceptPolicy, Paused, Preserve, Swap, Verdict
+from policies.contract import Discard, EngineView, InterceptPolicy, Paused, Preserve, Swap, Verdict
+from policies.estimation import DurationEstimator
 
 
 class Heuristic(InterceptPolicy):

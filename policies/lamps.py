@@ -7,12 +7,10 @@ from enum import Enum
 
 from policies.contract import (
     NEVER,
-    CallPredictor,
     Discard,
     EngineView,
     InterceptPolicy,
     Key,
-    NextCall,
     Paused,
     PreemptiveOrder,
     Preserve,
@@ -20,6 +18,7 @@ from policies.contract import (
     Swap,
     Verdict,
 )
+from policies.estimation import CallPredictor, NextCall
 from policies.promotion import PromotingOrder
 from policies.waste import discard_waste, preserve_waste, swap_waste
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from policies.contract import DurationEstimator, Paused
-from policies.estimators import tool_of
+from policies.contract import Paused
+from policies.estimation import DurationEstimator, tool_of
 from policies.samples import ALL_TOOLS, PerTool, Samples
 
 

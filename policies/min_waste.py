@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from policies.contract import (
-    EVERY_ITERATION,
-    NEVER,
-    Change,
-    Discard,
-    DurationEstimator,
-    EngineView,
-    InterceptPolicy,
-    Paused,
-    Swap,
-)
+from policies.contract import EVERY_ITERATION, NEVER, Change, Discard, EngineView, InterceptPolicy, Paused, Swap
+from policies.estimation import DurationEstimator
 from policies.waste import RecomputeTerms, preserve_exceeds_at
 from policies.wastes import Wastes
 

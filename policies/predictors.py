@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from policies.contract import CallPredictor, NextCall, Queued
+from policies.contract import Queued
+from policies.estimation import CallPredictor, NextCall
 from policies.estimators import misjudged
 
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from policies.contract import CallPredictor, DurationEstimator, InterceptPolicy, QueueOrder
+from policies.contract import InterceptPolicy, QueueOrder
+from policies.estimation import CallPredictor, DurationEstimator
 from policies.routing import Router
 
 Spec = str | Mapping[str, Any]

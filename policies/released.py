@@ -10,17 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from policies.contract import (
-    EVERY_ITERATION,
-    Change,
-    Costs,
-    Discard,
-    DurationEstimator,
-    EngineView,
-    InterceptPolicy,
-    Paused,
-    Swap,
-)
+from policies.contract import EVERY_ITERATION, Change, Costs, Discard, EngineView, InterceptPolicy, Paused, Swap
+from policies.estimation import DurationEstimator
 from policies.waste import preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]

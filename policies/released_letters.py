@@ -5,17 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from policies.contract import (
-    EVERY_ITERATION,
-    NEVER,
-    Change,
-    DurationEstimator,
-    EngineView,
-    InterceptPolicy,
-    Paused,
-    Swap,
-    Verdict,
-)
+from policies.contract import EVERY_ITERATION, NEVER, Change, EngineView, InterceptPolicy, Paused, Swap, Verdict
+from policies.estimation import DurationEstimator
 from policies.heuristic import Heuristic
 from policies.released import Released
 

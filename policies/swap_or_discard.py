@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from policies.contract import (
-    EVERY_ITERATION,
-    NEVER,
-    Change,
-    Discard,
-    DurationEstimator,
-    EngineView,
-    InterceptPolicy,
-    Paused,
-    Swap,
-)
+from policies.contract import EVERY_ITERATION, NEVER, Change, Discard, EngineView, InterceptPolicy, Paused, Swap
+from policies.estimation import DurationEstimator
 
 
 class SwapOrDiscard(InterceptPolicy):

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policies.cache_lru import last_blocks
-from policies.contract import (
-    NEVER,
-    Change,
-    DurationEstimator,
-    EngineView,
-    InterceptPolicy,
-    Paused,
-    Prefetch,
-    Preserve,
-    Swap,
-    Verdict,
-)
+from policies.contract import NEVER, Change, EngineView, InterceptPolicy, Paused, Prefetch, Preserve, Swap, Verdict
+from policies.estimation import DurationEstimator
 
 
 class TokenCake(InterceptPolicy):

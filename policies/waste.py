@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from policies.contract import Costs, DurationEstimator, Paused
+from policies.contract import Costs, Paused
+from policies.estimation import DurationEstimator
 
 _REMEMBERED = 1 << 16
 """Terms kept before all are forgotten."""

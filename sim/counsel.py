@@ -12,7 +12,6 @@ from policies.contract import (
     Change,
     Discard,
     InterceptPolicy,
-    NextCall,
     Paused,
     Prefetch,
     Preserve,
@@ -21,6 +20,7 @@ from policies.contract import (
     Swap,
     Verdict,
 )
+from policies.estimation import NextCall
 from sim.errors import PolicyError
 from sim.live import LiveSession, SessionView, State
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from policies.contract import DurationEstimator, InterceptPolicy, QueueOrder
+from policies.contract import InterceptPolicy, QueueOrder
+from policies.estimation import DurationEstimator
 from policies.orders import FirstCome
 from sim.profile import LinearForward, Profile, SwapCost
 from sim.record import RunRecord

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.contract import EVERY_ITERATION, NEVER, DurationEstimator
+from policies.contract import EVERY_ITERATION, NEVER
+from policies.estimation import DurationEstimator
 from policies.estimators import Elapsed, Oracle, ToolMean
 from policies.fixed import PreserveAlways
 from tests.policies.conftest import FakePaused

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.contract import Discard, NextCall, Preserve, Swap
+from policies.contract import Discard, Preserve, Swap
+from policies.estimation import NextCall
 from policies.fixed import PreserveAlways
 from policies.lamps import Handling, Lamps, SmallestMemory, SmallestRemainingMemory, memory_over_time
 from policies.predictors import CallOracle, KindMean

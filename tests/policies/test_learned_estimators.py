@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import DurationEstimator
+from policies.estimation import DurationEstimator
 from policies.estimators import Elapsed, NoisyOracle, Oracle, ToolMean
 from policies.learned_estimators import Empirical, Ewma, ToolQuantile
 from policies.samples import PerTool, Samples

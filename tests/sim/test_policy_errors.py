@@ -13,15 +13,8 @@ from typing import Any
 
 import pytest
 
-from policies.contract import (
-    Discard,
-    DurationEstimator,
-    InterceptPolicy,
-    Paused,
-    Preserve,
-    QueueOrder,
-    Swap,
-)
+from policies.contract import Discard, InterceptPolicy, Paused, Preserve, QueueOrder, Swap
+from policies.estimation import DurationEstimator
 from policies.min_waste import MinWaste
 from sim.errors import PolicyError, SimulationError
 from tests.sim.worlds import pause, run, session
