@@ -113,26 +113,25 @@ class Caesura(InterceptPolicy):
         assert self.estimator is not None
         losses = self._losses(view)
         host = HostRoom(self, losses, view)
-        budget, candidates = view.swap_budget, 0
+        budget, found = view.swap_budget, False
         for price, paused in self._cheapest_first(losses, view):
             held = paused.resident_tokens
             if self.estimator.remaining(paused, view.now) <= 2 * view.costs.swap_time(held):
                 continue
             keep = int(max(0, held - min(budget, lacking * view.block_size)))
-            if lacking > 0 and budget >= view.block_size:
+            if budget >= view.block_size:
                 yield from host.make_room(paused, held - keep)
             if not host.free:
                 continue
-            candidates += 1
+            found = True
+            if budget >= view.block_size:
+                host.take(held - keep)
+                budget -= held - keep
+                lacking -= (held - keep) // view.block_size
+                yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
             if lacking <= 0 or budget < view.block_size:
                 break
-            host.take(held - keep)
-            budget -= held - keep
-            lacking -= (held - keep) // view.block_size
-            yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
-            if lacking <= 0 or budget < view.block_size:
-                break
-        self._settled = candidates == 0
+        self._settled = not found
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a new budget until the headroom is there; then not before somebody comes or goes."""
