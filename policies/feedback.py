@@ -155,17 +155,17 @@ class FeedbackQueues(PreemptiveOrder):
             place.watched = False
         return NEVER
 
-    def _left(self, queued: Queued, place: _Place, now: float) -> float:
-        """Seconds that are left of its quantum."""
-        return self._ends[place.level - 1] - (queued.served(now) - place.served)
+    def _falls_at(self, queued: Queued, place: _Place, now: float) -> float:
+        """When its quantum ends at the earliest, s: if it runs until then."""
+        left = self._ends[place.level - 1] - (queued.served(now) - place.served)
+        return (now + left) * (1 - _ROUNDING)
 
     def _watch(self, queued: Queued, place: _Place, now: float) -> None:
         """Look at who runs when its quantum ends, and at nobody twice. Who stops meanwhile has more time."""
         if not place.watched and place.level < self.queues:
             place.watched = True
             self._looks_made += 1
-            end = (now + self._left(queued, place, now)) * (1 - _ROUNDING)
-            heappush(self._falls, (end, self._looks_made, queued, place))
+            heappush(self._falls, (self._falls_at(queued, place, now), self._looks_made, queued, place))
 
     def _look(self, queued: Queued, place: _Place, now: float) -> None:
         """Look at who waits when it is due, unless it is in the first queue, and at nobody twice."""
@@ -192,7 +192,7 @@ class FeedbackQueues(PreemptiveOrder):
         now = view.now
         while self._first_end() <= now:
             _, _, queued, place = self._falls[0]
-            end = (now + self._left(queued, place, now)) * (1 - _ROUNDING)
+            end = self._falls_at(queued, place, now)
             if end <= now:
                 return now
             self._looks_made += 1
