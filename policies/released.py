@@ -12,14 +12,10 @@ from typing import Any
 
 from policies.contract import EVERY_ITERATION, Change, Costs, Discard, EngineView, InterceptPolicy, Paused, Swap
 from policies.estimation import DurationEstimator
-from policies.waste import preserve_exceeds_at
+from policies.waste import REMEMBERED, SAFE, preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]
 """What a context wastes recomputed and preserved, token-seconds, and the context."""
-_REMEMBERED = 1 << 16
-"""Terms of recompute wastes kept: the same contexts are considered every iteration."""
-_SAFE = 1 - 1e-9
-"""More than sums and products are off by, as a share."""
 
 
 class Released(InterceptPolicy):
@@ -151,7 +147,7 @@ class DiscardWastes:
         """Places of contexts that may waste less recomputed than kept for ``rests`` seconds: the others need not be
         looked at. Full chunks and the last part are the whole context, unless it is a multiple of the chunk."""
         chunk = max(self.costs.saturation_tokens - queries, 1)
-        calm = self._per_token * others * _SAFE if self._per_token >= 0 else -math.inf
+        calm = self._per_token * others * SAFE if self._per_token >= 0 else -math.inf
         return [
             place
             for place, (context, rest) in enumerate(zip(contexts, rests, strict=True))
@@ -164,7 +160,7 @@ class DiscardWastes:
         chunk = max(self.costs.saturation_tokens - queries, 1)
         known = self._terms.get(chunk)
         if known is None:
-            if sum(map(len, self._terms.values())) > _REMEMBERED:
+            if sum(map(len, self._terms.values())) > REMEMBERED:
                 self._terms.clear()
             known = self._terms[chunk] = {}
         wastes = []

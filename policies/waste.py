@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from policies.contract import Costs, Paused
 from policies.estimation import DurationEstimator
 
-_REMEMBERED = 1 << 16
-"""Terms kept before all are forgotten."""
+REMEMBERED = 1 << 16
+"""Terms kept before all are forgotten: the same contexts are asked about in every iteration."""
+SAFE = 1 - 1e-9
+"""Sums and products of wastes are off by less than what is left of 1, as a share."""
 
 
 def preserve_waste(remaining_s: float, context: int) -> float:
@@ -27,7 +29,7 @@ def preserve_exceeds_at(
 ) -> float:
     """A time before which ``preserve_waste`` of the estimated remaining time of each of several contexts is at most its
     own of ``wastes``, token-seconds."""
-    seconds = [waste / context * (1 - 1e-9) for waste, context in zip(wastes, contexts, strict=True)]
+    seconds = [waste / context * SAFE for waste, context in zip(wastes, contexts, strict=True)]
     return estimator.one_exceeds_at(paused, seconds, now)
 
 
@@ -70,8 +72,7 @@ def chunked_discard_parts(costs: Costs, context: int, chunks: int) -> tuple[floa
 
 
 class RecomputeTerms(dict[tuple[int, int], tuple[float, float]]):
-    """``chunked_discard_parts`` by context and number of chunks, computed when they are looked up and then kept: much
-    the same contexts are asked about in every iteration.
+    """``chunked_discard_parts`` by context and number of chunks, computed when they are looked up and then kept.
 
     Args:
         costs: gives T_fwd.
@@ -89,7 +90,7 @@ class RecomputeTerms(dict[tuple[int, int], tuple[float, float]]):
         return least[tokens]
 
     def __missing__(self, key: tuple[int, int]) -> tuple[float, float]:
-        if len(self) > _REMEMBERED:
+        if len(self) > REMEMBERED:
             self.clear()
         context, chunks = key
         self[key] = terms = chunked_discard_parts(self.costs, context, chunks)

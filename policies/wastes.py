@@ -17,12 +17,10 @@ from functools import cached_property
 from operator import mul
 
 from policies.contract import Footprint, Paused
-from policies.waste import RecomputeTerms
+from policies.waste import SAFE, RecomputeTerms
 
 _FEW = 4
 """Contexts looked for one by one before all are sorted: mostly the first spends the budget."""
-_SAFE = 1 - 1e-9
-"""More than sums and products are off by, as a share."""
 
 
 class Wastes:
@@ -76,7 +74,7 @@ class Wastes:
     def dear(self) -> list[int]:
         """Contexts that waste less recomputed than preserved, the most wasteful first."""
         if self._dear is None:
-            calm = self._terms.least_per_token(self._chunk) * self._others * _SAFE
+            calm = self._terms.least_per_token(self._chunk) * self._others * SAFE
             away = [place for place, rest in enumerate(self._rests) if rest > calm]
             self._dear = [place for place in away if self.recomputed(place) < self.kept(place)]
             if len(self._dear) > 1:
