@@ -47,7 +47,7 @@ class MinWaste(InterceptPolicy):
                         break
                 elif wastes.recomputed(place) < wastes.kept(place):
                     yield paused, Discard(because=wastes.both(place))
-        for place in wastes.dear():
+        for place in wastes.dear:
             if place not in passed:
                 yield wastes.paused[place], Discard(because=wastes.both(place))
 

@@ -47,7 +47,6 @@ class Wastes:
         self.paused = paused
         self._footprints, self._rests = footprints, rests
         self._terms, self._chunk, self._others = terms, chunk, others
-        self._dear: list[int] | None = None
         self._order: list[int] | None = None
 
     @cached_property
@@ -71,15 +70,13 @@ class Wastes:
         """The two, as the reasons of a decision."""
         return {"preserve": self.kept(place), "recompute": self.recomputed(place)}
 
+    @cached_property
     def dear(self) -> list[int]:
         """Contexts that waste less recomputed than preserved, the most wasteful first."""
-        if self._dear is None:
-            calm = self._terms.least_per_token(self._chunk) * self._others * SAFE
-            away = [place for place, rest in enumerate(self._rests) if rest > calm]
-            self._dear = [place for place in away if self.recomputed(place) < self.kept(place)]
-            if len(self._dear) > 1:
-                self._dear.sort(key=self.recomputed, reverse=True)
-        return self._dear
+        calm = self._terms.least_per_token(self._chunk) * self._others * SAFE
+        away = [place for place, rest in enumerate(self._rests) if rest > calm]
+        dear = [place for place in away if self.recomputed(place) < self.kept(place)]
+        return sorted(dear, key=self.recomputed, reverse=True) if len(dear) > 1 else dear
 
     def ranked(self) -> Iterator[int]:
         """All that have tokens of their own, by the smaller of the two (equation 5): the most wasteful first, and of
@@ -89,7 +86,7 @@ class Wastes:
             return
         own = self.own
         least = list(map(mul, self._rests, own))
-        for place in self.dear():
+        for place in self.dear:
             least[place] = self.recomputed(place)
         if 0 in own:
             self._order = [place for place in _by_size(least) if own[place]]
