@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -19,7 +19,7 @@ from policies.learned_estimators import Empirical
 from policies.losses import Losses
 from policies.orders import FirstCome
 from policies.registry import make_order, make_policy
-from tests.policies.conftest import FakePaused, FakeView, LinearCosts
+from tests.policies.conftest import FakePaused, FakeView, LinearCosts, Tiles
 from tests.sim.random_orders import PREEMPTIVE
 from tests.sim.random_worlds import ESTIMATORS, LEARNED, Plot, examples, plots
 
@@ -79,15 +79,6 @@ def test_floors_change_no_decision_and_no_timestamp_by_a_single_bit(plot: Plot) 
 
 
 # ---- many contexts, as long runs have them
-
-
-@dataclass(frozen=True)
-class Tiles(LinearCosts):
-    """Some sizes fit better than smaller ones; tokens after others take longer."""
-
-    def forward_time(self, query_tokens: int, context_tokens: int = 0) -> float:
-        fit = 1.0 if query_tokens % 64 > 40 else 1.3
-        return fit * super().forward_time(query_tokens) + 1e-6 * query_tokens * context_tokens
 
 
 @examples(60)

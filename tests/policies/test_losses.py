@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.losses import LeastLosses, Losses
-from tests.policies.conftest import FakePaused, FakeView, LinearCosts
-from tests.policies.test_floors import Tiles
+from tests.policies.conftest import FakePaused, FakeView, LinearCosts, Tiles
 
 
 @given(
