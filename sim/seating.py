@@ -67,17 +67,19 @@ class Seating:
         The first that finds no tokens or no memory stops all those behind it that would have to compute more than
         their next token; the others hold their memory already.
         """
-        queues = self._queues
+        queues, precedence = self._queues, self._precedence
         if self._owed:
             self._owed.settle()
         self._head, self._joined_after_refusal = None, False
-        contended = self._contended()
-        if contended and not (self._precedence.keys_age and self._enough_for_all()):
-            self._move(self._precedence.reranked())
-        elif contended or self._precedence.next_review() <= now:
+        prompts = self._prompts_compete()
+        enough = precedence.catches_up and (precedence.keys_age or not prompts) and self._enough_for_all()
+        contended = prompts or not enough
+        if not enough:
+            self._move(precedence.reranked())
+        elif prompts or precedence.next_review() <= now:
             self.rerank()
-        if self._precedence.limits:
-            self._places = int(min(queues.most_running, self._precedence.most_running()))
+        if precedence.limits:
+            self._places = int(min(queues.most_running, precedence.most_running()))
         if contended:
             self._seat_in_order(now)
         elif queues.waiting or queues.swapped:
@@ -120,14 +122,12 @@ class Seating:
                 break
             self._joined_after_refusal |= self._seat_one(live, now)
 
-    def _contended(self) -> bool:
-        """Whether the place of who runs may matter: not if there is room for all who are ready, and none computes
-        a prompt beside others that have yet to."""
-        queues, contexts = self._queues, self._contexts
-        alone = len(queues.prefilling) == 1 and not (queues.waiting or queues.swapped or contexts.gpu.cached)
-        if not self._precedence.catches_up or (queues.prefilling and not alone):
-            return True
-        return not self._enough_for_all()
+    def _prompts_compete(self) -> bool:
+        """Whether somebody computes a prompt beside others that have yet to."""
+        queues = self._queues
+        if len(queues.prefilling) != 1:
+            return len(queues.prefilling) > 1
+        return bool(queues.waiting or queues.swapped or self._contexts.gpu.cached)
 
     def _enough_for_all(self) -> bool:
         """Whether there are places and blocks for all who are ready: then no place of those who decode matters."""
