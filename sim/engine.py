@@ -94,7 +94,6 @@ class Engine:
             settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, self.asking
         )
         self._next_serial = 0
-        self._hides_copies = settings.swap == "overlapped" and settings.swap_budget != "unlimited"
 
     # ---- what happens to the engine
 
@@ -260,7 +259,7 @@ class Engine:
 
         Before anything is planned the batch is taken to be the decoding sessions or, without any, the next chunk.
         """
-        if not self._hides_copies:
+        if not self.room.hides_copies:
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes:

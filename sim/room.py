@@ -24,6 +24,7 @@ class Room:
         spared: the session that room is being made for; nobody takes its own.
         copies: copies begun since the last plan was handed out.
         watermark_blocks: blocks that admissions leave free.
+        hides_copies: whether copies run beside the batch, and no more of them than it hides.
     """
 
     def __init__(self, settings: EngineSettings, contexts: Contexts, queues: Queues, counsel: Counsel) -> None:
@@ -32,6 +33,7 @@ class Room:
         self._queues = queues
         self._counsel = counsel
         self._overlapped = settings.swap == "overlapped"
+        self.hides_copies = self._overlapped and settings.swap_budget != "unlimited"
         self._wanted: dict[LiveSession, int] = {}  # contexts on their way out since their pause, with what stays
         self._hidden: Callable[[], float] = lambda: math.inf
         self._account = {way: way if settings.swap_budget == "hidden-each-way" else Direction.OUT for way in Direction}
@@ -224,8 +226,7 @@ class Room:
     @property
     def copies_beside(self) -> bool:
         """Whether this plan has begun copies that run beside the batch, under a budget."""
-        hidden = self._overlapped and self._settings.swap_budget != "unlimited"
-        return hidden and any(not copy.blocking for copy in self.copies)
+        return self.hides_copies and any(not copy.blocking for copy in self.copies)
 
     def open_budget(self, hidden: Callable[[], float]) -> None:
         """A plan begins; ``hidden`` tells how many tokens' copies its batch, as far as it is planned, hides."""
