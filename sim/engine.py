@@ -137,15 +137,20 @@ class Engine:
 
         While the context is being copied the answer is taken up when the copy ends.
         """
-        assert live.state is State.PAUSED, live
-        self.hear(now)
         live.ready_at = live.waits_since = now
-        live.paused_s += now - live.paused_at
-        self.counsel.answer(live, now - live.paused_at)
+        self.end_pause(live, now)
         if live.copy is not None:
             live.answered = True
             return False
         return self._take_answer(live)
+
+    def end_pause(self, live: LiveSession, now: float) -> None:
+        """The answer came, whether the session goes on here or at another replica."""
+        assert live.state is State.PAUSED, live
+        self.hear(now)
+        duration = now - live.paused_at
+        live.paused_s += duration
+        self.counsel.answer(live, duration)
 
     def hear(self, at: float) -> None:
         """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""

@@ -44,10 +44,7 @@ def withdraw(engine: Engine, live: LiveSession, now: float, readable: bool) -> N
     Its memory is free at once or, if it is to be ``readable`` there, after ``let_go``; never before the end of a copy
     of it that is under way.
     """
-    assert live.state is State.PAUSED, live
-    engine.hear(now)
-    live.paused_s += now - live.paused_at
-    engine.counsel.answer(live, now - live.paused_at)
+    engine.end_pause(live, now)
     engine.counsel.leave(live)
     engine.room.forget_wish(live)
     live.leaving, live.pinned = True, readable
