@@ -67,11 +67,7 @@ class DaskCluster:
                     ((_, outcome),) = _in_parallel(client, [runs[index]], name)
                     yield index, outcome
             except (CancelledError, CommClosedError):
-                raise UserError(f"--on {self._place}: {_GONE}") from None
-
-    @property
-    def _place(self) -> str:
-        return f"dask={self.address}" if self.address else "dask"
+                raise UserError(f"{_option('dask', self.address)}: {_GONE}") from None
 
     @contextlib.contextmanager
     def _lending(self, client: Any, lent: Lent) -> Iterator[str]:
@@ -83,8 +79,8 @@ class DaskCluster:
             client.register_plugin(Lending(name, lent), name=name)
         except Exception as error:  # whatever keeps a worker from reading what it is given
             raise UserError(
-                f"--on {self._place}: a worker cannot load Caesura ({type(error).__name__}: {error}); install the same "
-                "versions there"
+                f"{_option('dask', self.address)}: a worker cannot load Caesura ({type(error).__name__}: {error}); "
+                "install the same versions there"
             ) from None
         try:
             yield name
@@ -159,7 +155,7 @@ class RayCluster:
                     else:
                         yield index, outcome
             except ConnectionError:
-                raise UserError(f"--on ray={self.address}: {_GONE}") from None
+                raise UserError(f"{_option('ray', self.address)}: {_GONE}") from None
             finally:
                 if ray.is_initialized():  # otherwise Ray would look for another cluster first
                     for reference in index_of:
@@ -181,13 +177,19 @@ class RayCluster:
                 with warnings.catch_warnings(action="ignore"):
                     ray.init(address=self.address, **_QUIET)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            where = f"={self.address}: no Ray cluster lets us in there" if self.address else ": Ray does not start"
+            where = "no Ray cluster lets us in there" if self.address else "Ray does not start"
             token = "; if it asks for a token, set RAY_AUTH_MODE=token" if self.address else ""
-            raise UserError(f"--on ray{where} ({' '.join(str(error).split())}){token}") from None
+            said = " ".join(str(error).split())
+            raise UserError(f"{_option('ray', self.address)}: {where} ({said}){token}") from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _option(kind: str, address: str | None) -> str:
+    """How the cluster was asked for on the command line."""
+    return f"--on {kind}={address}" if address else f"--on {kind}"
 
 
 def _in_parallel(client: Any, runs: Sequence[Run], lent: str) -> Generator[tuple[int, Outcome]]:
