@@ -235,18 +235,18 @@ def blame(rule: object, question: str, session: str, now: float, error: Exceptio
 class Guard:
     """Whatever goes wrong in ``policy``, or another ``rule``, becomes a ``PolicyError`` that says where and when."""
 
-    __slots__ = ("_now", "_policy", "_question", "_rule", "session")
+    __slots__ = ("_now", "_policy", "_question", "_rule", "_session")
 
     def __init__(self, policy: object, question: str, session: str, now: float, rule: str = "policy") -> None:
-        self._policy, self._question, self.session, self._now, self._rule = policy, question, session, now, rule
+        self._policy, self._question, self._session, self._now, self._rule = policy, question, session, now, rule
 
-    def __enter__(self) -> Guard:
-        return self
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        raise blame(self._policy, self._question, self.session, self._now, error, self._rule) from error
+        raise blame(self._policy, self._question, self._session, self._now, error, self._rule) from error
 
 
 def checked_number(answer: object, at_least: float = -math.inf) -> float:
