@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +140,25 @@ def test_a_ray_cluster_that_is_not_there_is_said_plainly_and_at_once(address: st
     said = rf"--on ray={address}: no Ray cluster lets us in there \(.*RAY_AUTH_MODE=token"
     with pytest.raises(UserError, match=said):
         next(RayCluster(address, None).outcomes([], None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("address", "named"), [(None, "--on ray: "), ("head:6379", "--on ray=head:6379: ")])
+def test_a_ray_cluster_that_goes_away_is_named_as_it_was_asked_for(
+    address: str | None, named: str, experiment: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connected until the first run is waited for."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+    def gone(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    for name in ("put", "cancel", "cluster_resources"):
+        monkeypatch.setattr(ray, name, lambda *_, **__: {})
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: object()))
+    monkeypatch.setattr(ray, "wait", gone)
+    with pytest.raises(UserError, match=f"^{named}the cluster has gone away"):
+        next(RayCluster(address, 1).outcomes(expand(read_setup(experiment())), None))  # type: ignore[arg-type]
 
 
 def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
