@@ -18,11 +18,11 @@ PREPARATION_S = 2e-3
 
 
 def rounds(limit: PowerLimit, noise: float = 0.004) -> pd.DataFrame:
-    """Every point once a round for six rounds, each in an order of its own, in parts as the profiler writes them."""
+    """Every point once a round for eight rounds, each in an order of its own, in parts as the profiler writes them."""
     forward = known.FORWARD.model_copy(update={"power": limit})
     state = PowerState(CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": HostCost()})), limit)
     points, random, now, rows = known.all_points(), np.random.default_rng(3), 0.0, []
-    for number in range(6):
+    for number in range(8):
         order = random.permutation(len(points))
         for begin in range(0, len(order), 40):
             part = []
