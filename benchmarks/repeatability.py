@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caesura.fidelity import compare
-from profiler.recorded import SHIPPED, load
+from profiler.recorded import SHIPPED, RecordedRun, load
 
 AGAIN = Path(__file__).resolve().parent / "recorded_again"
 BENCH = SHIPPED / "h200-llama-3.1-8b"
@@ -18,15 +18,22 @@ BENCH = SHIPPED / "h200-llama-3.1-8b"
 
 def main() -> None:
     """A line a pair, as Markdown."""
-    print("| run | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean | throughput | MAPE |")
-    print(f"| --- |{' ---: |' * 8}")
+    print("| run | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean | throughput | MAPE | host, ms |")
+    print(f"| --- |{' ---: |' * 9}")
     for folder in sorted(AGAIN.glob("*.load-*")):
         first, again = load(BENCH / folder.name), load(folder)
         found = compare(first, again.record)
         figures = [f"normalized latency {statistic}" for statistic in ("mean", "p50", "p90", "p99")]
         figures += ["TTFT mean", "TPOT mean", "throughput"]
         cells = [f"{found.error_pct[name]:+.1f}" for name in figures]
-        print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} |")
+        host = " / ".join(f"{_host_ms(run):.2f}" for run in (first, again))
+        print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} | {host} |")
+
+
+def _host_ms(run: RecordedRun) -> float:
+    """The host's part of an iteration in the mean, without what copies made it wait for."""
+    seconds = float(run.provenance["host_s"]) - float(run.record.totals["swap_stall_s"])
+    return 1e3 * seconds / int(run.provenance["iterations"])
 
 
 if __name__ == "__main__":
