@@ -175,20 +175,29 @@ def find_run(folder: Path, system: str | None = None, load: float | None = None,
         raise UserError(f"{folder}: there is no such folder; give that of a run, or of a comparison")
     if not (folder / RUNS).is_dir():
         raise UserError(f"{folder} holds no run of Caesura; give the folder of a run, or of a comparison")
-    labels = {one: read_summary(one) for one in sorted((folder / RUNS).iterdir()) if is_complete(one)}
+    labels = {one: read_summary(one) for one in (folder / RUNS).iterdir() if is_complete(one)}
+    labels = dict(sorted(labels.items(), key=lambda item: [item[1][name] for name in ("system", "load", "seed")]))
     wanted = {name: value for name, value in (("system", system), ("load", load), ("seed", seed)) if value is not None}
     for name, value in wanted.items():
-        known = list(dict.fromkeys(label[name] for label in labels.values()))
+        known = sorted({label[name] for label in labels.values()})
         if value not in known:
-            raise UserError(f"{folder} holds no run with {name} {value}; there are {listed(map(str, known))}")
+            raise UserError(
+                f"{folder} holds no run with {name} {_short(value)}; there are {listed(map(_short, known))}"
+            )
     found = [one for one, label in labels.items() if all(label[name] == value for name, value in wanted.items())]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UserError(f"{folder} holds no run that ended and has {listed(f'{n} {v}' for n, v in wanted.items())}")
+        raise UserError(
+            f"{folder} holds no run that ended and has {listed(f'{n} {_short(v)}' for n, v in wanted.items())}"
+        )
     more = f"\n  ... and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     names = "".join(f"\n  {one}" for one in found[:_MOST_NAMED])
     raise UserError(f"{folder} holds {len(found)} runs; name one, or say --system, --load and --seed:{names}{more}")
+
+
+def _short(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def pick(folder: Path, wanted: str) -> dict[str, Any]:

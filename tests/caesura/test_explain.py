@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_an_unclear_run_is_answered_with_the_runs_there_are(compared: Path, caes
     assert said.code == 2 and "holds no run of Caesura" in said.err
     said = caesura("explain", str(tmp_path / "nowhere"))
     assert said.code == 2 and "nowhere: there is no such folder" in said.err
+
+
+def test_runs_are_listed_by_the_size_of_their_load(caesura: Caesura, tmp_path: Path) -> None:
+    """1, 2, 10: not 1, 10, 2 as their folders are named."""
+    (tmp_path / "x.yaml").write_text(
+        "workload: {arrivals: {poisson: {rate: [10, 2, 1]}}, duration: 3 s}\nsystems: [vllm]\n"
+    )
+    package.run(tmp_path / "x.yaml", out=tmp_path / "out", jobs=1, progress=False)
+    said = caesura("explain", str(tmp_path / "out"))
+    assert re.findall(r"vllm\.load-(\d+)", said.err) == ["1", "2", "10"]
+    said = caesura("explain", str(tmp_path / "out"), "--load", "5")
+    assert "holds no run with load 5; there are 1, 2, 10\n" in said.err
 
 
 def test_a_pick_of_which_there_is_none_is_refused_with_those_there_are(compared: Path, caesura: Caesura) -> None:
