@@ -21,7 +21,7 @@ from policies.contract import (
     Verdict,
 )
 from policies.estimation import NextCall
-from sim.errors import PolicyError
+from sim.errors import PolicyError, place_of
 from sim.live import LiveSession, SessionView, State
 
 if TYPE_CHECKING:
@@ -225,10 +225,10 @@ class Counsel:
 
 def blame(rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy") -> PolicyError:
     """What went wrong in a policy, or another ``kind`` of rule, with where and when it did."""
-    of = type(rule)
+    of, place = type(rule), place_of(error)
     return PolicyError(
         f"{kind} {of.__module__}:{of.__qualname__} failed in {question} for session {session} "
-        f"at {now:.6f} s: {type(error).__name__}: {error}"
+        f"at {now:.6f} s: {type(error).__name__}: {error}{place and f' ({place})'}"
     )
 
 

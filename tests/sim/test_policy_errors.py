@@ -6,9 +6,11 @@ The world: a's call of one token ends at 1.10 and its pause at 6.10; b decodes a
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +81,35 @@ def test_a_policy_that_raises(method: str, who: str | None, time: str | None) ->
     message = failure(policy(**methods))
     assert_names(message, "Odd", method, who, time)
     assert "KeyError: 'oops'" in message
+
+
+THIS_FILE = Path(__file__).name
+
+
+def test_the_message_ends_with_the_line_of_the_user_s_that_failed() -> None:
+    """``raises`` stands in this file, which is none of the project's packages."""
+    line = raises.__code__.co_firstlineno + 1
+    assert failure(policy(on_pause=raises)).endswith(f"KeyError: 'oops' ({THIS_FILE}:{line})")
+    assert failure(order=order(raises)).endswith(f"({THIS_FILE}:{line})")
+    assert failure(MinWaste(Broken("remaining"))).endswith(f"({THIS_FILE}:{line})")
+
+
+def test_what_a_library_raises_is_placed_where_the_user_called_it() -> None:
+    def on_pause(self: Any, paused: Any, view: Any) -> Any:
+        return json.loads("")
+
+    message = failure(policy(on_pause=on_pause))
+    assert message.endswith(f"({THIS_FILE}:{on_pause.__code__.co_firstlineno + 1})")
+
+
+def test_what_fails_in_a_shipped_policy_is_placed_there() -> None:
+    shipped = MinWaste(Broken("neither"))
+    shipped.estimator = None  # type: ignore[assignment]
+    assert re.search(r"\(min_waste\.py:\d+\)$", failure(shipped))
+
+
+def test_an_answer_that_the_engine_refuses_has_no_line() -> None:
+    assert failure(policy(on_pause=always(3))).endswith("expected Preserve, Swap or Discard, got 3")
 
 
 def test_an_error_in_the_middle_of_a_generator() -> None:
