@@ -72,7 +72,10 @@ def find_trace(trace: str | GeneratedTrace, base: Path) -> str | Path | Generate
         return trace
     path = (base / trace).expanduser()
     if path.is_file() and path.suffix in (".yaml", ".yml"):
-        raise UserError(f"{path} is no trace; if it is a generator file, write generator: {trace} instead of trace")
+        raise UserError(
+            f"{path} is no trace; if it is a generator file, write generator: {trace} instead of trace, "
+            f"or --set workload.generator={trace} on the command line"
+        )
     if path.is_file():
         return path.resolve()
     if path.is_dir():

@@ -142,7 +142,8 @@ EXPERIMENT_FAULTS = {
     "a generator as a trace": (
         "generator: g.yaml",
         "trace: g.yaml, arrivals: {poisson: {rate: 1}}",
-        "g.yaml is no trace; if it is a generator file, write generator: g.yaml instead of trace",
+        "g.yaml is no trace; if it is a generator file, write generator: g.yaml instead of trace, "
+        "or --set workload.generator=g.yaml on the command line",
     ),
     "no such lender": (
         "g.yaml,",
