@@ -20,6 +20,7 @@ from caesura.executors import DIED, Outcome, deaf_children
 from caesura.progress import Shares
 from caesura.runs import Fault, ForeignCode, Run, attempt
 from caesura.workload import Lent, read_trace, trace_files
+from traces.extras import install
 
 _ANSWER_WITHIN_S = 10.0
 _AHEAD = 4
@@ -34,7 +35,7 @@ class DaskCluster:
         try:
             import distributed  # noqa: F401
         except ImportError:
-            raise UserError("--on dask: Dask is not installed; pip install 'caesura[dask]'") from None
+            raise UserError(f"--on dask: Dask is not installed; {install('dask')}") from None
         self.address = address
         self.jobs = jobs
         self._kept: Any = None
@@ -119,9 +120,9 @@ class RayCluster:
         try:
             import ray  # noqa: F401
         except ImportError:
-            raise UserError("--on ray: Ray is not installed; pip install 'caesura[ray]'") from None
+            raise UserError(f"--on ray: Ray is not installed; {install('ray')}") from None
         if address and address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
-            raise UserError(f"--on ray={address}: Ray's client is not installed; pip install 'caesura[ray]'")
+            raise UserError(f"--on ray={address}: Ray's client is not installed; {install('ray')}")
         self.address = address
         self.jobs = jobs
 

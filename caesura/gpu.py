@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caesura.errors import UserError
+from traces.extras import install
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 WITHOUT_GPU = "; `caesura validate --recorded` replays recorded runs without one"
 _INSTALL = {
-    "torch": "pip install 'caesura[torch]' for a CPU, 'caesura[gpu]' for a GPU; in a clone, pip install -e '.[torch]'",
-    "flashinfer": "pip install 'caesura[gpu]'",
+    "torch": f"for a CPU {install('torch')}, for a GPU {install('gpu')}",
+    "flashinfer": install("gpu"),
 }
 
 

@@ -164,7 +164,7 @@ def test_a_ray_cluster_that_goes_away_is_named_as_it_was_asked_for(
 def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"Ray's client is not installed; pip install 'caesura\[ray\]'"):
+    with pytest.raises(UserError, match=r"Ray's client is not installed; pip install -e '\.\[ray\]'"):
         executor("ray=ray://127.0.0.1:10001")
 
 
@@ -181,7 +181,7 @@ def test_a_cluster_whose_library_is_missing_names_the_extra(
     place: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(importlib.import_module("sys").modules, package, None)
-    with pytest.raises(UserError, match=rf"pip install 'caesura\[{place}\]'"):
+    with pytest.raises(UserError, match=rf"pip install -e '\.\[{place}\]'"):
         executor(place)
 
 

@@ -65,6 +65,6 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     said = caesura(*command, "--model", "tiny", "--out", "here")
     assert said.code == 2
     assert said.err == (
-        "caesura: torch is not installed, and the real backend needs it: pip install 'caesura[torch]' for a CPU, "
-        "'caesura[gpu]' for a GPU; in a clone, pip install -e '.[torch]'\n"
+        "caesura: torch is not installed, and the real backend needs it: for a CPU pip install -e '.[torch]' in the "
+        "folder of Caesura's source, for a GPU pip install -e '.[gpu]' in the folder of Caesura's source\n"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from traces.extras import install
+
 CountTokens = Callable[[str], int]
 
 
@@ -45,7 +47,7 @@ def _from_file(path: Path) -> CountTokens:
         import tokenizers
     except ImportError:
         raise ValueError(
-            f"reading {file} needs the library tokenizers: pip install 'caesura[tokenizers]', or name words or chars:4"
+            f"reading {file} needs the library tokenizers: {install('tokenizers')}; or name words or chars:4"
         ) from None
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
