@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import socket
 import uuid
 import warnings
@@ -223,9 +224,21 @@ def _dask_result(future: Any) -> Outcome:
 
 def _knock(address: str) -> None:
     """Find out at once whether anybody is there: Ray itself would ask for minutes; raises OSError or ValueError."""
-    place = urlsplit(address if "://" in address else f"//{address}")
+    found, origin = _found_by_ray() if address == "auto" else (address, "")
+    place = urlsplit(found if "://" in found else f"//{found}")
     if place.hostname and place.port:
-        socket.create_connection((place.hostname, place.port), _ANSWER_WITHIN_S).close()
+        try:
+            socket.create_connection((place.hostname, place.port), _ANSWER_WITHIN_S).close()
+        except OSError as error:
+            raise OSError(f"{found}{origin}: {error}") from None
+
+
+def _found_by_ray() -> tuple[str, str]:
+    """The address that ``auto`` means, and where Ray has it from; raises ConnectionError where it has none."""
+    from ray._private.services import get_ray_address_from_environment
+
+    origin = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "ray_current_cluster in Ray's folder, /tmp/ray"
+    return get_ray_address_from_environment("auto", None), f", from {origin}"
 
 
 def _ray_result(done: Any) -> Outcome:

@@ -161,6 +161,14 @@ def test_a_ray_cluster_that_goes_away_is_named_as_it_was_asked_for(
         next(RayCluster(address, 1).outcomes(expand(read_setup(experiment())), None))  # type: ignore[arg-type]
 
 
+def test_where_ray_has_the_address_of_a_cluster_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would say nothing for over a minute."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(UserError, match=r"--on ray=auto: no Ray .* \(127\.0\.0\.1:9, from RAY_ADDRESS: .*refused"):
+        next(RayCluster("auto", None).outcomes([], None))  # type: ignore[arg-type]
+
+
 def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
