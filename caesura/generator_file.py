@@ -11,6 +11,7 @@ from caesura.validation import validated
 from caesura.yaml_source import Source, read_yaml
 
 _AT = ("workload", "generator")
+_TRACE = ("workload", "trace")
 _EXAMPLE = "{poisson: {rate: 2}}"
 
 
@@ -32,6 +33,7 @@ def read_generator(path: Path) -> GeneratorFile:
 
 def with_generator(source: Source, base: Path) -> Source:
     """The experiment with the sessions, and unless it has its own the arrivals, of the generator file that it names.
+    One that an option names displaces the trace of the experiment file.
 
     Raises:
         ConfigError: a file that is not there or does not hold, or a trace beside the generator.
@@ -40,7 +42,8 @@ def with_generator(source: Source, base: Path) -> Source:
     named = workload.get("generator") if isinstance(workload, dict) else None
     if not isinstance(workload, dict) or not isinstance(named, str):
         return source
-    if "trace" in workload:
+    displaced = _AT in source.overrides and _TRACE not in source.overrides
+    if "trace" in workload and not displaced:
         raise ConfigError([source.fault(_AT, "a trace is given, too; keep one of the two")])
     try:
         file = read_generator((base / named).expanduser())

@@ -206,3 +206,13 @@ def test_a_comparison_without_a_file_takes_a_generator(folder: Path) -> None:
     (folder / "g.yaml").write_text(GENERATOR)
     setup = setup_from_options([parse_override("workload.generator=g.yaml")])
     assert {session.kind for session in sessions_of(setup)} == {"chat", "agent"}
+
+
+def test_a_generator_that_an_option_names_displaces_the_trace_of_the_file(folder: Path) -> None:
+    (folder / "g.yaml").write_text(GENERATOR)
+    (folder / "x.yaml").write_text(EXPERIMENT.replace("generator: g.yaml", "trace: infercept-mix"))
+    option = parse_override("workload.generator=g.yaml")
+    setup = read_setup(folder / "x.yaml", [option])
+    assert {session.kind for session in sessions_of(setup)} == {"chat", "agent"}
+    with pytest.raises(ConfigError, match="a trace is given, too; keep one of the two"):
+        read_setup(folder / "x.yaml", [option, parse_override("workload.trace=infercept-mix")])
