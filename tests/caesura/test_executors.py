@@ -32,4 +32,4 @@ def test_a_process_that_only_simulates_loads_nothing_for_people(folder: Path, ex
     runs = expand(read_setup(experiment(THREE_AND_THREE)))
     outcomes = dict(executor(jobs=2).outcomes(runs, Shares(folder / "shares", [1.0] * 6)))
     assert [isinstance(outcomes[index], Fault) for index in range(6)] == [False] * 3 + [True] * 3
-    assert all(outcomes[index].error.endswith("has loaded []") for index in range(3, 6))
+    assert all("has loaded [] (telling_policy.py:" in outcomes[index].error for index in range(3, 6))
