@@ -220,8 +220,11 @@ def _budget(system: System, profile: Profile) -> int:
 
 def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) -> str:
     """Make one run and write it; returns what to say of it."""
+    import pandas as pd
+
     from policies.registry import make_order, make_policy
     from profiler.agreement import TokenKeeper, agreement, sample
+    from profiler.iterations import iteration_rows
     from profiler.measure.machine import commit_of, describe
     from profiler.recorded import RecordedRun, save
     from profiler.serve import Server
@@ -247,5 +250,7 @@ def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) ->
     if bench.alone is not None:
         found = provenance["agreement"] = agreement(keeper.tokens(), chosen, bench.alone)
         said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
-    save(RecordedRun(system.name, load, system.rules(), plan.profile, plan.horizon, sessions, record, provenance), out)
+    rules, iterations = system.rules(), pd.DataFrame(iteration_rows(timings))
+    run = RecordedRun(system.name, load, rules, plan.profile, plan.horizon, sessions, record, provenance, iterations)
+    save(run, out)
     return said

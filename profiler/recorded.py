@@ -1,7 +1,8 @@
 """Recorded real runs: numbers only, small enough for a repository, with all that a replay needs.
 
 A folder holds one run: ``run.json`` (system, profile with the pools as they were, provenance, totals) and the tables
-``sessions``, ``calls`` and ``timeline`` as parquet. The workload lies beside the runs that share it.
+``sessions``, ``calls``, ``timeline`` and, unless the run is an old one, ``iterations`` (seconds there as whole
+microseconds) as parquet. The workload lies beside the runs that share it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from traces.readers import read_own, write_own
 from traces.session import Session
 
 TABLES = ("sessions", "calls", "timeline")
+ITERATIONS = "iterations"
 SHIPPED = Path(__file__).resolve().parent / "recordings"
 _RULED = ("kv_capacity_tokens", "host_capacity_tokens", "saturation_tokens")
 
@@ -40,6 +42,8 @@ class RecordedRun:
         sessions: the workload.
         record: what happened.
         provenance: machine, versions, date.
+        iterations: what each iteration computed and took (``profiler.iterations``); None for runs of before they were
+            kept.
     """
 
     name: str
@@ -50,6 +54,7 @@ class RecordedRun:
     sessions: Sequence[Session]
     record: RunRecord
     provenance: dict[str, Any]
+    iterations: pd.DataFrame | None = None
 
     @property
     def label(self) -> str:
@@ -73,6 +78,8 @@ def save(run: RecordedRun, folder: Path) -> Path:
     for name in TABLES:
         frame = pd.DataFrame(getattr(run.record, name))
         frame.to_parquet(target / f"{name}.parquet", compression="zstd", index=False)
+    if run.iterations is not None:
+        _in_microseconds(run.iterations).to_parquet(target / f"{ITERATIONS}.parquet", compression="zstd", index=False)
     facts = {
         "name": run.name,
         "load": run.load,
@@ -103,6 +110,7 @@ def load(folder: Path) -> RecordedRun:
     sessions_table = tables["sessions"]
     sessions_table.setdefault("input_ended_at", sessions_table["arrival"])  # recorded before prompts could stream in
     sessions_table.setdefault("inference_tokens", [0] * len(sessions_table["id"]))
+    iterations = folder / f"{ITERATIONS}.parquet"
     return RecordedRun(
         name=facts["name"],
         load=facts["load"],
@@ -112,7 +120,20 @@ def load(folder: Path) -> RecordedRun:
         sessions=sessions,
         record=RunRecord(**tables, totals=facts["totals"], facts=facts["facts"]),  # type: ignore[arg-type]
         provenance=facts["provenance"],
+        iterations=_in_seconds(pd.read_parquet(iterations)) if iterations.exists() else None,
     )
+
+
+def _in_microseconds(iterations: pd.DataFrame) -> pd.DataFrame:
+    """Whole microseconds for seconds: a third of the bytes."""
+    names = {name: f"{name[:-2]}_us" for name in map(str, iterations.columns) if name.endswith("_s")}
+    whole = {name: (iterations[name] * 1e6).round().astype("int64") for name in names}
+    return iterations.assign(**whole).rename(columns=names)
+
+
+def _in_seconds(iterations: pd.DataFrame) -> pd.DataFrame:
+    names = {name: f"{name[:-3]}_s" for name in map(str, iterations.columns) if name.endswith("_us")}
+    return iterations.assign(**{name: iterations[name] / 1e6 for name in names}).rename(columns=names)
 
 
 def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:

@@ -102,6 +102,7 @@ class Timings:
         host: work of the host before the device could begin: news, plan, index tensors.
         plans: what each one computed.
         opened: sessions that had arrived since the one before.
+        ended: seconds from the run's begin to its end.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -109,6 +110,7 @@ class Timings:
     host: list[float] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     opened: list[int] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
 
 
 class Server:
@@ -248,6 +250,7 @@ class Server:
             self.timings.host.append(launched - self._accounted)
             self.timings.plans.append(plan)
             self.timings.opened.append(self._opened)
+            self.timings.ended.append(end)
             self._opened = 0
         self._recorder.ledger.work(self.engine, plan, self._accounted, stall, [end])
         self._accounted = end

@@ -11,18 +11,19 @@ from typing import Any
 
 from policies.fixed import SwapAlways
 from policies.orders import FirstCome
+from profiler.iterations import iteration_rows
 from profiler.measure.bench import Bench
 from profiler.measure.grid import MOST_CHUNKS, Shape
 from profiler.measure.rig import Rig
 from profiler.serve import Server, Timings
-from sim.plan import Direction
 from sim.profile import LinearForward, Profile, SwapCost
 from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
 
 PROMPT = 32
-PROMPTS = (PROMPT, 400, PROMPT, 1200, PROMPT, 800, PROMPT, 4000)
-"""Tokens of prompts, in turn. With ``BUDGET`` the longest takes several iterations."""
+PROMPTS = (PROMPT, 400, 1200, PROMPT, 2000, 800, PROMPT, 4000)
+"""Tokens of prompts, in turn: those that pause, every second one, are short and long as well. With ``BUDGET`` the
+longest takes several iterations."""
 BUDGET = 1400
 PAUSE_S = 0.05
 RETURNED = 8
@@ -105,27 +106,4 @@ def _provisional(rig: Rig, pool: int) -> Profile:
 
 def _rows(timings: Timings) -> list[dict[str, Any]]:
     """A row an iteration, but for the first, which finds everything cold."""
-    found = []
-    series = zip(timings.plans, timings.wall, timings.device, timings.host, timings.opened, strict=True)
-    for plan, wall, device, host, opened in list(series)[1:]:
-        batch = plan.batch
-        ways = {copy.direction for copy in plan.copies if not copy.blocking}
-        found.append(
-            {
-                "set": "serving",
-                "decodes": batch.decode_sessions,
-                "decode_context": batch.decode_context,
-                "chunks": batch.prefill_sessions,
-                "chunk_tokens": batch.prefill_tokens,
-                "chunk_context": batch.prefill_context,
-                "pairs": batch.prefill_pairs,
-                "begun": batch.begun,
-                "opened": opened,
-                "copies_out": int(Direction.OUT in ways),
-                "copies_in": int(Direction.IN in ways),
-                "device_s": device,
-                "host_s": host,
-                "wall_s": wall,
-            }
-        )
-    return found
+    return [{"set": "serving", **row} for row in iteration_rows(timings)[1:]]

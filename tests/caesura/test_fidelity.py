@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from caesura.fidelity import NotComparable, compare, ranking, ranks_agree, table
@@ -58,6 +59,15 @@ def test_a_recording_is_read_back_as_it_was(tmp_path: Path):
     assert read.rules == run.rules
     assert read.profile == run.profile
     assert compare(read, replay(read)).mape_pct == 0.0
+
+
+def test_iterations_are_read_back_to_the_microsecond(tmp_path: Path):
+    iterations = pd.DataFrame({"decodes": [3, 4], "device_s": [0.0051234, 0.0062], "ended_s": [1.5, 101.25]})
+    read = load(save(replace(recorded("infercept"), iterations=iterations), tmp_path)).iterations
+    assert read is not None
+    assert list(read.columns) == list(iterations.columns)
+    assert read["device_s"].tolist() == [0.005123, 0.0062]
+    assert read["ended_s"].tolist() == [1.5, 101.25]
 
 
 def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):

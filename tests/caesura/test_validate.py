@@ -52,6 +52,17 @@ def test_a_recording_can_be_replayed_in_the_same_memory(recordings: Path):
     assert simulated.sessions["output_tokens"] == run.record.sessions["output_tokens"]
 
 
+def test_what_each_iteration_computed_and_took_is_recorded(recordings: Path):
+    for folder in (recordings / "out").glob("*.load-*"):
+        run = load(folder)
+        assert run.iterations is not None
+        assert len(run.iterations) == run.provenance["iterations"]
+        assert run.iterations["device_s"].sum() == pytest.approx(run.provenance["device_s"], rel=1e-3)
+        computed = run.iterations["decodes"].sum() + run.iterations["chunk_tokens"].sum()
+        assert computed == run.record.totals["computed_tokens"]
+        assert run.iterations["ended_s"].is_monotonic_increasing
+
+
 def test_a_second_sitting_makes_only_the_runs_that_are_missing(recordings: Path):
     plan = small_plan(recordings / "short.jsonl", ("vllm", "preserve"))
     before = (recordings / "out" / "vllm.load-12" / "run.json").stat().st_mtime_ns
