@@ -26,7 +26,7 @@ from traces.session import Session
 TABLES = ("sessions", "calls", "timeline")
 ITERATIONS = "iterations"
 SHIPPED = Path(__file__).resolve().parent / "recordings"
-_RULED = ("kv_capacity_tokens", "host_capacity_tokens", "saturation_tokens")
+_POOLS = ("kv_capacity_tokens", "host_capacity_tokens")
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:
 
     Args:
         run: the real run.
-        profile: other costs than those recorded with it, such as a newer fit. Its pools and its saturation point,
-            which is the engine's token budget, are replaced by the run's.
+        profile: other costs than those recorded with it, such as a newer fit: by them time passes. The engine and the
+            policies decide by the costs that they knew then.
     """
     from sim.run import simulate  # SimPy is not needed to record
 
     costs = run.profile
     if profile is not None:
-        costs = profile.model_copy(update={name: getattr(run.profile, name) for name in _RULED})
+        costs = profile.model_copy(update={name: getattr(run.profile, name) for name in _POOLS})
     return simulate(
         run.sessions,
         policy=make_policy(run.rules["policy"]),
@@ -156,4 +156,5 @@ def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:
         settings=EngineSettings.model_validate(run.rules["engine"]),
         profile=costs,
         horizon=run.horizon,
+        believed=run.profile,
     )

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.costs import CostModel
 from sim.engine import Engine
 from sim.ledger import Ledger
 from sim.live import LiveSession
@@ -72,7 +73,7 @@ class Diary:
         self._pages: list[Page] = []
 
     def recorder(
-        self, engine: Engine, ledger: tuple[int, int, int, float], bytes_per_token: int, replica: int
+        self, engine: Engine, ledger: tuple[CostModel, int, int, int, float], bytes_per_token: int, replica: int
     ) -> Recorder:
         """The recorder of a replica, which tells this diary what it hears; ``ledger`` is what a ledger is made from."""
         page = Page(self, engine, replica)
@@ -80,7 +81,7 @@ class Diary:
         engine.contexts.witness = engine.counsel.witness = page
         if engine.asking is not None:
             engine.asking.witness = page
-        return _TellingRecorder(page, _TellingLedger(page, engine, *ledger), bytes_per_token, replica)
+        return _TellingRecorder(page, _TellingLedger(page, *ledger), bytes_per_token, replica)
 
     def write(self, at: float, what: str, live: LiveSession, replica: int, details: Mapping[str, Any]) -> None:
         """Add an entry; ``details`` may say where the tokens are, if not where they are now."""
@@ -160,8 +161,8 @@ class _TellingRecorder(Recorder):
 class _TellingLedger(Ledger):
     """A ledger that passes on what it books."""
 
-    def __init__(self, page: Page, engine: Engine, *made_from: Any) -> None:
-        super().__init__(engine.costs, *made_from)
+    def __init__(self, page: Page, *made_from: Any) -> None:
+        super().__init__(*made_from)
         self._page = page
 
     def work(self, engine: Engine, plan: Plan, begin: float, stall: float, ends: Sequence[float]) -> None:

@@ -32,7 +32,7 @@ class Ledger:
     """
 
     def __init__(self, costs: CostModel, blocks: int, host_blocks: int, block_size: int, step: float) -> None:
-        self._costs = costs
+        self.costs = costs
         self._blocks, self._host_blocks, self._block_size = blocks, host_blocks, block_size
         self._step = step
         self._steps: list[list[float]] = []
@@ -77,7 +77,7 @@ class Ledger:
         if not plan.recomputes:
             return 0.0
         rest = plan.batch_without_recompute()
-        return 1.0 - self._costs.iteration_time(rest) / self._costs.iteration_time(plan.batch)
+        return 1.0 - self.costs.iteration_time(rest) / self.costs.iteration_time(plan.batch)
 
     def idle(self, engine: Engine, begin: float, end: float) -> None:
         """Nothing was computed from ``begin`` to ``end``. Admitted sessions that wait for memory hold it idly too."""

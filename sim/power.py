@@ -30,20 +30,22 @@ class PowerState:
         self._costs, self._limit = costs, limit
         self._share, self._at = 0.0, 0.0
         self._last = 0.0
-        self._taken: list[tuple[float, float]] = []  # share after each pass asked for, and its seconds
+        self._taken: list[tuple[float, float]] = []  # share after each pass asked for; the host's wait
         host = costs.profile.host
         self._cold_s, self._cold_after_s = host.cold_s, host.cold_after_s
         self._decodes: dict[int, tuple[float, float]] = {}  # ``_parts`` by sessions, without a chunk
 
-    def pass_times(self, batch: Batch, at: float, iterations: int) -> list[float]:
+    def pass_times(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> list[float]:
         """``passes``, all at once."""
-        return list(self.passes(batch, at, iterations))
+        return list(self.passes(batch, at, iterations, stall))
 
-    def passes(self, batch: Batch, at: float, iterations: int) -> Iterator[float]:
+    def passes(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> Iterator[float]:
         """Seconds of iterations of ``batch`` that begin at ``at`` and follow one another, each with every context
-        longer by what the one before computed. The state changes when ``took`` says how many of them took place."""
+        longer by what the one before computed. Before the first the batch waits ``stall`` seconds for copies, in which
+        the GPU computes nothing; the host has planned it by then. The state changes when ``took`` says how many of
+        them took place."""
         costs, limit = self._costs, self._limit
-        share = rested(self._share, at - self._at, limit)
+        share = rested(self._share, at + stall - self._at, limit)
         memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
         free, reference = limit.free_share, limit.reference_share
         outside, busy = self._parts(batch)
@@ -56,8 +58,8 @@ class PowerState:
             seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
             seconds += cold * waited / (waited + after)
             share += (matrix - share * seconds) / (memory + seconds)
-            taken.append((share, seconds))
-            waited = seconds
+            waited, stall = stall + seconds, 0.0
+            taken.append((share, waited))
             yield seconds
             outside = later
 

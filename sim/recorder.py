@@ -160,8 +160,8 @@ class Recorder:
         self._inside.clear()
         return Part(
             replica=self._replica,
-            profile=engine.costs.profile.name,
-            gpu=engine.costs.profile.gpu,
+            profile=self.ledger.costs.profile.name,
+            gpu=self.ledger.costs.profile.gpu,
             sessions=self._sessions,
             places=self._places,
             calls=self._calls,

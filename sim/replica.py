@@ -23,6 +23,7 @@ from simpy.events import Event, EventPriority
 from sim import moves
 from sim.channels import Channels
 from sim.clock import LAST, Clock
+from sim.costs import CostModel
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Copy, Plan
@@ -69,6 +70,7 @@ class Replica:
     Args:
         clock: the SimPy environment.
         engine: the rules.
+        costs: the time that plans take; ``engine.costs`` is what the engine and its policies think of it.
         recorder: notes what happens.
         on_left: told of every session that finished, failed or was rejected.
         index: its place in its cluster; at one instant replicas act in this order.
@@ -79,6 +81,7 @@ class Replica:
         self,
         clock: Clock,
         engine: Engine,
+        costs: CostModel,
         recorder: Recorder,
         on_left: Callable[[LiveSession], None],
         index: int = 0,
@@ -95,8 +98,9 @@ class Replica:
         self._acting = False
         self._inbox: list[tuple[float, _News, int, Any]] = []
         self._timer = Timer(clock, self._act, EventPriority(LAST + index))
-        self._channels = Channels(engine.costs)
-        self._power = power_of(engine.costs)
+        self._costs = costs
+        self._channels = Channels(costs)
+        self._power = power_of(costs)
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
         self._ends: list[float] = []  # of the iterations under way, as far as they have been looked ahead to
@@ -232,7 +236,7 @@ class Replica:
         self._begin(self.engine.plan(now), now)
 
     def _begin(self, plan: Plan, now: float) -> None:
-        costs = self.engine.costs
+        costs = self._costs
         stall, ending = self._channels.begin(plan.copies, now) if plan.copies else (0.0, _NONE)
         if stall == 0 and not plan.computes:
             self._await(ending, now)
@@ -244,7 +248,7 @@ class Replica:
         passes = (
             costs.passes(plan.batch, plan.iterations)
             if self._power is None or not plan.computes
-            else self._power.passes(plan.batch, now + stall, plan.iterations)
+            else self._power.passes(plan.batch, now, plan.iterations, stall)
         )
         if plan.iterations > 1:
             self._passes, self._ends = passes, []

@@ -40,6 +40,7 @@ def simulate(
     log_decisions: bool = False,
     diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
+    believed: Profile | None = None,
 ) -> RunRecord:
     """Simulate one replica serving ``sessions`` until all have left, or until ``horizon`` seconds.
 
@@ -56,6 +57,7 @@ def simulate(
         log_decisions: keep every decision with the numbers it was made from.
         diary: notes what happens to one session; it is told of this run only: pass a fresh one.
         on_progress: called about a hundred times with the share of sessions that have left, where it is known.
+        believed: costs by which the engine and its policies decide, where they know other ones than ``profile``.
 
     Raises:
         ValueError: an iterator gave sessions that are not in the order of their arrivals.
@@ -63,7 +65,7 @@ def simulate(
         UnsupportedSession: a session has a shape that the engine cannot serve.
         StalledEngine: a rule of the engine is broken.
     """
-    site = Site(profile, settings, lambda: policy, lambda: order)
+    site = Site(profile, settings, lambda: policy, lambda: order, believed)
     env = Clock()
     audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
     replica = build(
@@ -85,12 +87,14 @@ class Site:
         profile: costs and pool sizes.
         settings: the engine's rules.
         policy, order: make them.
+        believed: costs by which they and the engine decide, unless those are the profile's.
     """
 
     profile: Profile
     settings: EngineSettings
     policy: Callable[[], InterceptPolicy]
     order: Callable[[], QueueOrder]
+    believed: Profile | None = None
 
 
 def build(
@@ -110,13 +114,14 @@ def build(
     gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
     costs = CostModel(profile)
     logs = log_decisions or diary is not None
-    engine = Engine(site.settings, costs, site.policy(), site.order(), gpu_blocks, host_blocks, logs, leap)
-    accounts = (gpu_blocks, host_blocks, block, timeline_step)
+    believed = costs if site.believed is None else CostModel(site.believed)
+    engine = Engine(site.settings, believed, site.policy(), site.order(), gpu_blocks, host_blocks, logs, leap)
+    accounts = (costs, gpu_blocks, host_blocks, block, timeline_step)
     if diary is None:
-        recorder = Recorder(Ledger(costs, *accounts), profile.kv_bytes_per_token, index)
+        recorder = Recorder(Ledger(*accounts), profile.kv_bytes_per_token, index)
     else:
         recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index)
-    return Replica(env, engine, recorder, on_left, index, on_answer)
+    return Replica(env, engine, costs, recorder, on_left, index, on_answer)
 
 
 class Arrivals:

@@ -132,6 +132,16 @@ def test_copies_and_their_slowdown_are_found(samples: Samples) -> None:
     assert still.cost.slowdown_out == still.cost.slowdown_in == 0.0
 
 
+def test_what_else_delays_most_copies_does_not_make_them_slower(samples: Samples) -> None:
+    """Two of three copies take a fifth longer, as beside those of another GPU of the machine."""
+    copies = samples.read("copies")
+    delayed = copies["repeat"] % 3 > 0
+    copies.loc[delayed, "device_s"] *= 1.2
+    fit = fit_copies(copies, samples.read("beside"), overlaps=True)
+    assert fit.cost.out_bytes_per_s == pytest.approx(53e9, rel=0.02)
+    assert fit.cost.in_bytes_per_s == pytest.approx(50e9, rel=0.02)
+
+
 def test_the_engine_s_share_is_found(samples: Samples) -> None:
     """In serving, all of it; the executor's part, 50 µs and 250 µs with chunks, where passes run without an engine."""
     found = fit_host(samples.read("serving"), samples.read("iterations"))

@@ -92,6 +92,28 @@ def test_a_host_that_has_waited_works_longer() -> None:
     assert times[2] == pytest.approx(1 + 0.4 * waited / (waited + 2))
 
 
+def test_a_batch_that_waits_for_copies_was_planned_before_them() -> None:
+    """Copies take 4 s before the first pass: what the host has to do lies before them, 2 s after time 0, where half of
+    0.4 s is felt. It waits for copies and pass then, 4 + 1.2 s: 0.4 * 5.2/7.2 before the second.
+
+    The GPU rests while they take place, as it would if the pass began later.
+    """
+    works = HostCost(per_iteration_s=1.0, cold_s=0.4, cold_after_s=2.0)
+    made = costs().profile.model_copy(update={"host": works, "forward": LinearForward(fixed_s=0.0, per_token_s=1e-12)})
+    state = power_of(CostModel(made))
+    assert state is not None
+    times = state.pass_times(Batch(1, 1), 2.0, 1, stall=4.0)
+    assert times == [pytest.approx(1.2)]
+    state.took(1, 2.0 + 4.0 + times[0])
+    assert state.pass_times(Batch(1, 1), 7.2, 1) == [pytest.approx(1 + 0.4 * 5.2 / 7.2)]
+    hot = PowerState(costs(), LIMIT)
+    hot.pass_times(chunk(2), 0.0, 1)
+    hot.took(1, 0.91)
+    rests, waits = (hot.pass_times(chunk(2), at, 1, stall) for at, stall in ((0.91 + 0.3, 0.0), (0.91, 0.3)))
+    assert waits == rests
+    assert waits[0] < hot.pass_times(chunk(2), 0.91, 1)[0]
+
+
 def test_without_a_limit_and_a_host_that_grows_cold_there_is_no_state() -> None:
     assert power_of(CostModel(profile())) is None
     assert NO_LIMIT.slowdown == NO_LIMIT.slowdown_matrix == 0.0
