@@ -25,7 +25,7 @@ def main() -> None:
         found = compare(first, again.record)
         figures = [f"normalized latency {statistic}" for statistic in ("mean", "p50", "p90", "p99")]
         figures += ["TTFT mean", "TPOT mean", "throughput"]
-        cells = [f"{found.error_pct[name]:+.1f}" for name in figures]
+        cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in figures]
         host = " / ".join(f"{_host_ms(run):.2f}" for run in (first, again))
         print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} | {host} |")
 
