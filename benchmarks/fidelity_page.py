@@ -11,7 +11,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from caesura.fidelity_tables import agreement_rows, error_rows, other_error_rows, ranking_rows, value_rows, verdict
+from caesura.fidelity_tables import (
+    agreement_rows,
+    error_rows,
+    other_error_rows,
+    pace_verdict,
+    ranking_rows,
+    share_rows,
+    value_rows,
+    verdict,
+    waste_rows,
+)
 from caesura.replays import Replayed
 from caesura.tables import Rows
 from caesura.validate_command import validate_recorded
@@ -39,16 +49,18 @@ def made(replayed: list[Replayed]) -> str:
     costs: dict[str, list[str]] = {}
     for one in replayed:
         costs.setdefault(f"`{one.costs}` (card {one.provenance.get('card', 'unknown')})", []).append(one.label)
-    tables = [make(replayed) for make in (error_rows, other_error_rows, value_rows, ranking_rows, agreement_rows)]
+    tables = [make(replayed) for make in (error_rows, other_error_rows, waste_rows, share_rows)]
+    rest = [make(replayed) for make in (value_rows, ranking_rows, agreement_rows)]
     parts = [
         *(f"{bench}." for bench in benches),
         f"Recorded on: {'; '.join(machines)}. Replayed with the costs that were measured on the same card:",
         "\n".join(f"- {name}: {', '.join(labels)}" for name, labels in sorted(costs.items())),
         f"**{verdict(replayed)}**",
         "![Signed errors, one line a run](figures/fidelity-errors.png)",
-        *(markdown(rows) for rows in tables[:2]),
+        *(markdown(rows) for rows in tables if rows.rows),
+        pace_verdict(replayed),
         "![Real and simulated values](figures/fidelity-real-and-simulated.png)",
-        *(markdown(rows) for rows in tables[2:] if rows.rows),
+        *(markdown(rows) for rows in rest if rows.rows),
     ]
     return "\n\n".join(parts)
 

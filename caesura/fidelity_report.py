@@ -14,7 +14,9 @@ from caesura.fidelity_tables import (
     agreement_rows,
     error_rows,
     other_error_rows,
+    pace_verdict,
     ranking_rows,
+    share_rows,
     value_rows,
     verdict,
     waste_rows,
@@ -72,12 +74,15 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
             "arrived": one.arrived,
             "finished": one.finished,
             "provenance": dict(one.provenance),
+            "shares": None if one.shares is None else asdict(one.shares),
+            "at_its_pace": None if one.at_its_pace is None else asdict(one.at_its_pace),
         }
         for one in replayed
     ]
     return {
         "aim": {"pct": AIM_PCT, "waste_points": AIM_POINTS, "clear_gap": CLEAR_GAP},
         "verdict": verdict(replayed),
+        "pace_verdict": pace_verdict(replayed),
         "runs": runs,
         "rankings": [{"bench": bench, **asdict(found)} for bench, found in rankings(replayed)],
         "versions": versions(),
@@ -96,6 +101,8 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
         values=value_rows(replayed),
         ranks=ranking_rows(replayed),
         tokens=agreement_rows(replayed),
+        shares=share_rows(replayed),
+        pace=pace_verdict(replayed),
         runs=replayed,
         aim=AIM_PCT,
         aim_points=AIM_POINTS,

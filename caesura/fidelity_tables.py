@@ -89,6 +89,44 @@ def ranking_rows(replayed: Sequence[Replayed]) -> Rows:
     )
 
 
+def share_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a run whose iterations were recorded: where its errors come from."""
+    rows = []
+    for one in replayed:
+        if (found := one.shares) is not None and one.at_its_pace is not None:
+            device, host = found.expected_device_s - found.device_s, found.expected_host_s - found.host_s
+            rows.append(
+                [
+                    one.label,
+                    f"{found.iterations:,}",
+                    f"{1e3 * found.whole_s:.2f}",
+                    f"{1e3 * found.device_s:.2f}",
+                    _signed(100 * device / found.device_s),
+                    f"{1e3 * found.host_s:.2f}",
+                    _signed(100 * host / found.host_s),
+                    _signed(100 * (device + host) / found.whole_s),
+                    _signed(_mean(one.fidelity)),
+                    _signed(_mean(one.at_its_pace)),
+                    f"{one.fidelity.errors_within_aim()} / {one.at_its_pace.errors_within_aim()}",
+                ]
+            )
+    headings = [
+        "system @ load",
+        "iterations",
+        "one, ms",
+        "device, ms",
+        "by profile, %",
+        "host, ms",
+        "host by profile, %",
+    ]
+    headings += ["both by profile, %", "norm. lat. mean, %", "at the run's pace, %", "errors within aim / at that pace"]
+    title = (
+        "Where errors come from: each iteration by itself, real and by the profile; and replays in which the device "
+        "and the host are as fast as in the run in the mean"
+    )
+    return Rows(title, headings, rows)
+
+
 def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
     """One row a run whose tokens were compared with those of its sessions served alone."""
     rows = []
@@ -117,6 +155,20 @@ def verdict(replayed: Sequence[Replayed]) -> str:
     if all(len(found.real) < 2 for found in ranked):
         ranks = ""
     return f"{errors} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
+
+
+def pace_verdict(replayed: Sequence[Replayed]) -> str:
+    """How much would be within the aim if costs had the right level, in one sentence; empty if nobody knows."""
+    known = [one.at_its_pace for one in replayed if one.at_its_pace is not None]
+    if not known:
+        return ""
+    within, errors = sum(one.errors_within_aim() for one in known), sum(len(one.error_pct) for one in known)
+    means = [abs(error) for one in known if (error := _mean(one)) is not None]
+    worst = f", and the mean normalized latency off by at most {max(means):.1f} %" if means else ""
+    return (
+        f"With the device and the host as fast as they were in each run in the mean, {within} of {errors} errors would "
+        f"be within the aim{worst}."
+    )
 
 
 def _mean(fidelity: Fidelity) -> float | None:

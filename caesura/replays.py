@@ -13,6 +13,7 @@ from caesura.errors import UserError, listed
 from caesura.fidelity import Fidelity, NotComparable, Ranking, compare, ranking
 from caesura.profiles import profile_names, read_profile
 from profiler.recorded import SHIPPED, load, replay
+from profiler.shares import Shares, as_it_was, shares
 from sim.profile import Profile
 
 
@@ -27,6 +28,9 @@ class Replayed:
         provenance: of the recording: machine, versions, agreement of tokens.
         finished, arrived: sessions of the real run.
         fidelity: the errors.
+        shares: what the device and the host took in the real run and by the profile; None if that was not recorded.
+        at_its_pace: the errors of another replay, with both as long as they were in the run in the mean: what is left
+            when costs have the right level.
     """
 
     folder: Path
@@ -36,6 +40,8 @@ class Replayed:
     finished: int
     arrived: int
     fidelity: Fidelity
+    shares: Shares | None = None
+    at_its_pace: Fidelity | None = None
 
     @property
     def label(self) -> str:
@@ -154,6 +160,9 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
     try:
         name, profile = costs.of(run.profile.model, run.profile.gpu, run.provenance.get("card"))
         fidelity = compare(run, replay(run, profile))
+        costs_then = profile or run.profile
+        found = shares(run, costs_then)
+        at_its_pace = None if found is None else compare(run, replay(run, as_it_was(costs_then, found)))
     except (NotComparable, UserError) as error:
         return f"{folder}: {error}"
     pools = (
@@ -167,6 +176,8 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
         finished=run.record.sessions["status"].count("finished"),
         arrived=len(run.sessions),
         fidelity=fidelity,
+        shares=found,
+        at_its_pace=at_its_pace,
     )
 
 

@@ -1,0 +1,116 @@
+"""How much of a real run's time was the device's and how much the host's, and what a profile says of both.
+
+A replay's errors are those of all iterations and what queues make of them. Here every recorded iteration is held
+against its costs by itself: no decision, no queue, and what came before it as it really was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from profiler.points import Floats
+from profiler.recorded import RecordedRun
+from sim.costs import CostModel
+from sim.plan import Batch
+from sim.power import power_of
+from sim.profile import HostCost, LinearForward, PhysicalForward, Profile
+
+BATCH = {
+    "decodes": "decode_sessions",
+    "decode_context": "decode_context",
+    "chunks": "prefill_sessions",
+    "chunk_tokens": "prefill_tokens",
+    "chunk_context": "prefill_context",
+    "pairs": "prefill_pairs",
+    "begun": "begun",
+    "opened": "opened",
+}
+"""Columns of a recorded iteration, and what a batch calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Seconds of an iteration, in the mean.
+
+    The host's are those of iterations that waited for no copies: where they did, the copies hide its work.
+
+    Attributes:
+        iterations: how many there were.
+        whole_s: from the end of one to the end of the next, without idle time.
+        device_s, host_s: as measured; what the device did not take, the host did.
+        expected_device_s, expected_host_s: by the profile.
+    """
+
+    iterations: int
+    whole_s: float
+    device_s: float
+    expected_device_s: float
+    host_s: float
+    expected_host_s: float
+
+
+def shares(run: RecordedRun, profile: Profile) -> Shares | None:
+    """What ``profile`` says of the iterations of ``run``; None if they were not recorded."""
+    rows = run.iterations
+    if rows is None or rows.empty:
+        return None
+    device, host = expected(rows, profile)
+    free = (rows["stalled"] == 0).to_numpy()
+    real, whole = rows["device_s"].to_numpy(), rows["wall_s"].to_numpy()
+    none = float("nan")
+    return Shares(
+        iterations=len(rows),
+        whole_s=float(whole.mean()),
+        device_s=float(real.mean()),
+        expected_device_s=float(device.mean()),
+        host_s=float((whole - real)[free].mean()) if free.any() else none,
+        expected_host_s=float(host[free].mean()) if free.any() else none,
+    )
+
+
+def as_it_was(profile: Profile, found: Shares) -> Profile:
+    """The profile with all seconds of the device, and all of the host, scaled to what they took in the run.
+
+    What a replay with it still gets wrong is not the level of its costs. It predicts nothing: it has seen the run.
+    """
+    device = found.device_s / found.expected_device_s
+    host = found.host_s / found.expected_host_s if found.expected_host_s > 0 else 1.0
+    scaled = {"forward": _longer(profile.forward, device), "host": _longer(profile.host, host)}
+    return profile.model_copy(update=scaled)
+
+
+def _longer(costs: LinearForward | PhysicalForward | HostCost, factor: float) -> Any:
+    """All seconds that they cost, ``factor`` times as long."""
+    seconds = {name: value for name, value in costs if name.endswith("_s") and name != "cold_after_s"}
+    return costs.model_copy(update={name: factor * value for name, value in seconds.items()})
+
+
+def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
+    """Seconds that the device and the host should have taken for each of the iterations, one after the other."""
+    worked, costs = profile.host, CostModel(profile)
+    idle = CostModel(profile.model_copy(update={"host": HostCost()}))
+    device, host = np.empty(len(rows)), np.empty(len(rows))
+    ended, began = (rows["ended_s"].to_numpy(), (rows["ended_s"] - rows["wall_s"]).to_numpy())
+    begun = (rows["ended_s"] - rows["device_s"]).to_numpy()
+    state = power_of(idle)
+    for index, batch in enumerate(_batches(rows)):
+        if state is None:
+            device[index] = idle.iteration_time(batch)
+        else:
+            device[index] = state.pass_times(batch, begun[index], 1)[0]
+            state.took(1, ended[index])
+        host[index] = costs.outside_device(batch) - idle.outside_device(batch)
+    waited = np.diff(began, prepend=0.0)
+    host += worked.cold_s * waited / (waited + worked.cold_after_s)
+    host += worked.copies_out_s * rows["copies_out"].to_numpy() + worked.copies_in_s * rows["copies_in"].to_numpy()
+    return device, host
+
+
+def _batches(rows: pd.DataFrame) -> Iterator[Batch]:
+    for values in zip(*(rows[name].tolist() for name in BATCH), strict=True):
+        yield Batch(**dict(zip(BATCH.values(), values, strict=True)))
