@@ -29,8 +29,8 @@ class PowerState:
     def __init__(self, costs: CostModel, limit: PowerLimit) -> None:
         self._costs, self._limit = costs, limit
         self._share, self._at = 0.0, 0.0
-        self._last = 0.0
-        self._taken: list[tuple[float, float]] = []  # share after each pass asked for; the host's wait
+        self._last = self._stall = 0.0
+        self._taken: list[tuple[float, float]] = []  # share after each pass asked for, and its seconds
         host = costs.profile.host
         self._cold_s, self._cold_after_s = host.cold_s, host.cold_after_s
         self._decodes: dict[int, tuple[float, float]] = {}  # ``_parts`` by sessions, without a chunk
@@ -41,9 +41,11 @@ class PowerState:
 
     def passes(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> Iterator[float]:
         """Seconds of iterations of ``batch`` that begin at ``at`` and follow one another, each with every context
-        longer by what the one before computed. Before the first the batch waits ``stall`` seconds for copies, in which
-        the GPU computes nothing; the host has planned it by then. The state changes when ``took`` says how many of
-        them took place."""
+        longer by what the one before computed. A single one may wait ``stall`` seconds for copies, in which the GPU
+        computes nothing; the host has planned it by then. The state changes when ``took`` says how many of them took
+        place."""
+        assert stall == 0 or iterations == 1, "a leap waits for no copies"
+        self._stall = stall
         costs, limit = self._costs, self._limit
         share = rested(self._share, at + stall - self._at, limit)
         memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
@@ -58,8 +60,8 @@ class PowerState:
             seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
             seconds += cold * waited / (waited + after)
             share += (matrix - share * seconds) / (memory + seconds)
-            waited, stall = stall + seconds, 0.0
-            taken.append((share, waited))
+            taken.append((share, seconds))
+            waited = seconds
             yield seconds
             outside = later
 
@@ -75,7 +77,8 @@ class PowerState:
 
     def took(self, iterations: int, end: float) -> None:
         """``iterations`` of those asked for last took place; the last of them ended at ``end``."""
-        self._share, self._last = self._taken[iterations - 1]
+        self._share, last = self._taken[iterations - 1]
+        self._last = last + self._stall
         self._at = end
 
 
