@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from profiler.serve import Timings
-from sim.plan import Direction
+import pandas as pd
+
+from sim.plan import Batch, Direction
+
+if TYPE_CHECKING:
+    from profiler.serve import Timings
+
+BATCH = {
+    "decodes": "decode_sessions",
+    "decode_context": "decode_context",
+    "chunks": "prefill_sessions",
+    "chunk_tokens": "prefill_tokens",
+    "chunk_context": "prefill_context",
+    "pairs": "prefill_pairs",
+    "begun": "begun",
+    "opened": "opened",
+}
+"""Columns of a recorded iteration, and what a batch calls them."""
 
 
 def iteration_rows(timings: Timings) -> list[dict[str, Any]]:
     """A row an iteration: the batch, whether copies of each direction began beside it (0 or 1), whether it waited for
-    copies before it (``stalled``, 0 or 1), and seconds."""
+    copies before it (``stalled``, 0 or 1), and seconds. ``opened`` counts the sessions that arrived since
+    the iteration before."""
     found = []
     series = zip(timings.plans, timings.opened, timings.device, timings.host, timings.wall, timings.ended, strict=True)
     for plan, opened, device, host, wall, ended in series:
-        batch = plan.batch
         ways = {copy.direction for copy in plan.copies if not copy.blocking}
         found.append(
-            {
-                "decodes": batch.decode_sessions,
-                "decode_context": batch.decode_context,
-                "chunks": batch.prefill_sessions,
-                "chunk_tokens": batch.prefill_tokens,
-                "chunk_context": batch.prefill_context,
-                "pairs": batch.prefill_pairs,
-                "begun": batch.begun,
+            {column: getattr(plan.batch, name) for column, name in BATCH.items()}
+            | {
                 "opened": opened,
                 "copies_out": int(Direction.OUT in ways),
                 "copies_in": int(Direction.IN in ways),
@@ -36,3 +47,9 @@ def iteration_rows(timings: Timings) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def batches(rows: pd.DataFrame) -> Iterator[Batch]:
+    """The batch of each row, one after the other."""
+    for sums in zip(*(rows[name].tolist() for name in BATCH), strict=True):
+        yield Batch(**dict(zip(BATCH.values(), sums, strict=True)))

@@ -14,12 +14,12 @@ from profiler.fit import ForwardFit, NotEnoughPoints, device_seconds, error_of, 
 from profiler.fit_copies import CopyFit, fit_copies
 from profiler.fit_host import SERVED, fit_host, host_figures
 from profiler.fit_power import at_reference, fit_power
+from profiler.iterations import batches
 from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
 from profiler.points import Floats, Mask, Packing, Points, points_of
 from profiler.saturation import SHARE, saturation_point
 from sim.costs import CostModel
-from sim.plan import Batch
 from sim.power import power_of
 from sim.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
@@ -28,8 +28,6 @@ MEDIAN_AIM, P95_AIM = 0.03, 0.08
 HELD_OUT_AIM = 200
 SATURATION_REACH = 2048
 """Tokens: beyond, attention within the chunk is no longer small beside the matrix products."""
-BATCH = ("decodes", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs", "begun")
-"""Columns of a table, in the order of the fields of ``sim.plan.Batch``."""
 DIGITS = 6
 
 
@@ -216,14 +214,14 @@ def _errors_of_sequences(profile: Profile, recompute: pd.DataFrame, serving: pd.
 
 
 def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
-    """Seconds of a serving run's iterations, one after the other."""
+    """Seconds of a serving run's iterations, one after the other, without what sessions that arrive cost."""
     costs = CostModel(profile)
-    batches = [Batch(*sums) for sums in zip(*(serving[name].tolist() for name in BATCH), strict=True)]
+    served = batches(serving.assign(opened=0))
     state = power_of(costs)
     if state is None:
-        return [costs.iteration_time(batch) for batch in batches]
+        return [costs.iteration_time(batch) for batch in served]
     now, found = 0.0, []
-    for batch, wall in zip(batches, serving["wall_s"].tolist(), strict=True):
+    for batch, wall in zip(served, serving["wall_s"].tolist(), strict=True):
         found += state.pass_times(batch, now, 1)
         now += wall
         state.took(1, now)

@@ -6,31 +6,18 @@ against its costs by itself: no decision, no queue, and what came before it as i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from profiler.iterations import batches
 from profiler.points import Floats
 from profiler.recorded import RecordedRun
 from sim.costs import CostModel
-from sim.plan import Batch
 from sim.power import power_of
 from sim.profile import HostCost, LinearForward, PhysicalForward, Profile
-
-BATCH = {
-    "decodes": "decode_sessions",
-    "decode_context": "decode_context",
-    "chunks": "prefill_sessions",
-    "chunk_tokens": "prefill_tokens",
-    "chunk_context": "prefill_context",
-    "pairs": "prefill_pairs",
-    "begun": "begun",
-    "opened": "opened",
-}
-"""Columns of a recorded iteration, and what a batch calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +85,7 @@ def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
     ended, began = (rows["ended_s"].to_numpy(), (rows["ended_s"] - rows["wall_s"]).to_numpy())
     begun = (rows["ended_s"] - rows["device_s"]).to_numpy()
     state = power_of(idle)
-    for index, batch in enumerate(_batches(rows)):
+    for index, batch in enumerate(batches(rows)):
         if state is None:
             device[index] = idle.iteration_time(batch)
         else:
@@ -109,8 +96,3 @@ def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
     host += worked.cold_s * waited / (waited + worked.cold_after_s)
     host += worked.copies_out_s * rows["copies_out"].to_numpy() + worked.copies_in_s * rows["copies_in"].to_numpy()
     return device, host
-
-
-def _batches(rows: pd.DataFrame) -> Iterator[Batch]:
-    for values in zip(*(rows[name].tolist() for name in BATCH), strict=True):
-        yield Batch(**dict(zip(BATCH.values(), values, strict=True)))
