@@ -250,7 +250,8 @@ def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) ->
     if bench.alone is not None:
         found = provenance["agreement"] = agreement(keeper.tokens(), chosen, bench.alone)
         said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
-    rules, iterations = system.rules(), pd.DataFrame(iteration_rows(timings)).drop(columns="host_s")
+    rules, rows = system.rules(), pd.DataFrame(iteration_rows(timings))
+    iterations = rows.drop(columns="host_s", errors="ignore")  # without rows there are no columns
     run = RecordedRun(system.name, load, rules, plan.profile, plan.horizon, sessions, record, provenance, iterations)
     save(run, out)
     return said

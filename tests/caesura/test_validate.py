@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from caesura.errors import UserError
+from caesura.replays import Costs, replay_all
 from caesura.validate import record_runs
 from profiler.recorded import load, replay
 from tests.caesura.small_real_runs import HOST_TOKENS, KV_TOKENS, short_trace, small_plan
@@ -61,6 +62,16 @@ def test_what_each_iteration_computed_and_took_is_recorded(recordings: Path):
         computed = run.iterations["decodes"].sum() + run.iterations["chunk_tokens"].sum()
         assert computed == run.record.totals["computed_tokens"]
         assert run.iterations["ended_s"].is_monotonic_increasing
+
+
+def test_a_run_that_is_cut_before_anybody_comes_is_recorded_and_replayed(tmp_path: Path):
+    """The first session comes after 67 ms, the run ends after one."""
+    plan = replace(small_plan(short_trace(tmp_path), ("vllm",)), horizon=1e-3)
+    (folder,) = record_runs(plan, tmp_path / "out", lambda _: None)
+    run = load(folder)
+    assert run.iterations is not None and run.iterations.empty
+    (replayed,) = replay_all([folder], Costs(), jobs=1)
+    assert (replayed.fidelity.sessions, replayed.shares, replayed.at_its_pace) == (0, None, None)
 
 
 def test_a_second_sitting_makes_only_the_runs_that_are_missing(recordings: Path):

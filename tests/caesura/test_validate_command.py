@@ -116,7 +116,7 @@ def test_a_run_in_other_memory_is_not_compared(here: Path, caesura: Callable):
     assert not (here / "again").exists()
 
 
-@pytest.mark.parametrize("damage", ["run.json", "calls.parquet", "workload"])
+@pytest.mark.parametrize("damage", ["run.json", "calls.parquet", "iterations.parquet", "workload"])
 def test_a_damaged_recording_is_named(damage: str, here: Path, caesura: Callable):
     folder = here / "out" / "recordings"
     file = next(folder.glob("workload-*")) if damage == "workload" else folder / "swap.load-16" / damage
