@@ -25,8 +25,8 @@ def main() -> None:
     costs, found = choose_costs(None), []
     for folder in sorted(SHIPPED.glob("*/*.load-*")):
         run = load(folder)
-        _, profile = costs.of(run.profile.model, run.profile.gpu, run.provenance.get("card"))
-        found.append((begin(run), str(run.provenance.get("card")), folder.name, *drift(run, profile or run.profile)))
+        _, profile = costs.of_run(run)
+        found.append((begin(run), str(run.provenance.get("card")), folder.name, *drift(run, profile)))
     print("| began | card | run | host beyond the profile, µs | its slope, µs a second |")
     print("| --- | --- | --- | ---: | ---: |")
     for at, card, name, mean, slope in sorted(found):

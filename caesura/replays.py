@@ -12,7 +12,7 @@ from typing import Any
 from caesura.errors import UserError, listed
 from caesura.fidelity import Fidelity, NotComparable, Ranking, compare, ranking
 from caesura.profiles import profile_names, read_profile
-from profiler.recorded import SHIPPED, load, replay
+from profiler.recorded import SHIPPED, RecordedRun, load, replay
 from profiler.shares import Shares, as_it_was, shares
 from sim.profile import Profile
 
@@ -79,6 +79,15 @@ class Costs:
         fitting = [one for one in self.shipped if (one[1].model, one[1].gpu) == (model, gpu)]
         same = [one for one in fitting if card is not None and _card(one[1]) == card]
         return (*same, *fitting, ("the one recorded with the run", None))[0]
+
+    def of_run(self, run: RecordedRun) -> tuple[str, Profile]:
+        """Name and profile for one recorded run.
+
+        Raises:
+            UserError: as ``of``.
+        """
+        name, profile = self.of(run.profile.model, run.profile.gpu, run.provenance.get("card"))
+        return name, profile or run.profile
 
 
 def _card(profile: Profile) -> str | None:
@@ -158,11 +167,10 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder} holds no recorded run that can be read: {error}"
     try:
-        name, profile = costs.of(run.profile.model, run.profile.gpu, run.provenance.get("card"))
+        name, profile = costs.of_run(run)
         fidelity = compare(run, replay(run, profile))
-        costs_then = profile or run.profile
-        found = shares(run, costs_then)
-        at_its_pace = None if found is None else compare(run, replay(run, as_it_was(costs_then, found)))
+        found = shares(run, profile)
+        at_its_pace = None if found is None else compare(run, replay(run, as_it_was(profile, found)))
     except (NotComparable, UserError) as error:
         return f"{folder}: {error}"
     pools = (
