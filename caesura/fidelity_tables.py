@@ -99,10 +99,10 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
                 [
                     one.label,
                     f"{found.iterations:,}",
-                    f"{1e3 * found.whole_s:.2f}",
-                    f"{1e3 * found.device_s:.2f}",
+                    _ms(found.whole_s),
+                    _ms(found.device_s),
                     _signed(100 * device / found.device_s),
-                    f"{1e3 * found.host_s:.2f}",
+                    _ms(found.host_s),
                     _signed(100 * host / found.host_s),
                     _signed(100 * (device + host) / found.whole_s),
                     _signed(_mean(one.fidelity)),
@@ -179,6 +179,10 @@ def _signed(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if math.isfinite(seconds) else "–"
 
 
 def _value(value: float | None, scale: float) -> str:

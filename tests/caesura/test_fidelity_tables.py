@@ -1,0 +1,67 @@
+"""Where the errors of replays come from, as it is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from caesura.fidelity import Fidelity
+from caesura.fidelity_tables import pace_verdict, share_rows
+from caesura.replays import Replayed
+from profiler.shares import Shares
+
+SHARES = Shares(
+    iterations=2000, whole_s=0.010, device_s=0.008, expected_device_s=0.0082, host_s=0.002, expected_host_s=0.0015
+)
+
+
+def errors(**pct: float) -> Fidelity:
+    """A replay of vllm at 8 a second; ``TTFT_mean`` stands for ``TTFT mean``."""
+    named = {name.replace("_", " "): error for name, error in pct.items()}
+    return Fidelity("vllm", 8.0, {}, {}, named, {}, mape_pct=1.0, sessions=100)
+
+
+def replayed(fidelity: Fidelity, at_its_pace: Fidelity | None, shares: Shares | None = SHARES) -> Replayed:
+    return Replayed(Path("vllm.load-8"), "bench", "costs", {}, 100, 100, fidelity, shares, at_its_pace)
+
+
+def test_shares_are_told_by_how_much_the_profile_is_off() -> None:
+    """The device 8.2 ms for 8: +2.5 %; the host 1.5 for 2: -25 %; both 9.7 for 10, -3 %. Of the two errors none is
+    within the aim, at the run's pace the mean is."""
+    one = replayed(
+        errors(normalized_latency_mean=-4.0, TTFT_p90=7.0), errors(normalized_latency_mean=1.0, TTFT_p90=7.0)
+    )
+    rows = share_rows([one])
+    assert rows.rows == [
+        ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "-25.0", "-3.0", "-4.0", "+1.0", "0 / 1"]
+    ]  # fmt: skip
+    assert len(rows.headings) == len(rows.rows[0])
+
+
+def test_where_every_iteration_waited_for_copies_the_host_has_a_dash() -> None:
+    stalled = replace(SHARES, host_s=math.nan, expected_host_s=math.nan)
+    (row,) = share_rows([replayed(errors(TTFT_mean=0.0), errors(TTFT_mean=0.0), stalled)]).rows
+    assert row[3:8] == ["8.00", "+2.5", "–", "–", "–"]
+
+
+def test_runs_whose_iterations_were_not_recorded_are_left_out() -> None:
+    old = replayed(errors(TTFT_mean=9.0), None, None)
+    assert share_rows([old]).rows == []
+    assert pace_verdict([old]) == ""
+    known = replayed(errors(TTFT_mean=9.0), errors(TTFT_mean=0.0))
+    assert len(share_rows([old, known]).rows) == 1
+    assert "1 of 1 errors would be within the aim." in pace_verdict([old, known])
+
+
+def test_the_pace_s_verdict_counts_errors_and_names_the_worst_mean() -> None:
+    """Aims are 3 % for means and throughput, 6 % for P90: of -2, 7, 1 and 0 % three are within them."""
+    first, second = (
+        errors(normalized_latency_mean=-2.0, TTFT_p90=7.0),
+        errors(normalized_latency_mean=1.0, throughput=0.0),
+    )
+    bad = errors(normalized_latency_mean=50.0)
+    assert pace_verdict([replayed(bad, first), replayed(bad, second)]) == (
+        "With the device and the host as fast as they were in each run in the mean, 3 of 4 errors would be within the "
+        "aim, and the mean normalized latency off by at most 2.0 %."
+    )
