@@ -133,6 +133,7 @@ class Plot:
     step: float = 1.0
     leap: bool = True
     horizon: float | None = None
+    believed: Profile | None = None
 
     def served(self) -> list[Session]:
         """The sessions as the engine serves them."""
@@ -149,6 +150,7 @@ class Plot:
             step=self.step,
             leap=self.leap,
             diary=diary,
+            believed=self.believed,
         )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.orders import FirstCome
 from policies.registry import make_policy
@@ -10,6 +14,8 @@ from sim.profile import Profile
 from sim.record import RunRecord
 from sim.run import simulate
 from sim.settings import EngineSettings
+from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
+from tests.sim.test_leaps import assert_alike
 from tests.sim.worlds import pause, profile, session
 
 SETTINGS = EngineSettings(block_size=1, watermark=0.0, token_budget="saturation")
@@ -45,3 +51,10 @@ def test_what_a_pass_hides_is_what_copies_are_believed_to_take() -> None:
     """
     assert serve(None).timeline["host_used"][1] == pytest.approx(0.6 * 39)
     assert serve(profile(copy=0.1)).timeline["host_used"][1] == pytest.approx(0.6 * 10)
+
+
+@examples(40)
+@given(plots(st.sampled_from(SHIPPED)), plots(st.just("preserve")), st.none() | st.floats(0, 60))
+def test_leaps_change_nothing_where_other_costs_are_believed(plot: Plot, other: Plot, horizon: float | None) -> None:
+    plot = replace(plot, believed=other.profile, horizon=horizon)
+    assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())

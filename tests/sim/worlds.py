@@ -351,6 +351,7 @@ def simulate(
     step: float = 1.0,
     leap: bool = False,
     diary: Diary | None = None,
+    believed: Profile | None = None,
 ) -> World:
     """``sim.run.simulate`` with a watched engine."""
     engines: list[WatchedEngine] = []
@@ -371,5 +372,6 @@ def simulate(
             leap=leap,
             log_decisions=True,
             diary=diary,
+            believed=believed,
         )
     return World(record, engines[0])
