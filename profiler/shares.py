@@ -78,7 +78,11 @@ def _longer(costs: LinearForward | PhysicalForward | HostCost, factor: float) ->
 
 
 def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
-    """Seconds that the device and the host should have taken for each of the iterations, one after the other."""
+    """Seconds that the device and the host should have taken for each of the iterations, one after the other.
+
+    Approximate where the GPU reaches its power limit: it rests here while the host works, which a replay counts as part
+    of the pass. Where one long chunk follows another, slightly less is expected of the device than in a replay.
+    """
     worked, costs = profile.host, CostModel(profile)
     idle = CostModel(profile.model_copy(update={"host": HostCost()}))
     device, host = np.empty(len(rows)), np.empty(len(rows))
