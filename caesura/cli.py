@@ -251,8 +251,11 @@ def list_profiles() -> None:
 
 @app.command()
 def profile(
-    model: Annotated[str, typer.Option(help="A name in configs/models, a YAML file or a Hugging Face folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile's folder; the same command goes on there.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name in configs/models, a YAML file or a Hugging Face folder; --refit needs none."),
+    ] = None,
     budget: Annotated[str, typer.Option(help="How long to measure, set-up apart.")] = "7 min",
     device: Annotated[str, typer.Option(help="cuda, cuda:1, ...; cpu to rehearse.")] = "cuda",
     memory_fraction: Annotated[

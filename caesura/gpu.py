@@ -85,7 +85,7 @@ def read_model(name: str) -> ModelConfig:
 
 
 def measure_profile(
-    model: str,
+    model: str | None,
     out: Path,
     *,
     device: str,
@@ -106,7 +106,7 @@ def measure_profile(
     from profiler.fit import NotEnoughPoints
     from profiler.measure.errors import CannotMeasure
 
-    if not refit:
+    if not refit and model is not None:
         read_model(model)
         find_device(device)
     try:

@@ -31,7 +31,7 @@ CANNOT = 2
 
 
 def profile(
-    model: str,
+    model: str | None,
     out: Path,
     *,
     device: str = "cuda",
@@ -47,7 +47,8 @@ def profile(
     """Measure a model's costs on a device and write the profile folder ``out``.
 
     Args:
-        model: a name in ``configs/models``, a YAML file, or a Hugging Face folder (its shape; weights are random).
+        model: a name in ``configs/models``, a YAML file, or a Hugging Face folder (its shape; weights are random). To
+            refit it may be None: the samples know it.
         device: ``cuda``, ``cuda:1``; ``cpu`` to rehearse.
         budget_s: seconds to measure for, set-up apart. What is left out then, the same call measures later.
         memory_fraction: share of the GPU's memory that a server may take.
@@ -58,13 +59,16 @@ def profile(
         refit: measure nothing; fit what lies in ``out`` anew. Needs no device.
 
     Raises:
-        CannotMeasure: the GPU is missing, busy or too small, or ``out`` holds something else.
+        CannotMeasure: no model is named, the GPU is missing, busy or too small, or ``out`` holds something else.
         NotEnoughPoints: the budget did not suffice for a fit.
         UnknownModel: there is no such model.
     """
     report = Report(quiet)
     if refit:
         samples = Samples(out)
+        _require_same_model(samples, model)
+    elif model is None:
+        raise CannotMeasure("say which model to measure, as in --model llama-3.1-8b")
     else:
         config = load_model_config(model)
         where = find_device(device)
@@ -89,6 +93,19 @@ def profile(
     return findings
 
 
+def _require_same_model(samples: Samples, model: str | None) -> None:
+    """The samples are of ``model``, if one is named.
+
+    Raises:
+        CannotMeasure: there are none, or they are of another.
+    """
+    there = samples.provenance["model"]["name"]
+    if model is not None and (asked := load_model_config(model).name) != there:
+        raise CannotMeasure(
+            f"{samples.folder} holds samples of {there}, not of {asked}; leave --model out to fit those"
+        )
+
+
 def show(findings: Findings, folder: Path) -> None:
     """The errors and the costs, on the terminal."""
     measured = findings.profile.measured
@@ -108,7 +125,7 @@ def show(findings: Findings, folder: Path) -> None:
         f"the engine adds {1e3 * host.per_iteration_s:.2f} ms an iteration, "
         f"{1e6 * host.per_session_s:.1f} µs a session, {1e6 * host.chunked_s:.0f} µs where there are chunks, "
         f"{1e6 * host.per_call_s:.0f} µs for each call that begins and {1e6 * host.per_arrival_s:.0f} µs more for "
-        "a session's first.",
+        f"a session's first; up to {1e3 * host.cold_s:.2f} ms more after a long wait.",
         f"Clocks: {measured.machine['clocks']}. Drift: {measured.machine['drift']}.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -155,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure what a model costs on this GPU, and write a profile for the simulator.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="a name in configs/models, a YAML file or a Hugging Face folder")
+    parser.add_argument("--model", help="a name in configs/models, a YAML file or a Hugging Face folder")
     parser.add_argument("--out", required=True, type=Path, help="the profile folder; a second run goes on there")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu to rehearse")
     parser.add_argument("--budget", type=float, default=420.0, help="seconds to measure for, set-up apart")

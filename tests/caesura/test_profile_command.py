@@ -17,10 +17,25 @@ from caesura.profiles import read_profile
 
 def test_a_profile_is_fitted_anew_from_the_samples_that_ship_with_it(folder: Path, caesura: Callable):
     shutil.copytree(paths.profiles() / "h200" / "llama-3.1-8b" / "samples", folder / "mine" / "samples")
-    said = caesura("profile", "--model", "llama-3.1-8b", "--out", "mine", "--refit")
+    said = caesura("profile", "--out", "mine", "--refit")
     assert said.code == 0, said.err
     assert "Errors of the fitted costs" in said.out and "Profile: mine/profile.yaml" in said.out
     assert read_profile("mine").gpu == "NVIDIA H200"
+
+
+def test_samples_of_another_model_are_not_fitted_as_this_one(folder: Path, caesura: Callable):
+    shutil.copytree(paths.profiles() / "h200" / "llama-3.1-8b" / "samples", folder / "mine" / "samples")
+    said = caesura("profile", "--model", "vicuna-13b", "--out", "mine", "--refit")
+    assert said.code == 2
+    assert "samples of llama-3.1-8b, not of vicuna-13b" in said.err
+    assert not (folder / "mine" / "profile.yaml").exists()
+
+
+def test_a_model_is_asked_for_where_there_are_no_samples_to_know_it(folder: Path, caesura: Callable):
+    said = caesura("profile", "--out", "here", "--device", "cpu")
+    assert said.code == 2
+    assert "--model llama-3.1-8b" in said.err
+    assert not (folder / "here").exists()
 
 
 def test_a_budget_that_does_not_suffice_is_no_loss(folder: Path, caesura: Callable):
