@@ -80,23 +80,24 @@ def _longer(costs: LinearForward | PhysicalForward | HostCost, factor: float) ->
 def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
     """Seconds that the device and the host should have taken for each of the iterations, one after the other.
 
-    Approximate where the GPU reaches its power limit: it rests here while the host works, which a replay counts as part
-    of the pass. Where one long chunk follows another, slightly less is expected of the device than in a replay.
+    As a replay would have it if everything before had happened as it did in reality. What copies beside a pass slow it
+    by is not counted: the rows do not tell how long they ran.
     """
     worked, costs = profile.host, CostModel(profile)
     idle = CostModel(profile.model_copy(update={"host": HostCost()}))
-    device, host = np.empty(len(rows)), np.empty(len(rows))
-    ended, began = (rows["ended_s"].to_numpy(), (rows["ended_s"] - rows["wall_s"]).to_numpy())
-    begun = (rows["ended_s"] - rows["device_s"]).to_numpy()
-    state = power_of(idle)
-    for index, batch in enumerate(batches(rows)):
-        if state is None:
-            device[index] = idle.iteration_time(batch)
-        else:
-            device[index] = state.pass_times(batch, begun[index], 1)[0]
-            state.took(1, ended[index])
-        host[index] = costs.outside_device(batch) - idle.outside_device(batch)
+    ended, wall = rows["ended_s"].to_numpy(), rows["wall_s"].to_numpy()
+    began, computed = ended - wall, list(batches(rows))
     waited = np.diff(began, prepend=0.0)
+    host = np.array([costs.outside_device(batch) - idle.outside_device(batch) for batch in computed])
     host += worked.cold_s * waited / (waited + worked.cold_after_s)
+    state = power_of(costs)
+    if state is None:
+        device = np.array([idle.iteration_time(batch) for batch in computed])
+    else:
+        stalls = np.maximum(0.0, wall - rows["device_s"].to_numpy() - host) * rows["stalled"].to_numpy()
+        device = -host
+        for index, batch in enumerate(computed):
+            device[index] += state.pass_times(batch, began[index], 1, stalls[index])[0]
+            state.took(1, ended[index])
     host += worked.copies_out_s * rows["copies_out"].to_numpy() + worked.copies_in_s * rows["copies_in"].to_numpy()
     return device, host

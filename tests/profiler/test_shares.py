@@ -7,11 +7,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from profiler.iterations import BATCH
 from profiler.recorded import RecordedRun
 from profiler.shares import as_it_was, expected, shares
 from sim.profile import HostCost, PhysicalForward, PowerLimit
 from sim.record import RunRecord
-from tests.sim.worlds import profile
+from tests.sim.worlds import pause, profile, session
+from tests.sim.worlds import run as simulated
 
 HOST = HostCost(per_iteration_s=1.0, per_session_s=0.1, chunked_s=0.5, per_arrival_s=0.25, copies_out_s=2.0)
 PROFILE = profile(works=HOST)  # the device: 1 s and 0.01 s a token
@@ -70,6 +72,26 @@ def test_the_power_limit_remembers_the_real_past() -> None:
     rested = expected(pd.DataFrame([chunk, chunk | {"ended_s": 104.0}]), hot)[0]
     assert at_once[0] == rested[0] == pytest.approx(2.0)
     assert at_once[1] > 1.2 * rested[1]
+
+
+def test_a_simulated_run_takes_what_its_own_profile_says_of_its_iterations() -> None:
+    """Prompts in chunks and decoding under a power limit, rests, a host that grows cold: to the last of them."""
+    limit = PowerLimit(memory_s=2.0, free_share=0.1, reference_share=0.3, slowdown=0.4, slowdown_matrix=0.3)
+    forward = PhysicalForward(
+        overhead_s=0.1, weights_s=0.3, per_token_s=0.02, decode_read_s=0.001, pair_s=1e-4, power=limit
+    )
+    works = HOST.model_copy(update={"cold_s": 0.7, "cold_after_s": 2.0})
+    served = [session(f"s{n}", 90 + 40 * n, 5, pause(30.0, returned=20), 8, at=7.0 * n) for n in range(4)]
+    world = simulated(*served, forward=forward, works=works, saturation=64)
+    assert len(world.iterations) > 20 and len({one.batch.prefill_tokens for one in world.iterations}) > 3
+    rows = [
+        {column: getattr(one.batch, name) for column, name in BATCH.items()}
+        | {"copies_out": 0, "copies_in": 0, "stalled": 0}
+        | {"device_s": 0.0, "wall_s": one.end - one.begin, "ended_s": one.end}
+        for one in world.iterations
+    ]
+    device, host = expected(pd.DataFrame(rows), profile(forward=forward, works=works))
+    assert (device + host).tolist() == pytest.approx([row["wall_s"] for row in rows])
 
 
 def test_a_profile_at_the_run_s_pace_expects_what_was_measured() -> None:
