@@ -104,7 +104,7 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
                     _signed(100 * device / found.device_s),
                     _ms(found.host_s),
                     _signed(100 * host / found.host_s),
-                    _signed(100 * (device + host) / found.whole_s),
+                    _signed(100 * (device + (1 - found.waited) * host) / found.whole_s),
                     _signed(_mean(one.fidelity)),
                     _signed(_mean(one.at_its_pace)),
                     f"{one.fidelity.errors_within_aim()} / {one.at_its_pace.errors_within_aim()}",

@@ -224,7 +224,7 @@ def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) ->
 
     from policies.registry import make_order, make_policy
     from profiler.agreement import TokenKeeper, agreement, sample
-    from profiler.iterations import iteration_rows
+    from profiler.iterations import KEPT, iteration_rows
     from profiler.measure.machine import commit_of, describe
     from profiler.recorded import RecordedRun, save
     from profiler.serve import Server
@@ -250,8 +250,7 @@ def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) ->
     if bench.alone is not None:
         found = provenance["agreement"] = agreement(keeper.tokens(), chosen, bench.alone)
         said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
-    rules, rows = system.rules(), pd.DataFrame(iteration_rows(timings))
-    iterations = rows.drop(columns="host_s", errors="ignore")  # without rows there are no columns
+    rules, iterations = system.rules(), pd.DataFrame(iteration_rows(timings), columns=list(KEPT))
     run = RecordedRun(system.name, load, rules, plan.profile, plan.horizon, sessions, record, provenance, iterations)
     save(run, out)
     return said

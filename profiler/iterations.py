@@ -23,6 +23,8 @@ BATCH = {
     "opened": "opened",
 }
 """Columns of a recorded iteration, and what a batch calls them."""
+KEPT = (*BATCH, "copies_out", "copies_in", "stalled", "device_s", "wall_s", "ended_s")
+"""Columns that a recorded run keeps."""
 
 
 def iteration_rows(timings: Timings) -> list[dict[str, Any]]:

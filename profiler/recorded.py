@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from policies.registry import make_order, make_policy
+from profiler.iterations import KEPT
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.settings import EngineSettings
@@ -78,8 +79,11 @@ def save(run: RecordedRun, folder: Path) -> Path:
     for name in TABLES:
         frame = pd.DataFrame(getattr(run.record, name))
         frame.to_parquet(target / f"{name}.parquet", compression="zstd", index=False)
-    if run.iterations is not None:
-        _write_steps(_in_microseconds(run.iterations), target / f"{ITERATIONS}.parquet")
+    iterations = target / f"{ITERATIONS}.parquet"
+    if run.iterations is None:
+        iterations.unlink(missing_ok=True)
+    else:
+        _write_steps(_in_microseconds(run.iterations), iterations)
     facts = {
         "name": run.name,
         "load": run.load,
@@ -100,7 +104,7 @@ def load(folder: Path) -> RecordedRun:
 
     Raises:
         OSError: a file is missing.
-        ValueError: the workload beside it is not the one that was served.
+        ValueError: the workload beside it is not the one that was served, or iterations lack a column.
     """
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     sessions = read_own(folder.parent / facts["workload"]["file"])
@@ -110,7 +114,6 @@ def load(folder: Path) -> RecordedRun:
     sessions_table = tables["sessions"]
     sessions_table.setdefault("input_ended_at", sessions_table["arrival"])  # recorded before prompts could stream in
     sessions_table.setdefault("inference_tokens", [0] * len(sessions_table["id"]))
-    iterations = folder / f"{ITERATIONS}.parquet"
     return RecordedRun(
         name=facts["name"],
         load=facts["load"],
@@ -120,7 +123,7 @@ def load(folder: Path) -> RecordedRun:
         sessions=sessions,
         record=RunRecord(**tables, totals=facts["totals"], facts=facts["facts"]),  # type: ignore[arg-type]
         provenance=facts["provenance"],
-        iterations=_in_seconds(pd.read_parquet(iterations)) if iterations.exists() else None,
+        iterations=_read_steps(folder / f"{ITERATIONS}.parquet"),
     )
 
 
@@ -128,6 +131,15 @@ def _write_steps(whole: pd.DataFrame, file: Path) -> None:
     """Whole numbers as steps from row to row: most are small."""
     steps = dict.fromkeys(map(str, whole.columns), "DELTA_BINARY_PACKED")
     whole.to_parquet(file, compression="zstd", index=False, use_dictionary=False, column_encoding=steps)
+
+
+def _read_steps(file: Path) -> pd.DataFrame | None:
+    if not file.exists():
+        return None
+    iterations = _in_seconds(pd.read_parquet(file))
+    if lacking := [name for name in KEPT if name not in iterations]:
+        raise ValueError(f"{file} lacks {', '.join(lacking)}")
+    return iterations
 
 
 def _in_microseconds(iterations: pd.DataFrame) -> pd.DataFrame:

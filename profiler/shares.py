@@ -28,12 +28,14 @@ class Shares:
 
     Attributes:
         iterations: how many there were.
+        waited: share of them that waited for copies.
         whole_s: from the end of one to the end of the next, without idle time.
         device_s, host_s: as measured; what the device did not take, the host did.
         expected_device_s, expected_host_s: by the profile.
     """
 
     iterations: int
+    waited: float
     whole_s: float
     device_s: float
     expected_device_s: float
@@ -52,6 +54,7 @@ def shares(run: RecordedRun, profile: Profile) -> Shares | None:
     none = float("nan")
     return Shares(
         iterations=len(rows),
+        waited=float(1 - free.mean()),
         whole_s=float(whole.mean()),
         device_s=float(real.mean()),
         expected_device_s=float(device.mean()),

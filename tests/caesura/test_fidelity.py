@@ -11,6 +11,7 @@ import pytest
 
 from caesura.fidelity import NotComparable, compare, ranking, ranks_agree, table
 from caesura.systems import load_preset
+from profiler.iterations import KEPT
 from profiler.recorded import RecordedRun, load, replay, save, workload_hash
 from sim.profile import LinearForward, Profile, SwapCost
 from traces.session import Call, Pause, Session
@@ -62,12 +63,25 @@ def test_a_recording_is_read_back_as_it_was(tmp_path: Path):
 
 
 def test_iterations_are_read_back_to_the_microsecond(tmp_path: Path):
-    iterations = pd.DataFrame({"decodes": [3, 4], "device_s": [0.0051234, 0.0062], "ended_s": [1.5, 101.25]})
+    times = {"device_s": [0.0051234, 0.0062], "wall_s": [0.006, 0.0065], "ended_s": [1.5, 101.25]}
+    iterations = pd.DataFrame({name: times.get(name, [3, 4]) for name in KEPT})
     read = load(save(replace(recorded("infercept"), iterations=iterations), tmp_path)).iterations
     assert read is not None
     assert list(read.columns) == list(iterations.columns)
     assert read["device_s"].tolist() == [0.005123, 0.0062]
     assert read["ended_s"].tolist() == [1.5, 101.25]
+
+
+def test_iterations_without_a_column_are_refused_by_name(tmp_path: Path):
+    iterations = pd.DataFrame({name: [1] for name in KEPT if name != "stalled"})
+    with pytest.raises(ValueError, match=r"iterations.parquet lacks stalled"):
+        load(save(replace(recorded("infercept"), iterations=iterations), tmp_path))
+
+
+def test_a_run_without_iterations_leaves_none_of_another_behind(tmp_path: Path):
+    run = recorded("infercept")
+    save(replace(run, iterations=pd.DataFrame({name: [1] for name in KEPT})), tmp_path)
+    assert load(save(run, tmp_path)).iterations is None
 
 
 def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):

@@ -12,7 +12,13 @@ from caesura.replays import Replayed
 from profiler.shares import Shares
 
 SHARES = Shares(
-    iterations=2000, whole_s=0.010, device_s=0.008, expected_device_s=0.0082, host_s=0.002, expected_host_s=0.0015
+    iterations=2000,
+    waited=0.0,
+    whole_s=0.010,
+    device_s=0.008,
+    expected_device_s=0.0082,
+    host_s=0.002,
+    expected_host_s=0.0015,
 )
 
 
@@ -37,6 +43,12 @@ def test_shares_are_told_by_how_much_the_profile_is_off() -> None:
         ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "-25.0", "-3.0", "-4.0", "+1.0", "0 / 1"]
     ]  # fmt: skip
     assert len(rows.headings) == len(rows.rows[0])
+
+
+def test_what_the_host_is_off_by_counts_for_those_that_waited_for_no_copies() -> None:
+    """8.2 ms for 8, and in four of five iterations 1.5 for 2: 9.8 for 10."""
+    rows = share_rows([replayed(errors(TTFT_mean=0.0), errors(TTFT_mean=0.0), replace(SHARES, waited=0.2))]).rows
+    assert rows[0][7] == "-2.0"
 
 
 def test_where_every_iteration_waited_for_copies_the_host_has_a_dash() -> None:
