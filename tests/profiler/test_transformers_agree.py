@@ -39,6 +39,7 @@ def make_checkpoint(folder: Path, shards: bool = False, **changes: Any) -> Any:
         "max_position_embeddings": 256,
         "rms_norm_eps": 1e-5,
         "initializer_range": 0.3,
+        "eos_token_id": None,
         **changes,
     }
     torch.manual_seed(0)
@@ -91,18 +92,22 @@ def test_logits_match_those_of_transformers(tmp_path: Path, changes: dict[str, A
 
 
 def test_greedy_tokens_match_those_of_generate(tmp_path: Path) -> None:
+    """80 tokens, of which one is 2, the end of a text unless the checkpoint says that there is none."""
     theirs = make_checkpoint(tmp_path)
     model = make_model(load_model_config(tmp_path), CPU, torch.float32, tmp_path)
     executor = make_backend(model, 32, 0, block_size=4, max_sessions=2, max_context=128).executor
     executor.open("one", 11)
     prompt = executor.tokens("one")
     executor.run([], [ChunkWork("one", 0, 11)])
-    for _ in range(19):
+    for _ in range(79):
         executor.run(["one"])
+    ids = torch.tensor([prompt])
     generated = theirs.generate(
-        torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=20, do_sample=False, pad_token_id=0
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False, pad_token_id=0
     )
-    assert executor.tokens("one") == generated[0].tolist()
+    tokens = executor.tokens("one")
+    assert 2 in tokens[11:]
+    assert tokens == generated[0].tolist()
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
