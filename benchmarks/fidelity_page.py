@@ -1,4 +1,4 @@
-"""Renews what ``docs/fidelity.md`` shows of the recorded real runs: its tables and its figures.
+"""Renews what ``docs/fidelity.md`` shows of the shipped profiles and recorded runs: its tables and its figures.
 
     .venv/bin/python -m benchmarks.fidelity_page
 
@@ -11,8 +11,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from benchmarks.profile_table import profile_rows
 from caesura.fidelity_tables import (
     agreement_rows,
+    aim_rows,
     error_rows,
     other_error_rows,
     pace_verdict,
@@ -29,6 +31,7 @@ from caesura.validate_command import validate_recorded
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fidelity.md"
 FIGURES = ("errors", "real-and-simulated")
 BEGIN, END = "<!-- made by python -m benchmarks.fidelity_page -->", "<!-- end of what is made -->"
+PROFILES = "<!-- profiles, made by python -m benchmarks.fidelity_page -->", "<!-- end of profiles -->"
 
 
 def main() -> None:
@@ -38,7 +41,8 @@ def main() -> None:
         replayed = validate_recorded(None, out, profile=None, systems=None, loads=None, jobs=None, quiet=False)
         for name in FIGURES:
             shutil.copyfile(out / "figures" / f"{name}.png", PAGE.parent / "figures" / f"fidelity-{name}.png")
-    PAGE.write_text(with_made(PAGE.read_text(encoding="utf-8"), made(replayed)), encoding="utf-8")
+    page = with_made(PAGE.read_text(encoding="utf-8"), made(replayed))
+    PAGE.write_text(with_made(page, markdown(profile_rows()), *PROFILES), encoding="utf-8")
     print(f"{PAGE}: {verdict(replayed)}")
 
 
@@ -49,7 +53,7 @@ def made(replayed: list[Replayed]) -> str:
     costs: dict[str, list[str]] = {}
     for one in replayed:
         costs.setdefault(f"`{one.costs}` (card {one.provenance.get('card', 'unknown')})", []).append(one.label)
-    tables = [make(replayed) for make in (error_rows, other_error_rows, waste_rows, share_rows)]
+    tables = [make(replayed) for make in (aim_rows, error_rows, other_error_rows, waste_rows, share_rows)]
     rest = [make(replayed) for make in (value_rows, ranking_rows, agreement_rows)]
     parts = [
         *(f"{bench}." for bench in benches),
@@ -71,10 +75,10 @@ def markdown(rows: Rows) -> str:
     return f"{rows.title}:\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def with_made(page: str, text: str) -> str:
-    """The page with ``text`` between its marks."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
+def with_made(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with ``text`` between two marks."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
 
 
 def _machine(one: Replayed) -> str:

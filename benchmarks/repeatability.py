@@ -10,24 +10,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from caesura.fidelity import compare
-from profiler.recorded import SHIPPED, RecordedRun, load
+from caesura.replays import choose_costs
+from profiler.recorded import SHIPPED, RecordedRun, load, replay
 
 AGAIN = Path(__file__).resolve().parent / "recorded_again"
 BENCH = SHIPPED / "h200-llama-3.1-8b"
+FIGURES = [*(f"normalized latency {s}" for s in ("mean", "p50", "p90", "p99")), "TTFT mean", "TPOT mean", "throughput"]
 
 
 def main() -> None:
-    """A line a pair, as Markdown."""
+    """A line a pair, and the simulator against each run, as Markdown."""
     print("| run | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean | throughput | MAPE | host, ms |")
     print(f"| --- |{' ---: |' * 9}")
     for folder in sorted(AGAIN.glob("*.load-*")):
         first, again = load(BENCH / folder.name), load(folder)
         found = compare(first, again.record)
-        figures = [f"normalized latency {statistic}" for statistic in ("mean", "p50", "p90", "p99")]
-        figures += ["TTFT mean", "TPOT mean", "throughput"]
-        cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in figures]
+        cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in FIGURES]
         host = " / ".join(f"{_host_ms(run):.2f}" for run in (first, again))
         print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} | {host} |")
+    print()
+    print("| simulated against | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean |")
+    print(f"| --- |{' ---: |' * 6}")
+    costs = choose_costs(None)
+    for folder in sorted(AGAIN.glob("*.load-*")):
+        for run, which in ((load(BENCH / folder.name), "first"), (load(folder), "second")):
+            _, profile = costs.of_run(run)
+            found = compare(run, replay(run, profile))
+            cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in FIGURES[:6]]
+            print(f"| the {which} {run.name} @ {run.load:g} | {' | '.join(cells)} |")
 
 
 def _host_ms(run: RecordedRun) -> float:

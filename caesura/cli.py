@@ -301,9 +301,12 @@ def validate(
     check: Annotated[
         int | None, typer.Option(min=0, help="Sessions of each run whose tokens are compared with those alone [12].")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings and report.")] = Path(
-        "runs/validation"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for recordings and report [runs/validation; runs/replays if recorded]."
+        ),
+    ] = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
@@ -316,6 +319,7 @@ def validate(
             "host_capacity": host_capacity, "max_context": max_context, "seed": seed, "device": device, "check": check,
         }  # fmt: skip
         what = {"profile": profile, "systems": systems, "loads": loads}
+        out = out or Path("runs/replays" if recorded else "runs/validation")
         if recorded:
             command.refuse_given(how)
             replayed = command.validate_recorded(folder, out, **what, jobs=jobs, quiet=quiet)

@@ -101,9 +101,14 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
         NotComparable: workload, token counts or memory pools differ.
     """
     real = run.record
+    served = {session.id for session in run.sessions}
+    for record, side in ((real, "real"), (simulated, "simulated")):
+        if strangers := set(record.sessions["id"]) - served:
+            raise NotComparable(f"session {min(strangers)} of the {side} run is not in its workload")
     check_comparable(real, simulated)
     tables = [_by_id(real), _by_id(simulated)]
-    both = tables[0].index[np.isfinite(tables[0]["e2el"]) & np.isfinite(tables[1].loc[tables[0].index, "e2el"])]
+    common = tables[0].index.intersection(tables[1].index)
+    both = common[np.isfinite(tables[0].loc[common, "e2el"]) & np.isfinite(tables[1].loc[common, "e2el"])]
     figures = [_figures(table.loc[both], record) for table, record in zip(tables, (real, simulated), strict=True)]
     windows = [window_shares(record) for record in (real, simulated)]
     shares = [{waste: window[f"{waste}_pct"] for waste in WASTES} for window in windows]
@@ -133,7 +138,7 @@ def check_comparable(real: RunRecord, simulated: RunRecord) -> None:
             raise NotComparable(
                 f"{name} is {real.totals[name]:g} in the real run, {simulated.totals[name]:g} simulated"
             )
-    for name in ("id", "arrival", "prompt_tokens", "calls"):
+    for name in ("arrival", "prompt_tokens", "calls"):
         seen = [dict(zip(record.sessions["id"], record.sessions[name], strict=True)) for record in (real, simulated)]
         for session in seen[0].keys() & seen[1].keys():
             if seen[0][session] != seen[1][session]:

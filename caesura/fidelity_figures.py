@@ -84,7 +84,8 @@ def errors(replayed: Sequence[Replayed]) -> Picture:
 def _range(*values: np.ndarray[Any, Any]) -> float:
     """The largest of all values over the smallest."""
     together = np.concatenate(values)
-    return float(np.nanmax(together) / np.nanmin(together)) if np.nanmin(together) > 0 else 1.0
+    together = together[np.isfinite(together)]
+    return float(together.max() / together.min()) if together.size and together.min() > 0 else 1.0
 
 
 def real_and_simulated(replayed: Sequence[Replayed]) -> Picture:
@@ -102,7 +103,7 @@ def real_and_simulated(replayed: Sequence[Replayed]) -> Picture:
             axes.set_xscale("log")
             _few_ticks(axes)
         else:
-            reach = np.nanmax([real, simulated])
+            reach = max([value for value in (*real, *simulated) if math.isfinite(value)], default=0.0) or 1.0
             axes.set_xlim(-0.03 * reach, 1.05 * reach)
         axes.set_title(title, fontsize=10, loc="left")
         _name_lines(axes, replayed, places)

@@ -12,6 +12,7 @@ from caesura.fidelity import AIM_PCT, AIM_POINTS, CLEAR_GAP, table
 from caesura.fidelity_figures import FIGURES
 from caesura.fidelity_tables import (
     agreement_rows,
+    aim_rows,
     error_rows,
     other_error_rows,
     pace_verdict,
@@ -95,6 +96,7 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
         benches=list(dict.fromkeys(one.bench for one in replayed)),
         costs=list(dict.fromkeys(one.costs for one in replayed)),
         verdict=verdict(replayed),
+        aims=aim_rows(replayed),
         errors=error_rows(replayed),
         others=other_error_rows(replayed),
         wastes=waste_rows(replayed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from caesura.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity
+from caesura.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity, aim_of
 from caesura.replays import Replayed, rankings
 from caesura.tables import Rows, number
 
@@ -25,15 +25,37 @@ def error_rows(replayed: Sequence[Replayed]) -> Rows:
     rows = [
         [
             one.label,
-            f"{one.fidelity.sessions:,}",
+            f"{one.fidelity.sessions:,} of {one.arrived:,}",
             *(_signed(one.fidelity.error_pct.get(name)) for name in names),
             _signed(one.fidelity.error_pct.get("throughput")),
             number(one.fidelity.mape_pct),
         ]
         for one in replayed
     ]
-    headings = ["system @ load", "sessions", *(f"norm. lat. {_SHOWN[s]}" for s in STATISTICS), "throughput", "MAPE"]
+    headings = [
+        "system @ load",
+        "finished in both",
+        *(f"norm. lat. {_SHOWN[s]}" for s in STATISTICS),
+        "throughput",
+        "MAPE",
+    ]
     return Rows("Simulated against real, errors in %: norm. latency, throughput, MAPE over sessions", headings, rows)
+
+
+def aim_rows(replayed: Sequence[Replayed]) -> Rows:
+    """One row a measure: how many of its errors are within the aim."""
+    rows = []
+    for measure in (*MEASURES.values(), "throughput"):
+        cells = []
+        for statistic in STATISTICS:
+            name = measure if measure == "throughput" else f"{measure} {statistic}"
+            known = [one.fidelity.error_pct[name] for one in replayed if name in one.fidelity.error_pct]
+            if not known or (measure == "throughput" and statistic != STATISTICS[0]):
+                cells.append("–")
+            else:
+                cells.append(f"{sum(abs(error) <= aim_of(name) for error in known)} of {len(known)}")
+        rows.append([measure, *cells])
+    return Rows("Errors within the aim", ["measure", *_SHOWN.values()], rows)
 
 
 def waste_rows(replayed: Sequence[Replayed]) -> Rows:
@@ -103,6 +125,7 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
                     _ms(found.device_s),
                     _signed(100 * device / found.device_s),
                     _ms(found.host_s),
+                    _ms(found.whole_s - found.device_s - found.host_s),
                     _signed(100 * host / found.host_s),
                     _signed(100 * (device + (1 - found.waited) * host) / found.whole_s),
                     _signed(_mean(one.fidelity)),
@@ -113,10 +136,11 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
     headings = [
         "system @ load",
         "iterations",
-        "one, ms",
+        "an iteration, ms",
         "device, ms",
         "by profile, %",
         "host, ms",
+        "rest: copies, ms",
         "host by profile, %",
     ]
     headings += ["both by profile, %", "norm. lat. mean, %", "at the run's pace, %", "errors within aim / at that pace"]

@@ -156,7 +156,7 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
 
     from profiler.agreement import Alone
     from profiler.backend.backend import make_model
-    from profiler.backend.kv_cache import PageLockRefused
+    from profiler.backend.kv_cache import HostPoolRefused
 
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -166,7 +166,7 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
         model = make_model(config, device, max_context=longest)
         backend = _make_backend(plan, systems, model, sizes.pop())
         alone = Alone(model, longest, backend.tables.block_size) if plan.checked_sessions else None
-    except (torch.OutOfMemoryError, PageLockRefused):
+    except (torch.OutOfMemoryError, HostPoolRefused):
         raise UserError(
             f"{config.name} with pools of {pools} does not fit here; choose smaller ones with --kv-capacity and "
             "--host-capacity"

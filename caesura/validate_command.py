@@ -12,6 +12,7 @@ from caesura.errors import UserError
 from caesura.fidelity_report import RECORDINGS, REPORT, prepare, write_validation
 from caesura.fidelity_tables import (
     agreement_rows,
+    aim_rows,
     error_rows,
     other_error_rows,
     pace_verdict,
@@ -187,7 +188,7 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
     from caesura.terminal import show_rows
 
     lines = [*dict.fromkeys(f"{one.bench}; costs: {one.costs}" for one in replayed)]
-    makers = (error_rows, other_error_rows, waste_rows, share_rows, ranking_rows, agreement_rows)
+    makers = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows, ranking_rows, agreement_rows)
     show_rows(lines, [rows for make in makers if (rows := make(replayed)).rows])
     tokens = [TOKENS_NOTE] if agreement_rows(replayed).rows else []
     pace = [one for one in [pace_verdict(replayed)] if one]

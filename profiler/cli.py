@@ -27,6 +27,8 @@ from sim.profile import Error
 
 REHEARSAL = Extent(decodes=16, context=512, chunk=256)
 """What a CPU can do in seconds."""
+REHEARSAL_HOST_GB = 0.25
+"""Host pool that a rehearsal's profile states, at most: its blocks are made when it is validated."""
 CANNOT = 2
 
 
@@ -80,7 +82,7 @@ def profile(
             extent=extent,
             longest_chunk=extent.context if rehearsal else min(8192, config.max_context),
             memory_fraction=memory_fraction,
-            host_bytes=host_gb * 1e9,
+            host_bytes=(min(host_gb, REHEARSAL_HOST_GB) if rehearsal else host_gb) * 1e9,
             budget_s=budget_s,
             seed=seed,
         )

@@ -104,7 +104,7 @@ def load(folder: Path) -> RecordedRun:
 
     Raises:
         OSError: a file is missing.
-        ValueError: the workload beside it is not the one that was served, or iterations lack a column.
+        ValueError: the workload beside it is not the one that was served, or iterations are not those of the run.
     """
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     sessions = read_own(folder.parent / facts["workload"]["file"])
@@ -123,7 +123,7 @@ def load(folder: Path) -> RecordedRun:
         sessions=sessions,
         record=RunRecord(**tables, totals=facts["totals"], facts=facts["facts"]),  # type: ignore[arg-type]
         provenance=facts["provenance"],
-        iterations=_read_steps(folder / f"{ITERATIONS}.parquet"),
+        iterations=_read_steps(folder / f"{ITERATIONS}.parquet", facts["provenance"].get("iterations")),
     )
 
 
@@ -133,12 +133,14 @@ def _write_steps(whole: pd.DataFrame, file: Path) -> None:
     whole.to_parquet(file, compression="zstd", index=False, use_dictionary=False, column_encoding=steps)
 
 
-def _read_steps(file: Path) -> pd.DataFrame | None:
+def _read_steps(file: Path, count: int | None) -> pd.DataFrame | None:
     if not file.exists():
         return None
     iterations = _in_seconds(pd.read_parquet(file))
     if lacking := [name for name in KEPT if name not in iterations]:
         raise ValueError(f"{file} lacks {', '.join(lacking)}")
+    if count is not None and len(iterations) != count:
+        raise ValueError(f"{file} has {len(iterations):,} iterations, and the run had {count:,}")
     return iterations
 
 

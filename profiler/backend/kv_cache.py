@@ -6,6 +6,7 @@ few large pieces. Attention sees one layer of it as a strided view.
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -14,7 +15,11 @@ import torch
 from profiler.backend.model_config import ModelConfig
 
 
-class PageLockRefused(RuntimeError):
+class HostPoolRefused(RuntimeError):
+    """The host has no memory for its pool."""
+
+
+class PageLockRefused(HostPoolRefused):
     """The driver does not page-lock so much host memory."""
 
 
@@ -27,6 +32,9 @@ class KVCache:
         block_size: tokens a block.
         device: where the pool lies; on a CPU the host pool is plain memory.
         dtype: of keys and values; the model's own by default.
+
+    Raises:
+        HostPoolRefused: the host pool is too large for this machine.
 
     Attributes:
         pool: ``[gpu_blocks + 1, layers, 2, block_size, kv_heads, head_dim]``. Padding writes to the last block.
@@ -47,7 +55,7 @@ class KVCache:
         self.dtype = dtype or config.torch_dtype
         block = (config.layers, 2, block_size, config.kv_heads, config.head_dim)
         self.pool = torch.zeros((gpu_blocks + 1, *block), dtype=self.dtype, device=device)
-        self.host = torch.empty((host_blocks, *block), dtype=self.dtype)
+        self.host = _on_host((host_blocks, *block), self.dtype)
         if device.type == "cuda" and host_blocks:
             page_lock(self.host)
             weakref.finalize(self, unlock, self.host)
@@ -67,6 +75,14 @@ class KVCache:
     def write(self, layer: int, kv: torch.Tensor, blocks: torch.Tensor, offsets: torch.Tensor) -> None:
         """Store ``kv`` ``[T, 2, kv_heads, head_dim]`` of T tokens at ``offsets`` in ``blocks``, both ``[T]``."""
         self._by_token[layer].index_put_((blocks.long(), offsets.long()), kv)
+
+
+def _on_host(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype)
+    except RuntimeError:
+        size = math.prod(shape) * dtype.itemsize / 1e9
+        raise HostPoolRefused(f"this machine has no {size:.1f} GB for the host pool") from None
 
 
 def blocks_in(memory_bytes: float, config: ModelConfig, block_size: int, dtype: torch.dtype | None = None) -> int:

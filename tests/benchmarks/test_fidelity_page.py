@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.fidelity_page import BEGIN, END, FIGURES, PAGE, markdown, with_made
+from benchmarks.fidelity_page import BEGIN, END, FIGURES, PAGE, PROFILES, markdown, with_made
+from benchmarks.profile_table import profile_rows
 from caesura.tables import Rows
 
 
@@ -19,6 +20,15 @@ def test_a_table_is_written_under_its_title():
 def test_the_page_has_both_marks_and_its_figures():
     page = PAGE.read_text(encoding="utf-8")
     assert page.count(BEGIN) == page.count(END) == 1
+    assert [page.count(mark) for mark in PROFILES] == [1, 1]
     for name in FIGURES:
         assert f"figures/fidelity-{name}.png" in page
         assert (PAGE.parent / "figures" / f"fidelity-{name}.png").stat().st_size > 10_000
+
+
+def test_every_measured_profile_has_its_column():
+    rows = profile_rows()
+    assert rows.headings[1:] == ["`h200/llama-3.1-8b`", "`h200/llama-3.1-8b-card-2`", "`h200/vicuna-13b`"]
+    by_name = {row[0]: row[1:] for row in rows.rows}
+    assert by_name["240 random batches not fitted, %"][0] in PAGE.read_text(encoding="utf-8")
+    assert all(len(row) == 4 for row in rows.rows)

@@ -78,6 +78,13 @@ def test_iterations_without_a_column_are_refused_by_name(tmp_path: Path):
         load(save(replace(recorded("infercept"), iterations=iterations), tmp_path))
 
 
+def test_iterations_of_another_run_are_refused(tmp_path: Path):
+    iterations = pd.DataFrame({name: [1, 2] for name in KEPT})
+    run = replace(recorded("infercept"), iterations=iterations, provenance={"iterations": 3})
+    with pytest.raises(ValueError, match="has 2 iterations, and the run had 3"):
+        load(save(run, tmp_path))
+
+
 def test_a_run_without_iterations_leaves_none_of_another_behind(tmp_path: Path):
     run = recorded("infercept")
     save(replace(run, iterations=pd.DataFrame({name: [1] for name in KEPT})), tmp_path)
@@ -105,6 +112,18 @@ def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):
 def test_runs_that_did_other_work_are_not_compared(other: RecordedRun, complaint: str):
     with pytest.raises(NotComparable, match=complaint):
         compare(recorded("vllm"), other.record)
+
+
+def test_a_session_that_the_workload_does_not_have_is_not_compared():
+    run = recorded("vllm")
+    more = recorded("vllm", sessions=[*SESSIONS, Session("stranger", 0.0, 50, (Call(10),))])
+    with pytest.raises(NotComparable, match="session stranger of the simulated run is not in its workload"):
+        compare(run, more.record)
+
+
+def test_a_session_that_came_in_one_run_only_before_the_cut_does_not_count():
+    run = recorded("vllm")
+    assert compare(run, recorded("vllm", sessions=SESSIONS[:-1]).record).sessions == len(SESSIONS) - 1
 
 
 def test_only_clear_gaps_count_for_the_ranking():

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from caesura.fidelity import Fidelity
-from caesura.fidelity_tables import pace_verdict, share_rows
+from caesura.fidelity_figures import FIGURES
+from caesura.fidelity_tables import aim_rows, pace_verdict, share_rows
 from caesura.replays import Replayed
 from profiler.shares import Shares
 
@@ -40,7 +41,7 @@ def test_shares_are_told_by_how_much_the_profile_is_off() -> None:
     )
     rows = share_rows([one])
     assert rows.rows == [
-        ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "-25.0", "-3.0", "-4.0", "+1.0", "0 / 1"]
+        ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "0.00", "-25.0", "-3.0", "-4.0", "+1.0", "0 / 1"]
     ]  # fmt: skip
     assert len(rows.headings) == len(rows.rows[0])
 
@@ -48,7 +49,7 @@ def test_shares_are_told_by_how_much_the_profile_is_off() -> None:
 def test_what_the_host_is_off_by_counts_for_those_that_waited_for_no_copies() -> None:
     """8.2 ms for 8, and in four of five iterations 1.5 for 2: 9.8 for 10."""
     rows = share_rows([replayed(errors(TTFT_mean=0.0), errors(TTFT_mean=0.0), replace(SHARES, waited=0.2))]).rows
-    assert rows[0][7] == "-2.0"
+    assert rows[0][8] == "-2.0"
 
 
 def test_where_every_iteration_waited_for_copies_the_host_has_a_dash() -> None:
@@ -77,3 +78,22 @@ def test_the_pace_s_verdict_counts_errors_and_names_the_worst_mean() -> None:
         "With the device and the host as fast as they were in each run in the mean, 3 of 4 errors would be within the "
         "aim, and the mean normalized latency off by at most 2.0 %."
     )
+
+
+def test_errors_within_the_aim_are_counted_by_measure_and_statistic() -> None:
+    """3 % for a mean, 6 % for a P90: of the two means of TTFT one is within it, and its one P90."""
+    runs = [
+        replayed(errors(TTFT_mean=-3.0, TTFT_p90=6.0, throughput=3.5), None, None),
+        replayed(errors(TTFT_mean=3.1), None, None),
+    ]
+    rows = {row[0]: row[1:] for row in aim_rows(runs).rows}
+    assert rows["TTFT"] == ["1 of 2", "–", "1 of 1", "–"]
+    assert rows["throughput"] == ["0 of 1", "–", "–", "–"]
+
+
+def test_figures_bear_runs_in_which_nobody_had_a_second_token() -> None:
+    """No TPOT, simulated or real: its panel is empty."""
+    known = {"normalized latency mean": 0.1, "TTFT mean": 0.1, "throughput": 1.0}
+    one = replace(errors(normalized_latency_mean=1.0), real=known, simulated=known)
+    for name, draw in FIGURES.items():
+        assert draw([replayed(one, None, None)]).png().startswith(b"\x89PNG"), name

@@ -133,6 +133,10 @@ WRONG = {
     "no profile ships": (["--model", "tiny", "--device", "cpu"], "caesura profile --model tiny --device cpu --out"),
     "another model": (["--model", "llama-3.1-8b", "--profile", "guessed.yaml"], "is of tiny, not of llama-3.1-8b"),
     "pool": (["--profile", "guessed.yaml", "--kv-capacity", "512"], "--kv-capacity: '512' needs a unit"),
+    "too large a pool": (
+        ["--profile", "guessed.yaml", "--host-capacity", "1000 TB", "--device", "cpu"],
+        "does not fit here; choose smaller ones with --kv-capacity and --host-capacity",
+    ),
     "duration": (["--profile", "guessed.yaml", "--duration", "1 week"], "--duration: '1 week' has an unknown unit"),
     "loads": (["--profile", "guessed.yaml", "--loads", "a"], "--loads 'a': expected numbers"),
     "no load": (["--profile", "guessed.yaml", "--loads", "0", "--device", "cpu"], "--loads: 0 must be more than 0"),
