@@ -105,6 +105,7 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
         tokens=agreement_rows(replayed),
         shares=share_rows(replayed),
         pace=pace_verdict(replayed),
+        misses=[one for one in dict.fromkeys(one.misses for one in replayed) if one],
         runs=replayed,
         aim=AIM_PCT,
         aim_points=AIM_POINTS,

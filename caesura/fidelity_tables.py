@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from caesura.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity, aim_of
+from caesura.pages import MARK
 from caesura.replays import Replayed, rankings
 from caesura.tables import Rows, number
 
@@ -26,8 +27,7 @@ def error_rows(replayed: Sequence[Replayed]) -> Rows:
         [
             one.label,
             f"{one.fidelity.sessions:,} of {one.arrived:,}",
-            *(_signed(one.fidelity.error_pct.get(name)) for name in names),
-            _signed(one.fidelity.error_pct.get("throughput")),
+            *(_against_aim(one.fidelity, name) for name in (*names, "throughput")),
             number(one.fidelity.mape_pct),
         ]
         for one in replayed
@@ -39,7 +39,8 @@ def error_rows(replayed: Sequence[Replayed]) -> Rows:
         "throughput",
         "MAPE",
     ]
-    return Rows("Simulated against real, errors in %: norm. latency, throughput, MAPE over sessions", headings, rows)
+    title = "Simulated against real, errors in %: norm. latency, throughput, MAPE over sessions"
+    return Rows(f"{title} ({MARK.strip()} misses the aim)", headings, rows)
 
 
 def aim_rows(replayed: Sequence[Replayed]) -> Rows:
@@ -68,7 +69,7 @@ def other_error_rows(replayed: Sequence[Replayed]) -> Rows:
     """One row a run: TTFT, TPOT and session time."""
     measures = [name for name in MEASURES.values() if name != "normalized latency"]
     pairs = [(measure, statistic) for measure in measures for statistic in STATISTICS]
-    rows = [[one.label, *(_signed(one.fidelity.error_pct.get(f"{m} {s}")) for m, s in pairs)] for one in replayed]
+    rows = [[one.label, *(_against_aim(one.fidelity, f"{m} {s}") for m, s in pairs)] for one in replayed]
     headings = ["system @ load", *(f"{measure} {_SHOWN[statistic]}" for measure, statistic in pairs)]
     return Rows("The same for TTFT, TPOT and session time, %", headings, rows)
 
@@ -197,6 +198,13 @@ def pace_verdict(replayed: Sequence[Replayed]) -> str:
 
 def _mean(fidelity: Fidelity) -> float | None:
     return fidelity.error_pct.get("normalized latency mean")
+
+
+def _against_aim(fidelity: Fidelity, figure: str) -> str:
+    """The error of a figure, marked if it misses the aim."""
+    error = fidelity.error_pct.get(figure)
+    missed = error is not None and abs(error) > aim_of(figure)
+    return _signed(error) + (MARK if missed else "")
 
 
 def _signed(value: float | None) -> str:

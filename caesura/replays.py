@@ -29,6 +29,7 @@ class Replayed:
         finished, arrived: sessions of the real run.
         fidelity: the errors.
         shares: what the device and the host took in the real run and by the profile; None if that was not recorded.
+        misses: what is to be said of a profile that misses its own aim; empty otherwise.
         at_its_pace: the errors of another replay, with both as long as they were in the run in the mean: what is left
             when costs have the right level.
     """
@@ -42,6 +43,7 @@ class Replayed:
     fidelity: Fidelity
     shares: Shares | None = None
     at_its_pace: Fidelity | None = None
+    misses: str = ""
 
     @property
     def label(self) -> str:
@@ -186,7 +188,13 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
         fidelity=fidelity,
         shares=found,
         at_its_pace=at_its_pace,
+        misses=_missed_aim(name, profile),
     )
+
+
+def _missed_aim(name: str, profile: Profile) -> str:
+    measured = profile.measured
+    return "" if measured is None or measured.within_aim else f"{name}: {measured.verdict}"
 
 
 def _require_known(option: str, asked: Collection[str], known: Collection[str], root: Path) -> None:

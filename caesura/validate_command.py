@@ -191,8 +191,8 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
     makers = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows, ranking_rows, agreement_rows)
     show_rows(lines, [rows for make in makers if (rows := make(replayed)).rows])
     tokens = [TOKENS_NOTE] if agreement_rows(replayed).rows else []
-    pace = [one for one in [pace_verdict(replayed)] if one]
-    show_rows(["", *tokens, verdict(replayed), *pace, f"Report: {out / REPORT}"], [])
+    also = [one for one in (pace_verdict(replayed), *dict.fromkeys(one.misses for one in replayed)) if one]
+    show_rows(["", *tokens, verdict(replayed), *also, f"Report: {out / REPORT}"], [])
 
 
 def refuse_given(how: Mapping[str, object]) -> None:

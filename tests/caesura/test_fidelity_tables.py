@@ -8,9 +8,14 @@ from pathlib import Path
 
 from caesura.fidelity import Fidelity
 from caesura.fidelity_figures import FIGURES
-from caesura.fidelity_tables import aim_rows, pace_verdict, share_rows
-from caesura.replays import Replayed
+from caesura.fidelity_tables import aim_rows, error_rows, pace_verdict, share_rows
+from caesura.replays import Costs, Replayed, replay_all
+from caesura.systems import load_preset
+from profiler.recorded import RecordedRun, replay, save
 from profiler.shares import Shares
+from sim.profile import Measurement
+from tests.caesura.small_real_runs import GUESSED
+from traces.session import Call, Session
 
 SHARES = Shares(
     iterations=2000,
@@ -21,6 +26,9 @@ SHARES = Shares(
     host_s=0.002,
     expected_host_s=0.0015,
 )
+
+MEASURED = Measurement(date="", commit="", machine={}, within_aim=False, verdict="misses it", errors={})
+ONE = Session("only", 0.0, 40, (Call(5),))
 
 
 def errors(**pct: float) -> Fidelity:
@@ -97,3 +105,20 @@ def test_figures_bear_runs_in_which_nobody_had_a_second_token() -> None:
     one = replace(errors(normalized_latency_mean=1.0), real=known, simulated=known)
     for name, draw in FIGURES.items():
         assert draw([replayed(one, None, None)]).png().startswith(b"\x89PNG"), name
+
+
+def test_errors_that_miss_the_aim_are_marked() -> None:
+    """3 % for a mean and throughput, 6 % for a P99."""
+    one = replayed(errors(normalized_latency_mean=-3.2, normalized_latency_p99=5.9, throughput=2.0), None, None)
+    (row,) = error_rows([one]).rows
+    assert row[2:7] == ["-3.2 !", "–", "–", "+5.9", "+2.0"]
+
+
+def test_a_profile_that_misses_its_own_aim_is_named(tmp_path: Path) -> None:
+    missed = GUESSED.model_copy(update={"measured": MEASURED})
+    recorded = RecordedRun("vllm", 1.0, load_preset("vllm").rules(), missed, None, [ONE], None, {"gpu": "none"})  # type: ignore[arg-type]
+    save(replace(recorded, record=replay(recorded)), tmp_path)
+    (found,) = replay_all([tmp_path / "vllm.load-1"], Costs(("mine", missed)), jobs=1, progress=False)
+    assert found.misses == "mine: misses it"
+    (found,) = replay_all([tmp_path / "vllm.load-1"], Costs(("mine", GUESSED)), jobs=1, progress=False)
+    assert found.misses == ""
