@@ -126,8 +126,8 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
                     _ms(found.device_s),
                     _signed(100 * device / found.device_s),
                     _ms(found.host_s),
-                    _ms(found.whole_s - found.device_s - found.host_s),
                     _signed(100 * host / found.host_s),
+                    _ms(max(found.whole_s - found.device_s - found.host_s, 0.0)),
                     _signed(100 * (device + (1 - found.waited) * host) / found.whole_s),
                     _signed(_mean(one.fidelity)),
                     _signed(_mean(one.at_its_pace)),
@@ -141,10 +141,10 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
         "device, ms",
         "by profile, %",
         "host, ms",
+        "by profile, %",
         "rest: copies, ms",
-        "host by profile, %",
     ]
-    headings += ["both by profile, %", "norm. lat. mean, %", "at the run's pace, %", "errors within aim / at that pace"]
+    headings += ["both by profile, %", "norm. lat. mean, %", "at the run's pace, %", "aims met / at that pace"]
     title = (
         "Where errors come from: each iteration by itself, real and by the profile; and replays in which the device "
         "and the host are as fast as in the run in the mean"

@@ -49,7 +49,7 @@ def test_shares_are_told_by_how_much_the_profile_is_off() -> None:
     )
     rows = share_rows([one])
     assert rows.rows == [
-        ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "0.00", "-25.0", "-3.0", "-4.0", "+1.0", "0 / 1"]
+        ["vllm @ 8", "2,000", "10.00", "8.00", "+2.5", "2.00", "-25.0", "0.00", "-3.0", "-4.0", "+1.0", "0 / 1"]
     ]  # fmt: skip
     assert len(rows.headings) == len(rows.rows[0])
 
