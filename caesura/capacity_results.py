@@ -20,6 +20,7 @@ import pandas as pd
 
 from caesura.capacity_search import Key, Question
 from caesura.config import Setup
+from caesura.extrapolation import runs_beyond
 from caesura.plain_data import plain
 from caesura.run_folder import write_bytes, write_file, write_json
 from caesura.runs import versions
@@ -166,6 +167,8 @@ class Capacities:
                 remarks.append(f"{system}: some seeds never hold the objective, and some never miss it.")
             if capacity.bound == "at least":
                 remarks.append(f"{system} still holds the objective at {capacity.value:.3g}; --high raises the end.")
+        if note := runs_beyond(self.probes):
+            remarks.append(f"Extrapolated: {note}")
         return remarks
 
     def figure(self) -> Picture:

@@ -16,6 +16,8 @@ from caesura.config import Setup
 from caesura.errors import UserError
 from caesura.executors import Executor, LocalProcesses
 from caesura.experiment import RUNS, complete
+from caesura.extrapolation import EXTRAPOLATED
+from caesura.run_folder import read_summary
 from caesura.runs import make_run
 from caesura.slo import Slo
 from caesura.sustained import Sustained
@@ -156,9 +158,10 @@ def find_capacities(
             for key, run in runs.items():
                 folder = out / RUNS / run.name
                 values = {term.name: term.measure(folder) for term in question.slo.terms}
+                shares = {name: read_summary(folder)[name] for name in EXTRAPOLATED}
                 held = all(term.holds(values[term.name]) for term in question.slo.terms)
                 searches[key].tell(asked[key], held)
-                probes.append({**run.label, **values, "holds": held, "folder": run.name})
+                probes.append({**run.label, **values, "holds": held, **shares, "folder": run.name})
     order = {name: index for index, name in enumerate(systems)}
     probes.sort(key=lambda probe: (order[probe["system"]], probe["seed"], probe["load"]))
     return {key: search.found(grid) for key, search in searches.items()}, probes

@@ -120,9 +120,22 @@ def summarize(
         "swapped_out_bytes": int(_floats(sessions["swapped_out_bytes"]).sum()),
         "swapped_in_bytes": int(_floats(sessions["swapped_in_bytes"]).sum()),
         **window_shares(record),
+        **extrapolated_shares(record),
     }
     summary.update({key: value for key, value in totals.items() if key not in summary})
     return {key: _plain(value) for key, value in summary.items()}
+
+
+def extrapolated_shares(record: RunRecord) -> dict[str, float | None]:
+    """What lay beyond what profiles were measured over (``sim.reach``), over the whole run: batches, in shares of the
+    forward time, and contexts, in shares of the calls. None where no profile says what it was measured over."""
+    beyond = record.facts.get("beyond_measured")
+    seconds, calls = (sum(one[name] for one in beyond or ()) for name in ("forward_s", "calls"))
+    shares = _ratio(seconds, record.totals["forward_s"]), _ratio(calls, len(record.calls["call"]))
+    return {
+        "extrapolated_forward_share": None if beyond is None else shares[0],
+        "extrapolated_call_share": None if beyond is None else shares[1],
+    }
 
 
 def window_shares(record: RunRecord) -> dict[str, float]:

@@ -11,6 +11,7 @@ import yaml
 
 from caesura.comparison import MARK, Comparison, load
 from caesura.config import Setup, resolved
+from caesura.extrapolation import extrapolations
 from caesura.figures import FIGURES
 from caesura.pages import embedded, render
 from caesura.run_folder import write_bytes, write_file, write_json
@@ -129,6 +130,7 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         prefixes=prefix_rows(comparison, comparison.knee),
         moves=move_rows(comparison, comparison.knee),
         differences=difference_rows(comparison),
+        extrapolations=extrapolations(comparison),
         oracles=comparison.oracles(),
         negligible=f"{100 * NEGLIGIBLE:g} %",
         images={name: embedded(image) for name, image in images.items()},

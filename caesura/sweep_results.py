@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from caesura.errors import UserError
 from caesura.experiment import RUNS
+from caesura.extrapolation import runs_beyond
 from caesura.pages import embedded, render
 from caesura.run_folder import is_complete, read_json, read_summary, write_bytes, write_file, write_json
 from caesura.runs import versions
@@ -214,6 +215,7 @@ def _page(sweep: Sweep, images: Mapping[str, str]) -> str:
         cut=SHOWN_ROWS if cut else 0,
         images=images,
         failures=failure_rows(sweep),
+        extrapolation=runs_beyond(sweep.table),
         fixed={name: sweep.values(name)[-1] for name in sweep.dimensions[2:]},
     )
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from caesura.capacity_results import Capacities
 from caesura.comparison import Comparison
+from caesura.extrapolation import extrapolations, runs_beyond
 from caesura.sweep_results import Sweep, failure_rows, measure_rows
 from caesura.tables import (
     Rows,
@@ -65,6 +66,7 @@ def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
         errors.print(table, highlight=False)
     if not quiet:
         lines = [f"{kept} of {sweep.facts['runs']} runs were there already."] if kept else []
+        lines += [f"Extrapolated: {note}"] if (note := runs_beyond(sweep.table)) else []
         lines += [f"Table: {sweep.folder / 'results.csv'} ({len(sweep.table)} rows)", f"Report: {sweep.report}"]
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -125,6 +127,7 @@ def _remarks(comparison: Comparison, kept: int) -> list[str]:
             remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
         if profile.get("misses_aim"):
             remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
+    remarks += [f"Extrapolated: {note}" for note in extrapolations(comparison)]
     if oracles := comparison.oracles():
         remarks.append(f"Oracle: {', '.join(oracles)} knew how long pauses last, or how much is generated.")
     for measure in ("rejected", "failed", "unfinished"):

@@ -252,6 +252,7 @@ def _measurement(samples: Samples, points: Points, errors: dict[str, Error], cop
         range={
             "decodes": int(points.decodes.max()),
             "decode_context": int(points.decode_context.max()),
+            "context": int((points.decode_context / np.maximum(points.decodes, 1)).max()),
             "chunk_tokens": int(points.chunk_tokens.max()),
             "chunk_context": int(points.chunk_context.max()),
         },

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sim.costs import CostModel
 from sim.engine import Engine
 from sim.plan import Direction, Plan
+from sim.reach import reach_of
 
 USES = ("useful", "preserve", "recompute_own", "recompute_others", "swap", "unused")
 OTHERS = ("host_used", "running", "waiting", "swapped", "paused", "forward", "recompute_forward", "swap_stall")
@@ -33,6 +34,7 @@ class Ledger:
 
     def __init__(self, costs: CostModel, blocks: int, host_blocks: int, block_size: int, step: float) -> None:
         self.costs = costs
+        self.reach = reach_of(costs.profile)
         self._blocks, self._host_blocks, self._block_size = blocks, host_blocks, block_size
         self._step = step
         self._steps: list[list[float]] = []
@@ -45,6 +47,8 @@ class Ledger:
         self.events += 1
         self.iterations += len(ends)
         self.computed_tokens += plan.batch.query_tokens * len(ends)
+        if self.reach is not None:
+            self.reach.took(plan.batch, begin + stall, ends)
         contexts, end = engine.contexts, ends[-1]
         idle, copying, free = contexts.idle_blocks, contexts.copying_blocks, contexts.gpu.free
         running = self._blocks - free - idle - copying

@@ -155,7 +155,9 @@ class Measurement(_Facts):
         date, commit, machine: when, with which code, on what: GPU, driver, versions, clocks seen.
         within_aim, verdict: whether the errors are as small as they should be, and the same in words.
         errors: by what was predicted; ``cross_validated`` and ``held_out`` are honest, the rest says where errors lie.
-        range: the largest of everything that was measured; beyond it costs are extrapolated.
+        range: the largest of everything that was measured; beyond it costs are extrapolated. Of a batch the sums of
+            ``sim.plan.Batch``: ``decodes`` and ``decode_context``, ``chunk_tokens`` and ``chunk_context``; ``context``
+            is the longest that one decoding session had.
         memory: where the GPU's memory goes.
         host, swap, saturation: medians and other figures that no cost above carries.
     """

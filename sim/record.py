@@ -24,7 +24,9 @@ class RunRecord:
         timeline: a row for each replica and step of time: means of sessions by state and of GPU blocks by use.
         totals: sums over the run; ``..._token_s`` are token-seconds of GPU memory and add up to ``memory_token_s``.
         replicas: a row for each replica: its profile, how many sessions and calls ended there, and its totals.
-        facts: what a reader of the results must know, such as whether an oracle was used.
+        facts: what a reader of the results must know: whether an oracle was used (``uses_oracle``), and how far the
+            run went beyond what its profile was measured over (``beyond_measured``: ``sim.reach`` of each replica that
+            did; None where no profile says what it was measured over).
         decisions: the policy's decisions with their reasons, if they were asked for.
     """
 
@@ -83,7 +85,10 @@ def merge(parts: Iterable[Part], end: float) -> RunRecord:
         timeline=_joined(parts, [part.ledger.timeline(end) for part in parts]),
         replicas=replicas,
         totals=_summed(totals),
-        facts={"uses_oracle": any(part.uses_oracle for part in parts)},
+        facts={
+            "uses_oracle": any(part.uses_oracle for part in parts),
+            "beyond_measured": _beyond_measured(parts),
+        },
         decisions=[{**decision, "replica": part.replica} for part in parts for decision in part.decisions],
     )
 
@@ -116,6 +121,12 @@ def _replicas(parts: Sequence[Part], totals: Sequence[Mapping[str, float]]) -> C
         for part, total in zip(parts, totals, strict=True)
     ]
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _beyond_measured(parts: Sequence[Part]) -> list[dict[str, Any]] | None:
+    reaches = [(part.replica, part.ledger.reach) for part in parts if part.ledger.reach is not None]
+    beyond = [{"replica": replica, **reach.beyond()} for replica, reach in reaches if reach.beyond()]
+    return beyond if reaches else None
 
 
 def _summed(totals: Sequence[dict[str, float]]) -> dict[str, float]:

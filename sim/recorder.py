@@ -129,6 +129,8 @@ class Recorder:
     def _close(self, live: LiveSession, now: float) -> None:
         call = self._open.pop(live.serial)
         begun = live.call_index == call.index  # not while the answer waits for a copy of the context
+        if self.ledger.reach is not None and begun and live.emitted:
+            self.ledger.reach.called(call.context + live.emitted)
         self._calls.append(
             (
                 live.session.id,

@@ -22,7 +22,7 @@ from sim.diary import Diary
 from sim.engine import Engine
 from sim.live import LiveSession, State
 from sim.plan import Batch, Copy, Outcome, Plan
-from sim.profile import HostCost, LinearForward, PhysicalForward, Profile, SwapCost
+from sim.profile import HostCost, LinearForward, Measurement, PhysicalForward, Profile, SwapCost
 from sim.record import RunRecord
 from sim.settings import EngineSettings
 from traces.session import Call, Pause, Session
@@ -56,9 +56,10 @@ def profile(
     saturation: int = 64,
     forward: PhysicalForward | None = None,
     works: HostCost | None = None,
+    measured: dict[str, int] | None = None,
 ) -> Profile:
-    """Costs of the tiny GPU: seconds an iteration and a token, ``copy`` seconds a token copied, pools in tokens, and
-    what the host's processor works."""
+    """Costs of the tiny GPU: seconds an iteration and a token, ``copy`` seconds a token copied, pools in tokens, what
+    the host's processor works, and the range over which all that was ``measured``, if it was."""
     return Profile(
         name="tiny",
         model="none",
@@ -78,6 +79,11 @@ def profile(
             slowdown_in=slowdown,
         ),
         host=works or HostCost(),
+        measured=None
+        if measured is None
+        else Measurement(
+            date="today", commit="none", machine={}, within_aim=True, verdict="", errors={}, range=measured
+        ),
     )
 
 
@@ -308,7 +314,19 @@ def row(columns: dict[str, list[Any]], **wanted: Any) -> dict[str, Any]:
     return found
 
 
-_OF_PROFILE = {"fixed", "per_token", "copy", "latency", "slowdown", "gpu", "host", "saturation", "forward", "works"}
+_OF_PROFILE = {
+    "fixed",
+    "per_token",
+    "copy",
+    "latency",
+    "slowdown",
+    "gpu",
+    "host",
+    "saturation",
+    "forward",
+    "works",
+    "measured",
+}
 _DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "max_running": 8}
 
 
