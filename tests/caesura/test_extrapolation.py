@@ -16,7 +16,7 @@ from caesura.extrapolation import extrapolations, runs_beyond
 
 EXPERIMENT = """\
 workload: {{trace: infercept-mix, arrivals: {{poisson: {{rate: [1, 2]}}}}, duration: 5 s}}
-replica: {{profile: {profile}}}
+{machine}
 systems: [vllm, infercept]
 """
 
@@ -26,7 +26,9 @@ def compared(folder: Path, caesura: Callable, experiment: Callable) -> Callable[
     """``compared(profile)``: what the terminal and the report say, every time in the same folder."""
 
     def compare(profile: str) -> tuple[str, str]:
-        said = caesura("run", str(experiment(EXPERIMENT.format(profile=profile))), "--out", "out")
+        said = caesura(
+            "run", str(experiment(EXPERIMENT.format(machine=f"replica: {{profile: {profile}}}"))), "--out", "out"
+        )
         assert said.code == 0, said.err
         return said.out, (folder / "out" / "report.html").read_text()
 
@@ -78,6 +80,21 @@ def test_a_run_beyond_the_range_says_how_far_and_how_much(folder: Path, compared
     assert found.runs["extrapolated_call_share"].to_numpy() == pytest.approx(longer.to_numpy())
 
 
+def test_of_a_cluster_the_profile_that_was_left_behind_is_named(
+    folder: Path, caesura: Callable, experiment: Callable
+) -> None:
+    """Two replicas of an H200 as it ships, then two measured over less: the note is about the latter alone."""
+    name = measured_over(folder, context=100)
+    groups = f"[{{count: 2, profile: h200/llama-3.1-8b}}, {{count: 2, profile: {name}}}]"
+    file = experiment(EXPERIMENT.format(machine=f"cluster: {{replicas: {groups}}}"))
+    said = caesura("run", str(file), "--out", "out")
+    assert said.code == 0, said.err
+    (note,) = extrapolations(package.load(folder / "out"))
+    assert note.startswith(f"{folder / name} was measured on up to 100 tokens a context")
+    rows = [one for run in facts_of(folder, "provenance") for one in run["facts"]["beyond_measured"]]
+    assert {one["replica"] for one in rows} == {2, 3}
+
+
 def test_a_batch_that_hardly_ever_goes_beyond_is_not_worth_a_note() -> None:
     """Under a thousandth of the time and of the calls: the share is in the table, and nobody is told."""
     shares = {"extrapolated_forward_share": [0.0009, 0.0], "extrapolated_call_share": [0.0, 0.0]}
@@ -97,7 +114,8 @@ def test_a_table_of_runs_says_how_many_went_beyond() -> None:
 
 def test_sweeps_and_searches_say_so_too(folder: Path, caesura: Callable, experiment: Callable) -> None:
     """One load, one system: every run goes beyond 100 tokens a context."""
-    file = experiment(EXPERIMENT.format(profile=measured_over(folder, context=100)))
+    name = measured_over(folder, context=100)
+    file = experiment(EXPERIMENT.format(machine=f"replica: {{profile: {name}}}"))
     alone = ("--set", "systems=[vllm]", "--set", "workload.arrivals.poisson.rate=[2]")
     pools = "replica.kv_capacity='30000 tokens','50000 tokens'"
     swept = caesura("sweep", str(file), "--over", pools, *alone, "--out", "swept")
