@@ -126,7 +126,9 @@ def find_recordings(
         raise UserError(f"there are no recorded runs in {root}; `caesura validate` without --recorded makes some")
     named = [(one, *_name_and_load(one)) for one in found]
     _require_known("--systems", systems or (), [name for _, name, _ in named], root)
-    _require_known("--loads", [f"{at:g}" for at in loads or ()], [f"{at:g}" for _, _, at in named], root)
+    _require_known(
+        "--loads", [f"{at:g}" for at in loads or ()], [f"{at:g}" for at in sorted(at for _, _, at in named)], root
+    )
     return [one for one, name, at in named if (systems is None or name in systems) and (loads is None or at in loads)]
 
 

@@ -146,6 +146,7 @@ WRONG = {
     "folder alone": (["out/recordings"], "--recorded out/recordings"),
     "no recordings": (["--recorded", "nothing"], "there are no recorded runs in nothing"),
     "no such load": (["--recorded", "out/recordings", "--loads", "3"], "--loads: no recorded run of 3 in"),
+    "the loads that there are": (["--recorded", "--loads", "3"], "there is 8, 12, 16"),
     "no such system": (["--recorded", "out/recordings", "--systems", "swop"], "there is swap, vllm"),
     "how to run": (["--recorded", "--device", "cpu"], "--device says how to make real runs"),
     "costs of another model": (
