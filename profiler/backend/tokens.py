@@ -65,7 +65,7 @@ class TokenStore:
         max_context: tokens of the longest context.
         vocab: ids there are.
         sampling: how tokens are chosen.
-        margins: keep, for each chosen token, by how much its logit beat the second largest (float32).
+        margins: keep, for each chosen token, by how much its logit beat the second largest (float32); 0 for the others.
 
     Attributes:
         ids: int32 ``[rows + 1, max_context + 2]``.
@@ -96,6 +96,8 @@ class TokenStore:
         self._seeds[row] = seed
         first = seed % _DRAWN
         self.ids[row, start:] = self._drawn[first + start : first + width]
+        if self.margins is not None:
+            self.margins[row, start:] = 0.0
 
     def begin_with(self, row: int, stretches: Sequence[Stretch]) -> None:
         """Put the ids of ``stretches``, one after another, at the first positions of a row."""
@@ -111,6 +113,8 @@ class TokenStore:
         """Put the first ids of another row where they stand there, and draw by ``seed`` from then on."""
         self.fill(row, seed, prompt_tokens)
         self.ids[row, :prompt_tokens] = self.ids[lender, :prompt_tokens]
+        if self.margins is not None:
+            self.margins[row, :prompt_tokens] = self.margins[lender, :prompt_tokens]
 
     def read(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The ids of tokens, int32 ``[T]``."""

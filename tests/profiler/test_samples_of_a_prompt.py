@@ -20,7 +20,7 @@ from profiler.backend.tokens import Sampling, seed_of  # noqa: E402
 from profiler.serve import Server  # noqa: E402
 from sim.errors import UnsupportedSession  # noqa: E402
 from sim.record import RunRecord  # noqa: E402
-from tests.profiler.test_serve import small_profile  # noqa: E402
+from tests.profiler.small_servers import small_profile  # noqa: E402
 from traces.session import Call, Pause, Session  # noqa: E402
 
 BLOCK = 4

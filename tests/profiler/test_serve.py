@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -15,58 +14,15 @@ from hypothesis import event, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from caesura.systems import load_preset, preset_names  # noqa: E402
-from policies.contract import QueueOrder  # noqa: E402
 from policies.registry import make_order, make_policy  # noqa: E402
-from profiler.backend.backend import make_backend, make_model  # noqa: E402
-from profiler.backend.model_config import load_model_config  # noqa: E402
+from profiler.backend.backend import make_backend  # noqa: E402
 from profiler.serve import Server  # noqa: E402
-from sim.profile import LinearForward, Profile, SwapCost  # noqa: E402
-from sim.record import RunRecord  # noqa: E402
 from sim.streamed import as_calls  # noqa: E402
+from tests.profiler.small_servers import BLOCK, MODEL, assert_same, serve, small_profile  # noqa: E402
 from tests.sim.random_orders import LatestPreempts, LeastServed, TurnsOfFourTokens  # noqa: E402
 from traces.session import Call, Pause, PromptPart, Session, SharedPrefix  # noqa: E402
 
-BLOCK = 4
-MODEL = make_model(load_model_config("tiny"), torch.device("cpu"), dtype=torch.float64, max_context=256)
 PREEMPTIVE = [LatestPreempts, TurnsOfFourTokens, type("Quick", (LeastServed,), {"step": 1e-3})]
-
-
-def small_profile(gpu_blocks: int, host_blocks: int) -> Profile:
-    return Profile(
-        name="test", model="tiny", gpu="cpu", origin="estimate", source="a test", kv_bytes_per_token=256,
-        kv_capacity_tokens=gpu_blocks * BLOCK, host_capacity_tokens=host_blocks * BLOCK, saturation_tokens=24,
-        forward=LinearForward(fixed_s=1e-4, per_token_s=1e-5), swap=SwapCost(out_bytes_per_s=1e7, in_bytes_per_s=1e7),
-    )  # fmt: skip
-
-
-def serve(
-    sessions: list[Session],
-    system: str,
-    gpu_blocks: int,
-    host_blocks: int,
-    order: QueueOrder | None = None,
-    **rules: Any,
-) -> tuple[RunRecord, dict[str, list[int]]]:
-    """Serve for real on the CPU; the run's record, and every session's tokens when it left."""
-    preset = load_preset(system)
-    chosen = preset.engine.model_copy(update={"block_size": BLOCK, "watermark": 0.0, **rules})
-    profile = small_profile(gpu_blocks, host_blocks)
-    backend = make_backend(
-        MODEL, gpu_blocks, host_blocks, BLOCK, max_sessions=16, max_context=256, max_decodes=24, max_chunk_tokens=2048
-    )
-    server = Server(
-        backend,
-        policy=make_policy(preset.policy),
-        order=order or make_order(preset.order),
-        settings=chosen,
-        profile=profile,
-    )
-    tokens: dict[str, list[int]] = {}
-    server.on_leave = lambda live: tokens.__setitem__(live.session.id, backend.executor.tokens(live.session.id))
-    record = server.serve(sessions)
-    backend.tables.check(0, 0)
-    server.engine.contexts.check([])
-    return record, tokens
 
 
 @st.composite
@@ -91,14 +47,14 @@ def workloads(draw: st.DrawFn) -> list[Session]:
 @given(workload=workloads(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
 def test_every_system_emits_the_tokens_of_each_session_served_alone(system, workload, spare, host_blocks):
     longest = max(-(-session.max_context // BLOCK) for session in workload)
-    record, tokens = serve(workload, system, longest + spare, host_blocks)
+    record, said = serve(workload, system, small_profile(longest + spare, host_blocks))
     assert record.sessions["status"] == ["finished"] * len(workload)
     assert dict(zip(record.sessions["id"], record.sessions["output_tokens"], strict=True)) == {
         session.id: session.output_tokens for session in workload
     }
     for session in workload:
-        _, alone = serve([session], "preserve", 64, 0)
-        assert tokens[session.id] == alone[session.id]
+        _, alone = serve([session], "preserve", small_profile(64, 0))
+        assert_same(said[session.id], alone[session.id])
 
 
 @pytest.mark.parametrize("order", PREEMPTIVE)
@@ -108,11 +64,11 @@ def test_a_session_that_others_stop_again_and_again_emits_its_own_tokens(order, 
     longest = max(-(-session.max_context // BLOCK) for session in workload)
     preemption = "swap" if spare % 2 else "recompute"
     rules = {"max_running": 1 + spare % 3, "swap": swap, "preemption": preemption, "swap_budget": "unlimited"}
-    record, tokens = serve(workload, "infercept", longest + spare, 30, order(), **rules)
+    record, said = serve(workload, "infercept", small_profile(longest + spare, 30), order(), **rules)
     assert record.sessions["status"] == ["finished"] * len(workload)
     for session in workload:
-        _, alone = serve([session], "preserve", 64, 0)
-        assert tokens[session.id] == alone[session.id]
+        _, alone = serve([session], "preserve", small_profile(64, 0))
+        assert_same(said[session.id], alone[session.id])
 
 
 @pytest.mark.parametrize("system", ["livemind", "livemind-no-reuse", "whole-prompt"])
@@ -123,7 +79,7 @@ def test_a_prompt_that_streams_in_gives_the_tokens_of_its_calls_one_after_the_ot
     stream = tuple(PromptPart(12, at, output) for at, output in zip(times, outputs, strict=True))
     workload = [Session(f"s{n}", 0.004 * n, 50 + n, (Call(9),), stream=stream) for n in range(10)]
     streamed = load_preset(system).engine.streamed_prompts
-    record, tokens = serve(workload, system, 300, 0)
+    record, said = serve(workload, system, small_profile(300, 0))
     rows = record.sessions
     for session in workload:
         served = as_calls(session, streamed)
@@ -134,7 +90,7 @@ def test_a_prompt_that_streams_in_gives_the_tokens_of_its_calls_one_after_the_ot
         joined = [sum(served.calls[one].pause.returned for one in range(*step)) for step in steps]
         calls = [Call(served.calls[one].output, Pause(0.0, more)) for (one, _), more in zip(steps, joined, strict=True)]
         plain = Session(session.id, 0.0, served.prompt, (*calls, Call(9 if streamed == "whole" else 3)))
-        assert tokens[session.id] == serve([plain], "preserve", 64, 0)[1][session.id]
+        assert_same(said[session.id], serve([plain], "preserve", small_profile(64, 0))[1][session.id])
         row = rows["id"].index(session.id)
         assert rows["prompt_tokens"][row] == session.prompt
         assert rows["first_token_at"][row] > rows["input_ended_at"][row] == pytest.approx(session.arrival + 0.03)
@@ -146,7 +102,7 @@ def test_a_real_run_keeps_the_books_of_a_simulated_one():
     """Memory's six uses add up to memory x time; forward, stalls and idle time to the length of the run."""
     pause = Pause(0.02, returned=5)
     sessions = [Session(f"s{n}", 0.01 * n, 20, (Call(5, pause), Call(5))) for n in range(4)]
-    record, _ = serve(sessions, "swap", 20, 30)
+    record, _ = serve(sessions, "swap", small_profile(20, 30))
     totals = record.totals
     uses = [name for name in totals if name.endswith("_token_s") and name != "memory_token_s"]
     assert len(uses) == 6
@@ -203,12 +159,12 @@ def workloads_that_share(draw: st.DrawFn) -> list[Session]:
 @given(workload=workloads_that_share(), spare=st.integers(0, 40), host_blocks=st.sampled_from([0, 7, 60]))
 def test_sessions_that_share_blocks_emit_the_tokens_that_each_emits_alone(system, workload, spare, host_blocks):
     longest = max(-(-session.max_context // BLOCK) for session in workload)
-    record, tokens = serve(workload, system, longest + spare, host_blocks, prefix_sharing=True)
+    record, said = serve(workload, system, small_profile(longest + spare, host_blocks), prefix_sharing=True)
     assert record.sessions["status"] == ["finished"] * len(workload)
     event(f"hits: {record.totals['prefix_hit_tokens'] > 0}")
     for session in workload:
-        _, alone = serve([session], "preserve", 64, 0)
-        assert tokens[session.id] == alone[session.id]
+        _, alone = serve([session], "preserve", small_profile(64, 0))
+        assert_same(said[session.id], alone[session.id])
 
 
 def test_prompts_that_begin_alike_are_computed_and_kept_once_in_real_blocks():
@@ -217,9 +173,9 @@ def test_prompts_that_begin_alike_are_computed_and_kept_once_in_real_blocks():
     prefix = SharedPrefix("system", 40)
     calls = (Call(5, Pause(0.2, returned=1)), Call(1))
     workload = [Session(f"s{n}", 0.05 * n, 48, calls, prefix=prefix) for n in range(4)]
-    record, tokens = serve(workload, "preserve", 26, 0, prefix_sharing=True)
+    record, said = serve(workload, "preserve", small_profile(26, 0), prefix_sharing=True)
     assert record.sessions["prefix_hit_tokens"] == [0, 40, 40, 40]
-    assert len({tuple(ids[:40]) for ids in tokens.values()}) == 1
-    assert len({tuple(ids[40:48]) for ids in tokens.values()}) == 4
+    assert len({tuple(one.ids[:40]) for one in said.values()}) == 1
+    assert len({tuple(one.ids[40:48]) for one in said.values()}) == 4
     resumed = [n for at, n in zip(record.calls["call"], record.calls["resident_tokens"], strict=True) if at == 1]
     assert resumed == [52] * 4

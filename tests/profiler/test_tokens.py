@@ -44,6 +44,22 @@ def test_the_likeliest_token_is_taken_and_its_lead_kept() -> None:
     assert (store.margins[0, 4], store.margins[1, 6]) == (0.5, 8.0)
 
 
+def test_tokens_that_were_not_chosen_have_no_lead_whoever_had_the_row_before() -> None:
+    """Positions 4 and 6 were chosen; a rewrite after 5 tokens forgets the second, a new session both; one that follows
+    the first 5 tokens of another has their leads."""
+    store = TokenStore(2, 8, 4, CPU, margins=True)
+    assert store.margins is not None
+    logits = torch.tensor([[0.0, 2.0, 1.0, 0.0]] * 2)
+    store.sample(logits, torch.tensor([0, 0]), torch.tensor([3, 5]))
+    assert store.margins[0].nonzero().flatten().tolist() == [4, 6]
+    store.fill(0, 7, 5)
+    assert store.margins[0].nonzero().flatten().tolist() == [4]
+    store.follow(1, 0, 5, 8)
+    assert store.margins[1].nonzero().flatten().tolist() == [4]
+    store.fill(0, 9)
+    assert not store.margins[0].any()
+
+
 def test_draws_follow_the_softmax_and_do_not_depend_on_the_batch() -> None:
     """8,000 draws from probabilities 0.1, 0.2 and 0.7 at temperature 2: three standard deviations are 0.015."""
     probabilities = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
