@@ -52,6 +52,14 @@ class Replayed:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A recording that cannot be replayed, and why."""
+
+    folder: Path
+    what: str
+
+
+@dataclass(frozen=True)
 class Costs:
     """Which profile to replay with.
 
@@ -149,9 +157,12 @@ def replay_all(
     tasks = (delayed(_replay_one)(folder, costs) for folder in folders)
     results = Parallel(n_jobs=min(jobs or -1, len(folders)), batch_size=1, return_as="generator")(tasks)
     done = list(_with_bar(results, len(folders), sys.stderr.isatty() if progress is None else progress))
-    faults = [one for one in done if isinstance(one, str)]
+    faults: dict[str, list[Path]] = {}
+    for one in done:
+        if isinstance(one, Fault):
+            faults.setdefault(one.what, []).append(one.folder)
     if faults:
-        raise UserError("\n".join(faults))
+        raise UserError("\n".join(f"{_first_of(folders)}: {what}" for what, folders in faults.items()))
     replayed = [one for one in done if isinstance(one, Replayed)]
     return sorted(replayed, key=lambda one: (one.bench, one.fidelity.load, one.fidelity.system))
 
@@ -164,19 +175,24 @@ def rankings(replayed: Sequence[Replayed]) -> list[tuple[str, Ranking]]:
     return [(bench, ranking(results)) for (bench, _), results in groups.items()]
 
 
-def _replay_one(folder: Path, costs: Costs) -> Replayed | str:
+def _first_of(folders: Sequence[Path]) -> str:
+    more = len(folders) - 1
+    return f"{folders[0]}{f' and {more} more' if more else ''}"
+
+
+def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
     """In a worker: the replay, or what is wrong with it."""
     try:
         run = load(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{folder} holds no recorded run that can be read: {error}"
+        return Fault(folder, f"holds no recorded run that can be read: {error}")
     try:
         name, profile = costs.of_run(run)
         fidelity = compare(run, replay(run, profile))
         found = shares(run, profile)
         at_its_pace = None if found is None else compare(run, replay(run, as_it_was(profile, found)))
     except (NotComparable, UserError) as error:
-        return f"{folder}: {error}"
+        return Fault(folder, str(error))
     pools = (
         f"{run.profile.kv_capacity_tokens:,} tokens of KV cache and {run.profile.host_capacity_tokens:,} on the host"
     )

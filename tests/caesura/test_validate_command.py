@@ -116,6 +116,13 @@ def test_a_run_in_other_memory_is_not_compared(here: Path, caesura: Callable):
     assert not (here / "again").exists()
 
 
+def test_what_is_wrong_with_all_recordings_is_said_once(here: Path, caesura: Callable):
+    said = caesura("validate", "--recorded", "out/recordings", "--profile", "h200/llama-3.1-8b", "--out", "again")
+    assert said.code == 2
+    assert said.err.startswith("caesura: out/recordings/swap.load-") and said.err.count("\n") == 1
+    assert " and 3 more: the profile h200/llama-3.1-8b is of llama-3.1-8b; the runs are of tiny" in said.err
+
+
 @pytest.mark.parametrize("damage", ["run.json", "calls.parquet", "iterations.parquet", "workload"])
 def test_a_damaged_recording_is_named(damage: str, here: Path, caesura: Callable):
     folder = here / "out" / "recordings"
