@@ -12,18 +12,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.profile_table import profile_rows
-from caesura.fidelity_tables import (
-    agreement_rows,
-    aim_rows,
-    error_rows,
-    other_error_rows,
-    pace_verdict,
-    ranking_rows,
-    share_rows,
-    value_rows,
-    verdict,
-    waste_rows,
-)
+from caesura.fidelity_tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, value_rows, verdict
 from caesura.replays import Replayed
 from caesura.tables import Rows
 from caesura.validate_command import validate_recorded
@@ -53,18 +42,20 @@ def made(replayed: list[Replayed]) -> str:
     costs: dict[str, list[str]] = {}
     for one in replayed:
         costs.setdefault(f"`{one.costs}` (card {one.provenance.get('card', 'unknown')})", []).append(one.label)
-    tables = [make(replayed) for make in (aim_rows, error_rows, other_error_rows, waste_rows, share_rows)]
-    rest = [make(replayed) for make in (value_rows, ranking_rows, agreement_rows)]
+    errors, rest = (
+        [markdown(rows) for make in makers if (rows := make(replayed)).rows]
+        for makers in (ERROR_TABLES, (value_rows, ranking_rows, agreement_rows))
+    )
     parts = [
         *(f"{bench}." for bench in benches),
         f"Recorded on: {'; '.join(machines)}. Replayed with the costs that were measured on the same card:",
         "\n".join(f"- {name}: {', '.join(labels)}" for name, labels in sorted(costs.items())),
         f"**{verdict(replayed)}**",
         "![Signed errors, one line a run](figures/fidelity-errors.png)",
-        *(markdown(rows) for rows in tables if rows.rows),
-        pace_verdict(replayed),
+        *errors,
+        *remarks(replayed),
         "![Real and simulated values](figures/fidelity-real-and-simulated.png)",
-        *(markdown(rows) for rows in rest if rows.rows),
+        *rest,
     ]
     return "\n\n".join(parts)
 

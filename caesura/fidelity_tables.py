@@ -170,16 +170,15 @@ def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
 def verdict(replayed: Sequence[Replayed]) -> str:
     """How much of it is within the aim, in one sentence."""
     runs = [one.fidelity for one in replayed]
-    errors = f"{sum(one.errors_within_aim() for one in runs)} of {sum(len(one.error_pct) for one in runs)} errors"
     wastes = f"{sum(one.wastes_within_aim() for one in runs)} of {sum(len(one.waste_points) for one in runs)} wastes"
-    mean = [abs(error) for one in replayed if (error := _mean(one.fidelity)) is not None]
-    worst = f"; mean normalized latency is off by at most {max(mean):.1f} %" if mean else ""
+    mean = _worst_mean(runs)
+    worst = f"; mean normalized latency is off by at most {mean:.1f} %" if mean is not None else ""
     ranked = [found for _, found in rankings(replayed)]
     wrong = sum(len(found.wrong) for found in ranked)
     ranks = "; every clear ranking is right" if not wrong else f"; {wrong} pairs of systems rank the wrong way round"
     if all(len(found.real) < 2 for found in ranked):
         ranks = ""
-    return f"{errors} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
+    return f"{_within(runs)} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
 
 
 def pace_verdict(replayed: Sequence[Replayed]) -> str:
@@ -187,13 +186,29 @@ def pace_verdict(replayed: Sequence[Replayed]) -> str:
     known = [one.at_its_pace for one in replayed if one.at_its_pace is not None]
     if not known:
         return ""
-    within, errors = sum(one.errors_within_aim() for one in known), sum(len(one.error_pct) for one in known)
-    means = [abs(error) for one in known if (error := _mean(one)) is not None]
-    worst = f", and the mean normalized latency off by at most {max(means):.1f} %" if means else ""
+    mean = _worst_mean(known)
+    worst = f", and the mean normalized latency off by at most {mean:.1f} %" if mean is not None else ""
     return (
-        f"With the device and the host as fast as they were in each run in the mean, {within} of {errors} errors would "
-        f"be within the aim{worst}."
+        f"With the device and the host as fast as they were in each run in the mean, {_within(known)} would be within "
+        f"the aim{worst}."
     )
+
+
+def remarks(replayed: Sequence[Replayed]) -> list[str]:
+    """What is to be said beside the verdict: that at the runs' pace, and which profile misses its own aim."""
+    return [one for one in (pace_verdict(replayed), *dict.fromkeys(one.misses for one in replayed)) if one]
+
+
+ERROR_TABLES = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows)
+"""What one reads of errors, in this order."""
+
+
+def _within(runs: Sequence[Fidelity]) -> str:
+    return f"{sum(one.errors_within_aim() for one in runs)} of {sum(len(one.error_pct) for one in runs)} errors"
+
+
+def _worst_mean(runs: Sequence[Fidelity]) -> float | None:
+    return max([abs(error) for one in runs if (error := _mean(one)) is not None], default=None)
 
 
 def _mean(fidelity: Fidelity) -> float | None:

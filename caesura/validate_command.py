@@ -10,17 +10,7 @@ from pathlib import Path
 
 from caesura.errors import UserError
 from caesura.fidelity_report import RECORDINGS, REPORT, prepare, write_validation
-from caesura.fidelity_tables import (
-    agreement_rows,
-    aim_rows,
-    error_rows,
-    other_error_rows,
-    pace_verdict,
-    ranking_rows,
-    share_rows,
-    verdict,
-    waste_rows,
-)
+from caesura.fidelity_tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, verdict
 from caesura.options import numbers, seconds, words
 from caesura.profiles import read_profile
 from caesura.replays import Costs, Replayed, choose_costs, find_recordings, replay_all
@@ -188,11 +178,10 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
     from caesura.terminal import show_rows
 
     lines = [*dict.fromkeys(f"{one.bench}; costs: {one.costs}" for one in replayed)]
-    makers = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows, ranking_rows, agreement_rows)
+    makers = (*ERROR_TABLES, ranking_rows, agreement_rows)
     show_rows(lines, [rows for make in makers if (rows := make(replayed)).rows])
     tokens = [TOKENS_NOTE] if agreement_rows(replayed).rows else []
-    also = [one for one in (pace_verdict(replayed), *dict.fromkeys(one.misses for one in replayed)) if one]
-    show_rows(["", *tokens, verdict(replayed), *also, f"Report: {out / REPORT}"], [])
+    show_rows(["", *tokens, verdict(replayed), *remarks(replayed), f"Report: {out / REPORT}"], [])
 
 
 def refuse_given(how: Mapping[str, object]) -> None:
