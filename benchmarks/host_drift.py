@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from caesura.replays import choose_costs
-from profiler.recorded import SHIPPED, RecordedRun, load
+from caesura.replays import choose_costs, find_recordings
+from profiler.recorded import RecordedRun, load
 from profiler.shares import expected
 from sim.profile import Profile
 
@@ -23,7 +23,7 @@ USUAL = 0.99
 def main() -> None:
     """A line a run, as Markdown, by the time when it began."""
     costs, found = choose_costs(None), []
-    for folder in sorted(SHIPPED.glob("*/*.load-*")):
+    for folder in find_recordings(None):
         run = load(folder)
         _, profile = costs.of_run(run)
         found.append((begin(run), str(run.provenance.get("card")), folder.name, *drift(run, profile)))

@@ -1,7 +1,4 @@
-"""The measured profiles that ship, side by side: how they were measured, how wrong they are, what they say.
-
-.venv/bin/python -m benchmarks.profile_table
-"""
+"""The measured profiles that ship, side by side: how they were measured, how wrong they are, what they say."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from caesura.tables import Rows
 from sim.profile import Measurement, Profile, load_profile
 
 ERRORS = {
-    "held_out": "240 random batches not fitted, %",
+    "held_out": "{points} random batches not fitted, %",
     "held_out_decode": "of these: decoding only",
     "held_out_prefill": "chunks only",
     "held_out_mixed": "both",
@@ -42,6 +39,7 @@ def profile_rows() -> Rows:
 def _column(profile: Profile, facts: Mapping[str, Any]) -> dict[str, str]:
     measured, swap, host = profile.measured, profile.swap, profile.host
     assert measured is not None
+    share = 100 * facts["memory"]["fraction"]
     took = sum(run["seconds"] for run in facts["runs"])
     return {
         "card, driver": f"{measured.machine['card']}, {measured.machine['driver']}",
@@ -49,7 +47,7 @@ def _column(profile: Profile, facts: Mapping[str, Any]) -> dict[str, str]:
         "measuring, and setting up before, s": f"{took:.0f} + {sum(facts['set_up_s']):.0f}",
         **_errors(measured),
         "saturation point, tokens": f"{profile.saturation_tokens}",
-        "KV capacity at 90 % of the memory, tokens": f"{profile.kv_capacity_tokens:,}",
+        f"KV capacity at {share:.0f} % of the memory, tokens": f"{profile.kv_capacity_tokens:,}",
         "copies out / in, GB/s": f"{swap.out_bytes_per_s / 1e9:.1f} / {swap.in_bytes_per_s / 1e9:.1f}",
         "they lengthen a decode beside them by, %": f"{100 * swap.slowdown_out:.1f} / {100 * swap.slowdown_in:.1f}",
         "host: an iteration / with chunks more, ms": f"{1e3 * host.per_iteration_s:.2f} / {1e3 * host.chunked_s:.2f}",
@@ -59,6 +57,7 @@ def _column(profile: Profile, facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _errors(measured: Measurement) -> dict[str, str]:
     return {
-        heading: f"{100 * measured.errors[name].median:.1f} / {100 * measured.errors[name].p95:.1f}"
+        heading.format(points=error.points): f"{100 * error.median:.1f} / {100 * error.p95:.1f}"
         for name, heading in ERRORS.items()
+        for error in [measured.errors[name]]
     }

@@ -7,9 +7,10 @@ Compares the runs of ``benchmarks/recorded_again`` with those of the same name t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from caesura.fidelity import compare
+from caesura.fidelity import Fidelity, compare
 from caesura.replays import choose_costs
 from profiler.recorded import SHIPPED, RecordedRun, load, replay
 
@@ -20,24 +21,27 @@ FIGURES = [*(f"normalized latency {s}" for s in ("mean", "p50", "p90", "p99")), 
 
 def main() -> None:
     """A line a pair, and the simulator against each run, as Markdown."""
+    pairs = [(load(BENCH / folder.name), load(folder)) for folder in sorted(AGAIN.glob("*.load-*"))]
     print("| run | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean | throughput | MAPE | host, ms |")
     print(f"| --- |{' ---: |' * 9}")
-    for folder in sorted(AGAIN.glob("*.load-*")):
-        first, again = load(BENCH / folder.name), load(folder)
+    for pair in pairs:
+        first, again = pair
         found = compare(first, again.record)
-        cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in FIGURES]
-        host = " / ".join(f"{_host_ms(run):.2f}" for run in (first, again))
-        print(f"| {first.name} @ {first.load:g} | {' | '.join(cells)} | {found.mape_pct:.1f} | {host} |")
+        host = " / ".join(f"{_host_ms(run):.2f}" for run in pair)
+        print(f"| {first.name} @ {first.load:g} | {_cells(found, FIGURES)} | {found.mape_pct:.1f} | {host} |")
     print()
     print("| simulated against | norm. lat. mean | P50 | P90 | P99 | TTFT mean | TPOT mean |")
     print(f"| --- |{' ---: |' * 6}")
     costs = choose_costs(None)
-    for folder in sorted(AGAIN.glob("*.load-*")):
-        for run, which in ((load(BENCH / folder.name), "first"), (load(folder), "second")):
+    for pair in pairs:
+        for run, which in zip(pair, ("first", "second"), strict=True):
             _, profile = costs.of_run(run)
-            found = compare(run, replay(run, profile))
-            cells = [f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in FIGURES[:6]]
-            print(f"| the {which} {run.name} @ {run.load:g} | {' | '.join(cells)} |")
+            cells = _cells(compare(run, replay(run, profile)), FIGURES[:6])
+            print(f"| the {which} {run.name} @ {run.load:g} | {cells} |")
+
+
+def _cells(found: Fidelity, figures: Sequence[str]) -> str:
+    return " | ".join(f"{round(found.error_pct[name], 1) + 0.0:+.1f}" for name in figures)
 
 
 def _host_ms(run: RecordedRun) -> float:
