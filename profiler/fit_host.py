@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy.optimize import nnls
 from profiler.points import Floats, Mask, Points
 from sim.profile import HostCost
 
+Waits = TypeVar("Waits", float, Floats)
 SERVED = ("decodes", "chunks", "begun", "opened", "copies_out", "copies_in")
 """Columns of the serving run: sessions that decode, chunks, calls that begin, sessions that arrived since the iteration
 before, and whether copies of each direction begin beside it."""
@@ -102,6 +104,11 @@ def _shares(gap: Floats, features: Mapping[str, Floats | Mask]) -> dict[str, flo
     return {
         name: float(share) / scale for (name, scale), share in zip({"fixed": 1.0, **scales}.items(), found, strict=True)
     }
+
+
+def cold_seconds(cost: HostCost, waited: Waits) -> Waits:
+    """What a host takes longer that has waited for ``waited`` seconds; the equation is that of ``cost.cold_s``."""
+    return cost.cold_s * waited / (waited + cost.cold_after_s)
 
 
 def host_figures(serving: pd.DataFrame, points: Points) -> dict[str, float]:

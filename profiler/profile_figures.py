@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from profiler.fit import relative
+from profiler.fit_host import cold_seconds
 from profiler.points import Floats, Mask, Points
 from profiler.profile_folder import MEDIAN_AIM, P95_AIM, recompute_time
 from profiler.saturation import convex
@@ -211,7 +212,7 @@ def host(findings: Findings) -> Figure:
     sessions = table["decodes"] + table["chunks"]
     gap = 1e3 * (table["wall_s"] - table["device_s"])
     waited = float(table["wall_s"].median())
-    cold = cost.cold_s * waited / (waited + cost.cold_after_s)
+    cold = cold_seconds(cost, waited)
     ends = np.array([0, sessions.max()])
     for chunked, colour, marker in ((False, BLUE, "o"), (True, ORANGE, "s")):
         mine, name = (table["chunks"] > 0) == chunked, "with chunks" if chunked else "decode only"

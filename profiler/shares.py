@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from profiler.fit_host import cold_seconds
 from profiler.iterations import batches
 from profiler.points import Floats
 from profiler.recorded import RecordedRun
@@ -92,7 +93,7 @@ def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
     began, computed = ended - wall, list(batches(rows))
     waited = np.diff(began, prepend=0.0)
     host = np.array([costs.outside_device(batch) - idle.outside_device(batch) for batch in computed])
-    host += worked.cold_s * waited / (waited + worked.cold_after_s)
+    host += cold_seconds(worked, waited)
     state = power_of(costs)
     if state is None:
         device = np.array([idle.iteration_time(batch) for batch in computed])
