@@ -124,9 +124,8 @@ def _replicas(parts: Sequence[Part], totals: Sequence[Mapping[str, float]]) -> C
 
 
 def _beyond_measured(parts: Sequence[Part]) -> list[dict[str, Any]] | None:
-    reaches = [(part.replica, part.ledger.reach) for part in parts if part.ledger.reach is not None]
-    beyond = [{"replica": replica, **reach.beyond()} for replica, reach in reaches if reach.beyond()]
-    return beyond if reaches else None
+    reaches = [(part.replica, part.ledger.reach.beyond()) for part in parts if part.ledger.reach is not None]
+    return [{"replica": replica, **beyond} for replica, beyond in reaches if beyond] if reaches else None
 
 
 def _summed(totals: Sequence[dict[str, float]]) -> dict[str, float]:
