@@ -26,11 +26,11 @@ from transformers_baseline import Baseline
 
 from profiler.backend.backend import Backend, make_backend, make_model
 from profiler.backend.block_tables import Move
+from profiler.backend.cuda_events import moment_on
 from profiler.backend.executor import ChunkWork, Executor
 from profiler.backend.kv_cache import page_lock, unlock
 from profiler.backend.model import Llama
 from profiler.backend.model_config import load_model_config
-from profiler.backend.moments import moment_on
 from profiler.backend.swap import Swapper, Way
 
 

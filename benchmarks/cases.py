@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from caesura.systems import preset_names
-from traces.arrivals import Poisson, draw_workload
+from caesura.config.systems import preset_names
+from traces.draw.arrivals import Poisson, draw_workload
 from traces.session import Call, Session
 from traces.shipped import load
 

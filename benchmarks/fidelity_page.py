@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.profile_table import profile_rows
-from caesura.fidelity_tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, value_rows, verdict
-from caesura.replays import Replayed
-from caesura.tables import Rows
-from caesura.validate_command import validate_recorded
+from caesura.cli.validate import validate_recorded
+from caesura.fidelity.replays import Replayed
+from caesura.fidelity.tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, value_rows, verdict
+from caesura.results.tables import Rows
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fidelity.md"
 FIGURES = ("errors", "real-and-simulated")

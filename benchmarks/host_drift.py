@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from caesura.replays import choose_costs, find_recordings
-from profiler.recorded import RecordedRun, load
-from profiler.shares import expected
-from sim.profile import Profile
+from caesura.fidelity.replays import choose_costs, find_recordings
+from profiler.serving.recorded_run import RecordedRun, load
+from profiler.serving.time_split import expected
+from sim.costs.profile import Profile
 
 USUAL = 0.99
 """Iterations whose host took longer than this quantile were interrupted by something else."""

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.cases import Case, case
 from benchmarks.peak import peak_bytes
-from caesura.profiles import read_profile
-from caesura.systems import load_preset
+from caesura.config.profiles import read_profile
+from caesura.config.systems import load_preset
 from policies.registry import make_order, make_policy
 from policies.routers import RoundRobin
-from sim.cluster import simulate_cluster
-from sim.run import Site
+from sim.world.cluster import simulate_cluster
+from sim.world.simulate import Site
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 import caesura
-from caesura.comparison import Comparison
 from caesura.errors import UserError
-from caesura.tables import number, possible_saving
+from caesura.results.comparison import Comparison
+from caesura.results.tables import number, possible_saving
 
 OURS = "caesura"
 MEASURES = {"mean": "mean_normalized_latency_s", "P99": "p99_normalized_latency_s"}

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from caesura import paths
-from caesura.tables import Rows
-from sim.profile import Measurement, Profile, load_profile
+from caesura.config import paths
+from caesura.results.tables import Rows
+from sim.costs.profile import Measurement, Profile, load_profile
 
 ERRORS = {
     "held_out": "{points} random batches not fitted, %",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from caesura.fidelity import Fidelity, compare
-from caesura.replays import choose_costs
-from profiler.recorded import SHIPPED, RecordedRun, load, replay
+from caesura.fidelity.fidelity import Fidelity, compare
+from caesura.fidelity.replays import choose_costs
+from profiler.serving.recorded_run import SHIPPED, RecordedRun, load, replay
 
 AGAIN = Path(__file__).resolve().parent / "recorded_again"
 BENCH = SHIPPED / "h200-llama-3.1-8b"

@@ -1,6 +1,6 @@
 """Batch sizes and throughput of several beams from one prompt: ``python -m benchmarks.segment_kv [PROFILE_FOLDER]``.
 
-Closed form, see ``sim.beams``; beam width 4 and prompts of 32 to 2,048 tokens as in arXiv 2401.05391.
+Closed form, see ``sim.kv.beam_layouts``; beam width 4 and prompts of 32 to 2,048 tokens as in arXiv 2401.05391.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sim.beams import BeamRequests, Layout, batch_seconds, largest_batch, tokens_held
-from sim.costs import CostModel
-from sim.profile import load_profile
+from sim.costs.cost_model import CostModel
+from sim.costs.profile import load_profile
+from sim.kv.beam_layouts import BeamRequests, Layout, batch_seconds, largest_batch, tokens_held
 
 RESERVED = 4096
 ROWS: tuple[tuple[str, Layout, int | None], ...] = (

@@ -12,7 +12,7 @@ import pandas as pd
 
 import caesura
 from caesura.errors import UserError
-from caesura.figures import USES
+from caesura.results.figures import USES
 
 COLUMNS = ("tokens/s", "mean, ms per token", "P99", "TTFT, s", "TPOT, ms", "batch", "peak memory, %", "preempted")
 

@@ -15,11 +15,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from caesura.executors import Executor, Outcome, executor
-from caesura.progress import Shares
-from caesura.runs import Fault, Run
-from caesura.sweeps import Plan, carry_out_sweep, parse_over, plan_sweep
-from caesura.yaml_source import parse_yaml
+from caesura.cli.progress import Shares
+from caesura.config.yaml_source import parse_yaml
+from caesura.runs.executors.executors import Executor, Outcome, executor
+from caesura.runs.run import Fault, Run
+from caesura.runs.sweep import Plan, carry_out_sweep, parse_over, plan_sweep
 
 OVER = ("replica.kv_capacity=20000 tokens,30000 tokens,50000 tokens", "systems[*].engine.max_running=16,32,64,128")
 

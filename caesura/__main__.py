@@ -1,6 +1,6 @@
 """``python -m caesura``: the command line."""
 
-from caesura.cli import main
+from caesura.cli.main import main
 
 if __name__ == "__main__":
     main()

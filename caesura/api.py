@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caesura.capacity_results import Capacities, write_capacities
-from caesura.capacity_search import DEFAULT_SEEDS, ask, find_capacities
-from caesura.comparison import Comparison, load
-from caesura.config import Override, Setup, make_setup, parse_override, read_setup
-from caesura.executors import executor
-from caesura.experiment import carry_out
-from caesura.explanation import Explanation, explain
-from caesura.metrics import call_table, session_table, summarize
-from caesura.options import load_key, setup_from_options
-from caesura.report import write_results
-from caesura.runs import expand, simulate_run
-from caesura.slo import parse_slo
-from caesura.sweep_results import Sweep, load_sweep, write_sweep
-from caesura.sweeps import Axis, carry_out_sweep, plan_sweep
-from caesura.yaml_source import Loc, Source, read_yaml
+from caesura.cli.options import load_key, setup_from_options
+from caesura.config.experiment import Override, Setup, make_setup, parse_override, read_setup
+from caesura.config.slo import parse_slo
+from caesura.config.yaml_source import Loc, Source, read_yaml
+from caesura.explanation.explanation import Explanation, explain
+from caesura.results.capacities import Capacities, write_capacities
+from caesura.results.comparison import Comparison, load
+from caesura.results.metrics import call_table, session_table, summarize
+from caesura.results.report import write_results
+from caesura.results.sweep import Sweep, load_sweep, write_sweep
+from caesura.runs.capacity_search import DEFAULT_SEEDS, ask, find_capacities
+from caesura.runs.executors.executors import executor
+from caesura.runs.experiment import carry_out
+from caesura.runs.run import expand, simulate_run
+from caesura.runs.sweep import Axis, carry_out_sweep, plan_sweep
 from policies.contract import InterceptPolicy
-from sim.record import RunRecord
+from sim.results.run_record import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

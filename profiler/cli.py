@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from profiler.backend.model_config import UnknownModel, load_model_config
-from profiler.fit import NotEnoughPoints
+from profiler.fit.forward import NotEnoughPoints
 from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Extent
 from profiler.measure.machine import find_device
 from profiler.measure.progress import Report
-from profiler.measure.rig import Request
 from profiler.measure.run import measure
 from profiler.measure.samples import Samples
+from profiler.measure.setup import Request
 from profiler.profile_folder import FILE, Findings, make_profile, write_profile
-from sim.profile import Error
+from sim.costs.profile import Error
 
 REHEARSAL = Extent(decodes=16, context=512, chunk=256)
 """What a CPU can do in seconds."""

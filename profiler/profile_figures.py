@@ -16,14 +16,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from profiler.fit import relative
-from profiler.fit_host import cold_seconds
-from profiler.points import Floats, Mask, Points
+from profiler.fit.forward import relative
+from profiler.fit.host import cold_seconds
+from profiler.fit.measurements import Floats, Mask, Points
+from profiler.fit.saturation import convex
 from profiler.profile_folder import MEDIAN_AIM, P95_AIM, recompute_time
-from profiler.saturation import convex
-from sim.costs import CostModel
-from sim.plan import Batch
-from sim.profile import HostCost, Profile
+from sim.costs.batch import Batch
+from sim.costs.cost_model import CostModel
+from sim.costs.profile import HostCost, Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from profiler.fit import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
-from profiler.fit_copies import CopyFit, fit_copies
-from profiler.fit_host import SERVED, fit_host, host_figures
-from profiler.fit_power import at_reference, fit_power
-from profiler.iterations import batches
+from profiler.fit.copies import CopyFit, fit_copies
+from profiler.fit.forward import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
+from profiler.fit.host import SERVED, fit_host, host_figures
+from profiler.fit.measurements import Floats, Mask, Packing, Points, points_of
+from profiler.fit.power import at_reference, fit_power
+from profiler.fit.saturation import SHARE, saturation_point
 from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
-from profiler.points import Floats, Mask, Packing, Points, points_of
-from profiler.saturation import SHARE, saturation_point
-from sim.costs import CostModel
-from sim.power import power_of
-from sim.profile import Error, HostCost, Measurement, PhysicalForward, Profile
+from profiler.serving.iterations import batches
+from sim.costs.cost_model import CostModel
+from sim.costs.gpu_state import power_of
+from sim.costs.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
 FILE = "profile.yaml"
 MEDIAN_AIM, P95_AIM = 0.03, 0.08

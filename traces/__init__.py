@@ -14,17 +14,18 @@ Times are in seconds, lengths in tokens. This package knows nothing of engines a
 from __future__ import annotations
 
 from traces import shipped
-from traces.arrivals import ArrivalProcess, Gamma, Poisson, Replay, draw_workload, replay_workload
+from traces.draw.arrivals import ArrivalProcess, Gamma, Poisson, Replay, draw_workload, replay_workload
+from traces.draw.generate import AUGMENTATIONS, MIX_WEIGHTS, generate
+from traces.draw.ticks import spread_ticks
 from traces.errors import TraceError
-from traces.generate import AUGMENTATIONS, MIX_WEIGHTS, generate
-from traces.limits import Limited, TooLong, cut, fit
+from traces.limits import Limited, TooLong, cut, fit_to_limit
 from traces.readers import (
     Format,
     Trace,
     UnknownFormat,
+    all_formats,
     convert,
     detect,
-    formats,
     read,
     read_own,
     read_session_files,
@@ -34,7 +35,6 @@ from traces.readers import (
 )
 from traces.session import Call, InvalidSession, Pause, PromptPart, Session, SharedPrefix, ToolRun
 from traces.statistics import contexts, describe
-from traces.ticks import spread_ticks
 
 __all__ = [
     "AUGMENTATIONS",
@@ -56,14 +56,14 @@ __all__ = [
     "Trace",
     "TraceError",
     "UnknownFormat",
+    "all_formats",
     "contexts",
     "convert",
     "cut",
     "describe",
     "detect",
     "draw_workload",
-    "fit",
-    "formats",
+    "fit_to_limit",
     "generate",
     "read",
     "read_own",

@@ -29,7 +29,7 @@ class Limited:
     rejected: int
 
 
-def fit(sessions: Iterable[Session], max_context: int, too_long: TooLong = "cut") -> Limited:
+def fit_to_limit(sessions: Iterable[Session], max_context: int, too_long: TooLong = "cut") -> Limited:
     """Make every session fit a model's longest context.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.draw.shapes import pause_label
 from traces.session import Session
-from traces.shapes import pause_label
 
 Numbers = npt.NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import importlib.resources
 from dataclasses import dataclass
 
+from traces.draw.ticks import spread_ticks
 from traces.readers import read_sessions
 from traces.session import Session
-from traces.ticks import spread_ticks
 
 
 @dataclass(frozen=True)

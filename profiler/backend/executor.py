@@ -15,11 +15,11 @@ import torch
 from profiler.backend.attention import Attention, TorchPagedAttention
 from profiler.backend.batch import BatchBuffers, Chunk, ChunkPart, TokenBatch
 from profiler.backend.block_tables import BlockTables, Ints
+from profiler.backend.cuda_events import GpuMoment, Moment, moment_on
 from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes, schedule_lengths
+from profiler.backend.graph_pieces import PiecewiseForward, pass_sizes
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
-from profiler.backend.moments import GpuMoment, Moment, moment_on
-from profiler.backend.pieces import PiecewiseForward, pass_sizes
 from profiler.backend.tokens import Sampling, Stretch, TokenStore, seed_of
 
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sim.analytic import ModelShape
+from sim.costs.roofline import ModelShape
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = (_ROOT / "configs" / "models", _ROOT / "caesura" / "_configs" / "models")

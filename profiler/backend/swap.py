@@ -20,9 +20,9 @@ from typing import Any, Literal
 import torch
 
 from profiler.backend.block_tables import Move
+from profiler.backend.cuda_events import CpuMoment, GpuMoment, Moment, moment_on
 from profiler.backend.free_lists import consecutive
 from profiler.backend.kv_cache import KVCache
-from profiler.backend.moments import CpuMoment, GpuMoment, Moment, moment_on
 
 Way = Literal["auto", "direct", "staged"]
 

@@ -1,1 +1,2 @@
-"""Measuring what a model costs on one device. ``run.measure`` does it all; ``profiler.fit`` makes costs of it."""
+"""Measuring what a model costs on one device. ``run.measure`` does it all; ``profiler.fit.forward`` makes costs of
+it."""

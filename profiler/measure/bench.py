@@ -16,7 +16,7 @@ from profiler.measure.grid import Shape
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of one iteration, carried out as ``profiler.serve`` does: queue it, wait for its end.
+    """Seconds of one iteration, carried out as ``profiler.serving.server`` does: queue it, wait for its end.
 
     Attributes:
         device_s: from its first to its last moment on the device.

@@ -11,7 +11,7 @@ from profiler.measure.bench import Timing
 from profiler.measure.copies import FIRST, SECOND, CopyBench, Flight
 from profiler.measure.grid import Shape
 from profiler.measure.repeats import Repeats
-from profiler.measure.rig import LONGEST_COPY, Rig
+from profiler.measure.setup import LONGEST_COPY, Rig
 from profiler.measure.sweeps import Sweep
 
 ROUNDS = 9

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from sim.plan import Batch
+from sim.costs.batch import Batch
 
 DECODES = (1, 2, 4, 8, 16, 24, 32, 40, 48, 64, 96, 128, 160, 192, 224, 256)
 CONTEXTS = (64, 256, 512, 1024, 2048, 4096, 8192)

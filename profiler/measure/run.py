@@ -15,9 +15,9 @@ from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Shape
 from profiler.measure.machine import commit_of, describe, require_idle
 from profiler.measure.progress import Report
-from profiler.measure.rig import Request, Rig, build
 from profiler.measure.samples import Samples
 from profiler.measure.serving import reopen_bench, serve_for_a_while
+from profiler.measure.setup import Request, Rig, build
 
 SHARES = {"copies": 0.10, "beside": 0.06, "recompute": 0.08, "serving": 0.13}
 """Of the budget; iterations have the rest."""

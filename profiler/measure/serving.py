@@ -1,4 +1,5 @@
-"""What the engine adds to an iteration: a short real run of ``profiler.serve`` while sessions end one after another.
+"""What the engine adds to an iteration: a short real run of ``profiler.serving.server`` while sessions end one after
+another.
 
 It has all that costs the host time, and nothing always beside the same other thing: sessions that arrive, long prompts
 in several chunks and short ones in one, calls that begin with a tool's answer, copies out and in, passes that let the
@@ -9,15 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from policies.fixed import SwapAlways
-from policies.orders import FirstCome
-from profiler.iterations import iteration_rows
+from policies.basic.fcfs import FirstCome
+from policies.basic.fixed import SwapAlways
 from profiler.measure.bench import Bench
 from profiler.measure.grid import MOST_CHUNKS, Shape
-from profiler.measure.rig import Rig
-from profiler.serve import Server, Timings
-from sim.profile import LinearForward, Profile, SwapCost
-from sim.settings import EngineSettings
+from profiler.measure.setup import Rig
+from profiler.serving.iterations import iteration_rows
+from profiler.serving.server import Server, Timings
+from sim.costs.profile import LinearForward, Profile, SwapCost
+from sim.engine.settings import EngineSettings
 from traces.session import Call, Pause, Session
 
 PROMPT = 32

@@ -14,8 +14,8 @@ from profiler.measure.grid import Point, Shape, grid, held_out, references
 from profiler.measure.machine import ClockReader
 from profiler.measure.progress import Report
 from profiler.measure.repeats import Repeats
-from profiler.measure.rig import Request, Rig
 from profiler.measure.samples import Samples
+from profiler.measure.setup import Request, Rig
 
 ROUNDS = 10
 LEAST_ROUNDS = 4

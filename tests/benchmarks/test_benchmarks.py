@@ -13,7 +13,7 @@ import pytest
 from benchmarks.cases import case, cases
 from benchmarks.measure import Measured, measure
 from benchmarks.results import Result, as_markdown, ratios
-from caesura.systems import preset_names
+from caesura.config.systems import preset_names
 
 ROOT = Path(__file__).resolve().parents[2]
 

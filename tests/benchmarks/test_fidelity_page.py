@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.fidelity_page import BEGIN, END, FIGURES, PAGE, PROFILES, markdown, with_made
 from benchmarks.profile_table import profile_rows
-from caesura.tables import Rows
+from caesura.results.tables import Rows
 
 
 def test_only_what_lies_between_the_marks_is_renewed():

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.host_drift import begin, drift
-from profiler.recorded import RecordedRun
-from sim.profile import HostCost
-from sim.record import RunRecord
+from profiler.serving.recorded_run import RecordedRun
+from sim.costs.profile import HostCost
+from sim.results.run_record import RunRecord
 from tests.sim.worlds import profile
 
 HOST_S, DEVICE_S = 1e-3, 5e-3

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from caesura.cli import app
+from caesura.cli.main import app
 
 SMALL = """\
 workload: {trace: infercept-mix, arrivals: {poisson: {rate: [1, 2]}}, duration: 10 s}
@@ -67,7 +67,7 @@ def process() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", "from caesura.cli import main; main()", *words],
+            [sys.executable, "-c", "from caesura.cli.main import main; main()", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["traces"]):
     import traces
 from tests.traces.readers.examples import EXAMPLES
 
-FORMATS = [None, *traces.formats()]
+FORMATS = [None, *traces.all_formats()]
 FILE = Path(tempfile.mkdtemp()) / "trace"
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from policies.basic.fcfs import FirstCome
 from policies.contract import InterceptPolicy, QueueOrder
 from policies.estimation import DurationEstimator
-from policies.orders import FirstCome
-from sim.profile import LinearForward, Profile, SwapCost
-from sim.record import RunRecord
-from sim.run import simulate
-from sim.settings import EngineSettings
+from sim.costs.profile import LinearForward, Profile, SwapCost
+from sim.engine.settings import EngineSettings
+from sim.results.run_record import RunRecord
+from sim.world.simulate import simulate
 from traces.session import Session
 
 

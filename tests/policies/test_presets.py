@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from caesura.systems import load_preset, preset_names
+from caesura.config.systems import load_preset, preset_names
 from policies.registry import make_order, make_policy
-from sim.profile import load_profile
-from sim.record import RunRecord
-from sim.run import simulate
-from sim.settings import EngineSettings
+from sim.costs.profile import load_profile
+from sim.engine.settings import EngineSettings
+from sim.results.run_record import RunRecord
+from sim.world.simulate import simulate
 from tests.sim.worlds import simulate as watched
 from traces import shipped
-from traces.arrivals import Poisson, draw_workload
-from traces.limits import fit
+from traces.draw.arrivals import Poisson, draw_workload
+from traces.limits import fit_to_limit
 from traces.session import Call, Session
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ TWINS += [(name.removesuffix("-unchunked"), name) for name in PRESETS if name.en
 def slice_of_the_mix():
     """60 s of the InferCept mix at two sessions a second."""
     drawn = draw_workload(shipped.load("infercept-mix"), Poisson(2.0), 60.0, seed=1)
-    return fit(drawn, PROFILE.max_context).sessions
+    return fit_to_limit(drawn, PROFILE.max_context).sessions
 
 
 @cache

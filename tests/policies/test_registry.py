@@ -6,12 +6,13 @@ import itertools
 
 import pytest
 
-from policies.cache_lru import CacheLru
-from policies.estimators import Elapsed, Oracle, ToolMean
-from policies.fixed import DiscardAlways, PreserveAlways, SwapAlways
-from policies.heuristic import Heuristic
-from policies.min_waste import MinWaste
-from policies.orders import FirstCome
+from policies.basic.cache_lru import CacheLru
+from policies.basic.fcfs import FirstCome
+from policies.basic.fixed import DiscardAlways, PreserveAlways, SwapAlways
+from policies.basic.heuristic import Heuristic
+from policies.learning.estimators import Elapsed, Oracle, ToolMean
+from policies.papers.infercept import MinWaste
+from policies.papers.infercept_v import Released
 from policies.registry import (
     ESTIMATORS,
     ORDERS,
@@ -22,7 +23,6 @@ from policies.registry import (
     make_policy,
     names,
 )
-from policies.released import Released
 
 _counter = itertools.count()
 
@@ -64,7 +64,7 @@ def test_every_name_that_ships():
         ({"name": "heuristic", "estimator": "tool-mean", "swap_above": 4.0}, Heuristic),
         ({"name": "min-waste", "estimator": "elapsed"}, MinWaste),
         ({"name": "min-waste-released", "estimator": "oracle"}, Released),
-        ("policies.fixed:SwapAlways", SwapAlways),
+        ("policies.basic.fixed:SwapAlways", SwapAlways),
     ],
 )
 def test_a_policy_by_its_name(spec, kind):
@@ -139,11 +139,11 @@ def test_a_specification_without_a_name():
 @pytest.mark.parametrize(
     ("make", "name", "base"),
     [
-        (make_policy, "policies.estimators:Elapsed", "policies.contract.InterceptPolicy"),
-        (make_policy, "policies.waste:preserve_waste", "policies.contract.InterceptPolicy"),
+        (make_policy, "policies.learning.estimators:Elapsed", "policies.contract.InterceptPolicy"),
+        (make_policy, "policies.papers.waste:preserve_waste", "policies.contract.InterceptPolicy"),
         (make_policy, "math:pi", "policies.contract.InterceptPolicy"),
-        (make_order, "policies.fixed:SwapAlways", "policies.contract.QueueOrder"),
-        (make_estimator, "policies.orders:FirstCome", "policies.estimation.DurationEstimator"),
+        (make_order, "policies.basic.fixed:SwapAlways", "policies.contract.QueueOrder"),
+        (make_estimator, "policies.basic.fcfs:FirstCome", "policies.estimation.DurationEstimator"),
     ],
 )
 def test_a_wrong_base_class(make, name, base):
@@ -192,9 +192,9 @@ def test_a_module_that_fails_on_import(module, text, complaint):
         make_policy(f"{name}:Policy")
 
 
-@pytest.mark.parametrize("name", ["policies.fixed:Discrad", "policies.fixed:"])
+@pytest.mark.parametrize("name", ["policies.basic.fixed:Discrad", "policies.basic.fixed:"])
 def test_a_module_without_that_class(name):
-    with pytest.raises(UnknownPolicy, match=r"module 'policies\.fixed' has no class"):
+    with pytest.raises(UnknownPolicy, match=r"module 'policies\.basic\.fixed' has no class"):
         make_policy(name)
 
 

@@ -147,4 +147,4 @@ def test_an_unknown_router_is_answered_with_the_nearest() -> None:
 
 def test_a_class_that_is_no_router_is_refused() -> None:
     with pytest.raises(UnknownPolicy, match=r"not a subclass of policies\.routing\.Router"):
-        make_router("policies.orders:FirstCome")
+        make_router("policies.basic.fcfs:FirstCome")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from profiler.fit.measurements import Packing
 from profiler.measure.grid import Extent, Point, Shape, grid, held_out, references
 from profiler.measure.samples import Samples
-from profiler.points import Packing
-from sim.costs import CostModel, padded
-from sim.plan import Batch, Direction
-from sim.profile import HostCost, PhysicalForward, Profile, SwapCost
+from sim.costs.batch import Batch, Direction
+from sim.costs.cost_model import CostModel, padded
+from sim.costs.profile import HostCost, PhysicalForward, Profile, SwapCost
 
 EXTENT = Extent()
 POOL_BLOCKS = 50_000

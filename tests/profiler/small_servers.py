@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from caesura.systems import load_preset
+from caesura.config.systems import load_preset
 from policies.contract import QueueOrder
 from policies.registry import make_order, make_policy
 from profiler.backend.backend import make_backend, make_model
 from profiler.backend.model_config import load_model_config
-from profiler.serve import Server
-from sim.live import LiveSession
-from sim.profile import LinearForward, Profile, SwapCost
-from sim.record import RunRecord
+from profiler.serving.server import Server
+from sim.costs.profile import LinearForward, Profile, SwapCost
+from sim.results.run_record import RunRecord
+from sim.session import LiveSession
 from traces.session import Session
 
 BLOCK = 4

@@ -11,19 +11,19 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-import sim.cluster
-import sim.run
-from policies.orders import FirstCome
+import sim.world.cluster
+import sim.world.simulate
+from policies.basic.fcfs import FirstCome
 from policies.registry import make_policy
 from policies.routing import ReplicaView, Routed, Router
-from sim.cluster import Link
-from sim.engine import Engine
-from sim.live import LiveSession, State
-from sim.plan import Copy
-from sim.record import RunRecord
-from sim.replica import Replica
-from sim.run import Site
-from sim.settings import EngineSettings
+from sim.engine.engine import Engine
+from sim.engine.settings import EngineSettings
+from sim.kv.copy import Copy
+from sim.results.run_record import RunRecord
+from sim.session import LiveSession, State
+from sim.world.cluster import Link
+from sim.world.replica import Replica
+from sim.world.simulate import Site
 from tests.sim.worlds import GONE, WatchedEngine, profile, row
 from traces.session import Session
 
@@ -115,14 +115,14 @@ def simulate(
     horizon: float | None = None,
     step: float = 1.0,
 ) -> ClusterWorld:
-    """``sim.cluster.simulate_cluster`` with watched engines."""
+    """``sim.world.cluster.simulate_cluster`` with watched engines."""
     engines: list[WatchedEngine] = []
 
     def watched(*args: Any) -> WatchedEngine:
         engines.append(WatchedEngine(*args))
         return engines[-1]
 
-    adopt = sim.moves.adopt
+    adopt = sim.engine.migration.adopt
 
     def adopting(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | None:
         copy = adopt(engine, live, now, tokens)
@@ -132,11 +132,11 @@ def simulate(
         return copy
 
     with (
-        patch.object(sim.run, "Engine", watched),
-        patch.object(sim.run, "Replica", WatchedReplica),
-        patch.object(sim.moves, "adopt", adopting),
+        patch.object(sim.world.simulate, "Engine", watched),
+        patch.object(sim.world.simulate, "Replica", WatchedReplica),
+        patch.object(sim.engine.migration, "adopt", adopting),
     ):
-        record = sim.cluster.simulate_cluster(
+        record = sim.world.cluster.simulate_cluster(
             sessions,
             sites=sites,
             router=router,

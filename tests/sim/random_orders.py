@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from policies.autellix import AttainedService
+from policies.basic.fcfs import FirstCome
 from policies.contract import EVERY_ITERATION, NEVER, EngineView, Key, PreemptiveOrder, Queued, QueueOrder
-from policies.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
-from policies.orders import FirstCome
+from policies.papers.autellix import AttainedService
+from policies.papers.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
 
 
 class ShortestContext(QueueOrder):

@@ -27,11 +27,11 @@ from policies.contract import (
     Verdict,
 )
 from policies.registry import make_policy
-from sim.contexts import Contexts
-from sim.diary import Diary
-from sim.profile import HostCost, PhysicalForward, PowerLimit, Profile
-from sim.settings import EngineSettings
-from sim.streamed import as_calls
+from sim.costs.profile import HostCost, PhysicalForward, PowerLimit, Profile
+from sim.engine.settings import EngineSettings
+from sim.kv.kv_cache import Contexts
+from sim.results.session_log import Diary
+from sim.world.streamed import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
 from tests.sim.worlds import World, profile, simulate
 from traces.session import Call, Pause, PromptPart, Session

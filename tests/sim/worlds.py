@@ -14,17 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-import sim.run
+import sim.world.simulate
+from policies.basic.fcfs import FirstCome
 from policies.contract import InterceptPolicy, QueueOrder
-from policies.orders import FirstCome
 from policies.registry import Spec, make_policy
-from sim.diary import Diary
-from sim.engine import Engine
-from sim.live import LiveSession, State
-from sim.plan import Batch, Copy, Outcome, Plan
-from sim.profile import HostCost, LinearForward, Measurement, PhysicalForward, Profile, SwapCost
-from sim.record import RunRecord
-from sim.settings import EngineSettings
+from sim.costs.batch import Batch
+from sim.costs.profile import HostCost, LinearForward, Measurement, PhysicalForward, Profile, SwapCost
+from sim.engine.engine import Engine
+from sim.engine.plan import Outcome, Plan
+from sim.engine.settings import EngineSettings
+from sim.kv.copy import Copy
+from sim.results.run_record import RunRecord
+from sim.results.session_log import Diary
+from sim.session import LiveSession, State
 from traces.session import Call, Pause, Session
 
 
@@ -371,15 +373,15 @@ def simulate(
     diary: Diary | None = None,
     believed: Profile | None = None,
 ) -> World:
-    """``sim.run.simulate`` with a watched engine."""
+    """``sim.world.simulate.simulate`` with a watched engine."""
     engines: list[WatchedEngine] = []
 
     def watched(*args: Any) -> WatchedEngine:
         engines.append(WatchedEngine(*args))
         return engines[-1]
 
-    with patch.object(sim.run, "Engine", watched):
-        record = sim.run.simulate(
+    with patch.object(sim.world.simulate, "Engine", watched):
+        record = sim.world.simulate.simulate(
             sessions,
             policy=policy,
             order=order,

@@ -16,7 +16,7 @@ from traces import (
     SharedPrefix,
     ToolRun,
     cut,
-    fit,
+    fit_to_limit,
     read_own,
     read_sessions,
     shipped,
@@ -100,7 +100,7 @@ def test_the_shipped_mix_survives_the_own_format(path: Path) -> None:
 @settings(max_examples=150, deadline=None)
 def test_no_session_outgrows_the_limit_and_each_is_counted(workload: list[Session], limit: int) -> None:
     too_long = [session for session in workload if session.max_context > limit]
-    shortened = fit(workload, limit, "cut")
+    shortened = fit_to_limit(workload, limit, "cut")
     assert (shortened.cut, shortened.rejected) == (len(too_long), 0)
     assert [session.id for session in shortened.sessions] == [session.id for session in workload]
     for before, after in zip(workload, shortened.sessions, strict=True):
@@ -110,7 +110,7 @@ def test_no_session_outgrows_the_limit_and_each_is_counted(workload: list[Sessio
         assert after.output_tokens <= before.output_tokens
         assert after.prompt == min(before.prompt, limit - 1)
         assert after.prefix is None or before.prefix is None or after.prefix.tokens <= before.prefix.tokens
-    kept = fit(workload, limit, "reject")
+    kept = fit_to_limit(workload, limit, "reject")
     assert (kept.cut, kept.rejected) == (0, len(too_long))
     assert kept.sessions == tuple(session for session in workload if session.max_context <= limit)
 
@@ -144,12 +144,16 @@ def test_a_cut_prompt_takes_what_describes_it_along() -> None:
 
 def test_the_released_mix_has_eleven_contexts_beyond_the_published_limit() -> None:
     mix = shipped.load("infercept-mix")
-    assert (fit(mix, 2048).cut, fit(mix, 2048, "reject").rejected, fit(mix, 2051).cut) == (11, 11, 0)
+    assert (fit_to_limit(mix, 2048).cut, fit_to_limit(mix, 2048, "reject").rejected, fit_to_limit(mix, 2051).cut) == (
+        11,
+        11,
+        0,
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 0, -5])
 def test_a_limit_without_room_is_refused(limit: int) -> None:
     with pytest.raises(ValueError, match=f"max_context is {limit}; it must be at least 2"):
-        fit([], limit)
+        fit_to_limit([], limit)
     with pytest.raises(ValueError, match="too_long is 'drop'; it must be 'cut' or 'reject'"):
-        fit([], 10, "drop")  # type: ignore[arg-type]
+        fit_to_limit([], 10, "drop")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from traces import Call, Session, shipped
-from traces.ticks import spread_ticks
+from traces.draw.ticks import spread_ticks
 
 DATA = Path(shipped.__file__).parent / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "data"

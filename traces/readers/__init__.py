@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from traces.readers.formats import Format, Head
 from traces.readers.reading import OnError, Reading, Skipped
-from traces.readers.registry import UnknownFormat, formats
+from traces.readers.registry import UnknownFormat, all_formats
 from traces.readers.tables import Requests
 from traces.readers.trace import Trace, Written, convert, detect, read, write
+from traces.readers.trace_format import Format, Head
 from traces.session import Session
 
 __all__ = [
@@ -32,9 +32,9 @@ __all__ = [
     "Trace",
     "UnknownFormat",
     "Written",
+    "all_formats",
     "convert",
     "detect",
-    "formats",
     "read",
     "read_own",
     "read_session_files",

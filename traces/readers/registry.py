@@ -8,7 +8,7 @@ import itertools
 from importlib.metadata import entry_points
 
 from traces.errors import TraceError
-from traces.readers import (
+from traces.readers.formats import (
     agentic_mooncake,
     aiperf,
     applied_compute,
@@ -23,8 +23,8 @@ from traces.readers import (
     vidur,
     weka,
 )
-from traces.readers.formats import Format, Head, head_of
 from traces.readers.source import Source
+from traces.readers.trace_format import Format, Head, head_of
 
 GROUP = "caesura.readers"
 UNDECODABLE = "\ufffd"
@@ -50,7 +50,7 @@ class UnknownFormat(ValueError):
 
 
 @functools.cache
-def formats() -> dict[str, Format]:
+def all_formats() -> dict[str, Format]:
     """Every format by name: first Caesura's own, in the order in which they are tried, then those installed.
 
     Raises:
@@ -67,7 +67,7 @@ def formats() -> dict[str, Format]:
 
 def format_named(name: str) -> Format:
     """The format of this name; raises `UnknownFormat`, which says what there is."""
-    known = formats()
+    known = all_formats()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ";"
@@ -79,7 +79,7 @@ def writable(name: str) -> Format:
     """The format of this name; raises `UnknownFormat` when it does not exist or can only be read."""
     format = format_named(name)
     if format.write is None:
-        can = ", ".join(known.name for known in formats().values() if known.write is not None)
+        can = ", ".join(known.name for known in all_formats().values() if known.write is not None)
         raise UnknownFormat(f"the format {name!r} can only be read; {can} can be written")
     return format
 
@@ -93,14 +93,14 @@ def detected(source: Source) -> Format:
     head = head_of(source)
     if not head.text:
         raise TraceError(source.name, "an empty file", "a trace", "name a trace that holds sessions")
-    for format in formats().values():
+    for format in all_formats().values():
         if format.recognises(head):
             return format
     if UNDECODABLE in head.text:
         for number, line in itertools.islice(source.lines(), head.text.count("\n") + 1):
             source.decoded(line, number)
     fix = "name the format, or convert the trace to one of them"
-    raise TraceError(source.name, _described(head), f"one of the formats {', '.join(formats())}", fix, 1)
+    raise TraceError(source.name, _described(head), f"one of the formats {', '.join(all_formats())}", fix, 1)
 
 
 def _described(head: Head) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from traces.readers.formats import Format
 from traces.readers.plausibility import Plausibility
 from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import detected, format_named, writable
@@ -16,6 +15,7 @@ from traces.readers.session_columns import SessionColumns
 from traces.readers.source import Source
 from traces.readers.tables import Requests
 from traces.readers.tokens import tokenizer_named
+from traces.readers.trace_format import Format
 from traces.readers.writing import writing_to
 from traces.session import Session
 

@@ -35,7 +35,7 @@ def test_every_format_is_recognised_by_content_and_read_as_it_says(tmp_path: Pat
 
 
 def test_every_format_has_an_example() -> None:
-    assert {example.format for example in EXAMPLES} == set(traces.formats())
+    assert {example.format for example in EXAMPLES} == set(traces.all_formats())
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=IDS)
@@ -209,12 +209,12 @@ def test_a_format_of_ones_own_is_found_by_its_entry_point(monkeypatch: pytest.Mo
             return mine
 
     monkeypatch.setattr("traces.readers.registry.entry_points", lambda group: [Entry])
-    traces.formats.cache_clear()
+    traces.all_formats.cache_clear()
     try:
         assert traces.detect(written(tmp_path, '{"mine": 1}')) == "mine"
         assert [session.id for session in traces.read(tmp_path / "trace")] == ["m"]
     finally:
-        traces.formats.cache_clear()
+        traces.all_formats.cache_clear()
 
 
 def test_a_format_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -229,5 +229,5 @@ def test_the_documented_table_is_what_the_formats_say() -> None:
     table = text.split("| name | what | lacks | written |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| `")]
     said = {row[0].strip("`"): (row[2], row[3] != "no") for row in rows}
-    formats = traces.formats().values()
+    formats = traces.all_formats().values()
     assert said == {f.name: (", ".join(sorted(f.lacks)) or "–", f.write is not None) for f in formats}

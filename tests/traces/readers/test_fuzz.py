@@ -122,7 +122,7 @@ def test_odd_cells(path: Path, example: Example, data: st.DataObject) -> None:
         assert everything(converted, "own", "stop") == sessions
 
 
-@given(content=st.binary(max_size=200), format=st.sampled_from([None, *traces.formats()]))
+@given(content=st.binary(max_size=200), format=st.sampled_from([None, *traces.all_formats()]))
 @settings(max_examples=100, deadline=2000)
 def test_any_bytes(path: Path, content: bytes, format: str | None) -> None:
     outcome(path, content, format)

@@ -1,0 +1,140 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from caesura.results.capacities import Capacities
+from caesura.results.comparison import Comparison
+from caesura.results.extrapolation import extrapolations, runs_beyond
+from caesura.results.sweep import Sweep, failure_rows, measure_rows
+from caesura.results.tables import (
+    Rows,
+    detail_rows,
+    latency_rows,
+    move_rows,
+    prefix_rows,
+    split_rows,
+    streamed_rows,
+)
+
+_PIPED_WIDTH = 132
+_SCREENFUL = 60
+
+
+def show_comparison(comparison: Comparison, kept: int) -> None:
+    """What a comparison found, and where the rest of it lies."""
+    console = page()
+    knee = comparison.knee
+    for rows in (
+        latency_rows(comparison),
+        detail_rows(comparison, knee),
+        streamed_rows(comparison, knee),
+        prefix_rows(comparison, knee),
+        move_rows(comparison, knee),
+        split_rows(comparison),
+    ):
+        if rows.rows:
+            console.print(rows.title, style="bold", highlight=False)
+            console.print(_table(rows), "")
+    for line in _remarks(comparison, kept):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
+    """What a sweep found, where the rest of it lies; what failed is shown even when it shall be quiet."""
+    console = page()
+    if not quiet and len(sweep.table):
+        rows = measure_rows(sweep)[0]
+        console.print(rows.title, style="bold", highlight=False)
+        console.print(_table(Rows(rows.title, rows.headings, rows.rows[:_SCREENFUL])), "")
+        if len(rows.rows) > _SCREENFUL:
+            console.print(f"... and {len(rows.rows) - _SCREENFUL} more rows", highlight=False)
+    if len(sweep.failures):
+        errors = Console(stderr=True, width=max(Console(stderr=True).width, _PIPED_WIDTH))
+        failed = failure_rows(sweep)
+        errors.print(failed.title, style="bold", highlight=False)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in failed.headings:
+            table.add_column(heading, no_wrap=heading != "error", overflow="fold")
+        for row in failed.rows[:_SCREENFUL]:
+            table.add_row(*(escape(cell) for cell in row))
+        errors.print(table, highlight=False)
+    if not quiet:
+        lines = [f"{kept} of {sweep.facts['runs']} runs were there already."] if kept else []
+        lines += [f"Extrapolated: {note}"] if (note := runs_beyond(sweep.table)) else []
+        lines += [f"Table: {sweep.folder / 'results.csv'} ({len(sweep.table)} rows)", f"Report: {sweep.report}"]
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
+    """Lines of text, and tables under their titles."""
+    console = page()
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
+    for rows in tables:
+        console.print("")
+        console.print(rows.title, style="bold", highlight=False, markup=False)
+        console.print(_table(rows))
+
+
+def show_capacities(capacities: Capacities) -> None:
+    """The highest load that each system sustains, and where the rest lies."""
+    console = page()
+    rows = capacities.rows()
+    console.print(rows.title, style="bold", highlight=False)
+    console.print(_table(rows), "")
+    lines = [*capacities.remarks(), f"Figure: {capacities.folder / 'figures' / 'capacity.png'}"]
+    lines.append(f"Every run that it took: {capacities.folder / 'probes.csv'}")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_list(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A list with a name in its first column; long texts wrap."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=index == 0, ratio=None if index == 0 else 1)
+    for row in rows:
+        table.add_row(*row)
+    page().print(table, highlight=False, markup=False)
+
+
+def page() -> Console:
+    """As wide as the terminal; a pipe or a file gets lines of a size that shows a table whole."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, _PIPED_WIDTH))
+
+
+def _table(rows: Rows) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(rows.headings):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0, vertical="bottom")
+    for row in rows.rows:
+        table.add_row(*row)
+    return table
+
+
+def _remarks(comparison: Comparison, kept: int) -> list[str]:
+    remarks = []
+    for profile in comparison.facts["replicas"]:
+        if profile["origin"] == "estimate":
+            remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
+        if profile.get("misses_aim"):
+            remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
+    remarks += [f"Extrapolated: {note}" for note in extrapolations(comparison)]
+    if oracles := comparison.oracles():
+        remarks.append(f"Oracle: {', '.join(oracles)} knew how long pauses last, or how much is generated.")
+    for measure in ("rejected", "failed", "unfinished"):
+        if count := int(comparison.runs[measure].sum()):
+            reason = comparison.commonest_reason(measure)
+            remarks.append(f"{count:,} sessions {measure}{f' (most often: {reason})' if reason else ''}.")
+    if kept:
+        remarks.append(f"{kept} of {len(comparison.folders)} runs were there already.")
+    remarks.append(f"Report: {comparison.report}")
+    return remarks

@@ -1,0 +1,114 @@
+"""Writes what a validation found: ``fidelity.csv``, ``fidelity.json``, figures and one self-contained report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from caesura.errors import UserError
+from caesura.fidelity.fidelity import AIM_PCT, AIM_POINTS, CLEAR_GAP, table
+from caesura.fidelity.figures import FIGURES
+from caesura.fidelity.replays import Replayed, rankings
+from caesura.fidelity.tables import (
+    agreement_rows,
+    aim_rows,
+    error_rows,
+    other_error_rows,
+    pace_verdict,
+    ranking_rows,
+    remarks,
+    share_rows,
+    value_rows,
+    verdict,
+    waste_rows,
+)
+from caesura.results.html import embedded, render
+from caesura.results.json_safe import plain
+from caesura.runs.run import versions
+from caesura.runs.run_folder import write_bytes, write_file, write_json
+
+MARK = "fidelity.json"
+RECORDINGS = "recordings"
+REPORT = "report.html"
+
+
+def prepare(out: Path) -> None:
+    """Check that ``out`` is a validation's folder, or can become one.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; choose another folder with --out")
+    ours = (out / MARK).is_file() or (out / RECORDINGS).is_dir()
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        raise UserError(f"{out} is not empty and holds no validation; choose another folder with --out")
+
+
+def write_validation(replayed: Sequence[Replayed], out: Path) -> None:
+    """Write everything; ``fidelity.json`` comes last, so that a folder that has it is whole.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    images = {name: draw(replayed).png() for name, draw in FIGURES.items()}
+    page = _page(replayed, images)
+    write_file(out / "fidelity.csv", lambda draft: _write_csv(draft, replayed))
+    for name, image in images.items():
+        write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / REPORT, page.encode())
+    write_file(out / MARK, lambda draft: write_json(draft, plain(_facts(replayed))))
+
+
+def _write_csv(file: Path, replayed: Sequence[Replayed]) -> None:
+    table([one.fidelity for one in replayed]).to_csv(file, index=False)
+
+
+def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
+    """All figures."""
+    runs = [
+        {
+            **asdict(one.fidelity),
+            "bench": one.bench,
+            "costs": one.costs,
+            "arrived": one.arrived,
+            "finished": one.finished,
+            "provenance": dict(one.provenance),
+            "shares": None if one.shares is None else asdict(one.shares),
+            "at_its_pace": None if one.at_its_pace is None else asdict(one.at_its_pace),
+        }
+        for one in replayed
+    ]
+    return {
+        "aim": {"pct": AIM_PCT, "waste_points": AIM_POINTS, "clear_gap": CLEAR_GAP},
+        "verdict": verdict(replayed),
+        "pace_verdict": pace_verdict(replayed),
+        "runs": runs,
+        "rankings": [{"bench": bench, **asdict(found)} for bench, found in rankings(replayed)],
+        "versions": versions(),
+    }
+
+
+def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
+    return render(
+        "fidelity.html.j2",
+        benches=list(dict.fromkeys(one.bench for one in replayed)),
+        costs=list(dict.fromkeys(one.costs for one in replayed)),
+        verdict=verdict(replayed),
+        aims=aim_rows(replayed),
+        errors=error_rows(replayed),
+        others=other_error_rows(replayed),
+        wastes=waste_rows(replayed),
+        values=value_rows(replayed),
+        ranks=ranking_rows(replayed),
+        tokens=agreement_rows(replayed),
+        shares=share_rows(replayed),
+        remarks=remarks(replayed),
+        runs=replayed,
+        aim=AIM_PCT,
+        aim_points=AIM_POINTS,
+        versions=versions(),
+        images={name: embedded(image) for name, image in images.items()},
+    )

@@ -1,0 +1,26 @@
+"""The HTML pages that results are shown on: their templates filled in, and images inside them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from caesura.config.units import format_seconds
+
+MARK = " !"
+"""The end of a table's cell that stands out."""
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates; a name that it needs and does not get is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
+    environment.filters["seconds"] = format_seconds
+    environment.globals["MARK"] = MARK
+    return environment.get_template(template).render(values)
+
+
+def embedded(image: bytes) -> str:
+    """An image as a page holds it."""
+    return base64.b64encode(image).decode("ascii")

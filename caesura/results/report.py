@@ -1,0 +1,137 @@
+"""Writes what a comparison leaves for people beside its runs: tables, figures and one self-contained report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caesura.config.experiment import Setup, resolved
+from caesura.config.systems import differences
+from caesura.results.comparison import MARK, Comparison, load
+from caesura.results.extrapolation import extrapolations
+from caesura.results.figures import FIGURES
+from caesura.results.html import embedded, render
+from caesura.results.tables import (
+    NEGLIGIBLE,
+    detail_rows,
+    difference_rows,
+    latency_rows,
+    move_rows,
+    prefix_rows,
+    replica_rows,
+    split_rows,
+    streamed_rows,
+)
+from caesura.runs.run import Run, versions
+from caesura.runs.run_folder import write_bytes, write_file, write_json
+from sim.costs.profile import Profile
+
+_EXCEPTIONS = {
+    "cut": "were cut to the model's context",
+    "rejected": "were rejected",
+    "failed": "failed",
+    "unfinished": "were unfinished when the run ended",
+}
+
+
+def _note_replaced(file: Path, config: dict[str, Any]) -> None:
+    """Say so where the folder held the results of another experiment: its runs stay, its tables do not."""
+    if file.is_file() and yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(yaml.safe_dump(config)):
+        print(
+            f"caesura: note: {file.parent} held the results of another experiment; its runs stay, its tables and "
+            "report are replaced (name another folder with --out)",
+            file=sys.stderr,
+        )
+
+
+def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
+    """Everything beside the runs; ``comparison.json`` comes last, so that a folder that has it is whole.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    experiment = setup.experiment
+    config = resolved(setup, setup.systems, experiment.workload.arrivals.loads, experiment.seeds)
+    config["objective"] = experiment.objective.model_dump()
+    facts = _facts(setup, runs)
+    folders = {(run.system.name, run.workload.load, run.workload.seed): out / "runs" / run.name for run in runs}
+    comparison = Comparison(out, setup.name, facts, folders)
+    images = {name: comparison.figure(name).png() for name in FIGURES}
+    page = _page(comparison, config, images)
+    _note_replaced(out / "experiment.yaml", config)
+    write_bytes(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+    write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
+    write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))
+    for name, image in images.items():
+        write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / "report.html", page.encode())
+    write_file(out / MARK, lambda draft: write_json(draft, facts))
+    return load(out)
+
+
+def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
+    experiment = setup.experiment
+    return {
+        "name": setup.name,
+        "load_unit": experiment.workload.arrivals.load_unit,
+        "duration": experiment.workload.duration,
+        "objective": experiment.objective.model_dump(),
+        "profile": _profile_facts(setup.profile_reference, setup.profile),
+        "replicas": _replica_facts(setup),
+        "systems": [
+            {"name": system.name, "preset": system.preset, "summary": system.summary, "origin": system.origin}
+            for system in setup.systems
+        ],
+        "differences": differences(setup.systems),
+        "versions": versions(),
+        "runs": [run.label | {"folder": run.name} for run in runs],
+    }
+
+
+def _profile_facts(reference: str, profile: Profile) -> dict[str, Any]:
+    return {
+        "name": reference,
+        "model": profile.model,
+        "gpu": profile.gpu,
+        "origin": profile.origin,
+        "source": profile.source,
+        "misses_aim": profile.measured is not None and not profile.measured.within_aim,
+        "kv_capacity_tokens": profile.kv_capacity_tokens,
+        "host_capacity_tokens": profile.host_capacity_tokens,
+    }
+
+
+def _replica_facts(setup: Setup) -> list[dict[str, Any]]:
+    """How many replicas there are of each sort."""
+    if setup.cluster is None:
+        return [{"count": 1, **_profile_facts(setup.profile_reference, setup.profile)}]
+    return [{"count": one.count, **_profile_facts(one.reference, one.profile)} for one in setup.cluster.groups]
+
+
+def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
+    return render(
+        "report.html.j2",
+        comparison=comparison,
+        facts=comparison.facts,
+        config=config,
+        config_text=yaml.safe_dump(dict(config), sort_keys=False),
+        counted=counted,
+        exceptions=[f"{counted[key]:,} {words}" for key, words in _EXCEPTIONS.items() if counted[key]],
+        latency=latency_rows(comparison),
+        detail=detail_rows(comparison, comparison.knee),
+        splits=split_rows(comparison),
+        replicas=replica_rows(comparison, comparison.knee),
+        streamed=streamed_rows(comparison, comparison.knee),
+        prefixes=prefix_rows(comparison, comparison.knee),
+        moves=move_rows(comparison, comparison.knee),
+        differences=difference_rows(comparison),
+        extrapolations=extrapolations(comparison),
+        oracles=comparison.oracles(),
+        negligible=f"{100 * NEGLIGIBLE:g} %",
+        images={name: embedded(image) for name, image in images.items()},
+    )

@@ -1,0 +1,131 @@
+"""ThunderAgent (arXiv 2602.13692): sessions are let in, and set aside, so that those that are active fit the memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from policies.basic.cache_lru import last_blocks
+from policies.contract import (
+    NEVER,
+    Change,
+    Discard,
+    EngineView,
+    InterceptPolicy,
+    Key,
+    Paused,
+    Preserve,
+    Queued,
+    QueueOrder,
+    Verdict,
+)
+
+
+class ThunderAgent(InterceptPolicy):
+    """Looks every ``tick`` seconds whether
+
+        capacity < sum over reasoning sessions of c + sum over acting ones of c * f(t),  f(t) = 2^-t
+
+    c being the tokens of a context on the GPU and t the seconds since its tool began. If so, acting sessions are set
+    aside, the shortest context first since recomputing costs about c^2, until the overflow is gone: their contexts are
+    discarded. If they do not suffice, the shortest reasoning ones lose theirs at their next pause. What is active and
+    paused stays, and the least recently used loses its last blocks when they are needed.
+
+    Args:
+        tick: seconds.
+    """
+
+    def __init__(self, tick: float = 5.0) -> None:
+        if not tick > 0:
+            raise ValueError("tick is in seconds, above 0")
+        self.tick = tick
+        self.next_tick = 0.0
+        self._spare = 0.0
+        self._to_set_aside: set[str] = set()
+        self._active: set[str] = set()
+
+    def look(self, view: EngineView) -> None:
+        """At the first question after a tick: how many tokens are to spare, or less than none."""
+        if view.now >= self.next_tick:
+            self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
+            self._spare = view.gpu_blocks * view.block_size - view.running_context_tokens
+            self._spare -= sum(_counted(paused, view.now) for paused in view.unanswered)
+
+    def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
+        if paused.id in self._to_set_aside:
+            self._to_set_aside.remove(paused.id)
+            self._active.discard(paused.id)
+            return Discard(because={"set_aside": 1.0})
+        return Preserve()
+
+    def revise(self, view: EngineView) -> Iterator[Change]:
+        self.look(view)
+        if self._spare >= 0:
+            return
+        for paused in sorted(view.unanswered, key=lambda one: one.resident_tokens):
+            if self._spare >= 0:
+                return
+            because = {"overflow_tokens": -self._spare}
+            self._spare += _counted(paused, view.now)
+            self._active.discard(paused.id)
+            yield paused, Discard(because=because)
+        for running in sorted(view.running, key=lambda one: one.context_tokens):
+            if self._spare >= 0:
+                return
+            self._spare += running.context_tokens
+            self._to_set_aside.add(running.id)
+
+    def review_at(self, view: EngineView) -> float:
+        return self.next_tick
+
+    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+        return last_blocks(view.paused, blocks, view)
+
+    def admits(self, queued: Queued, view: EngineView) -> bool:
+        """Whether the session is active, or there is memory to spare for a new one or one that was set aside."""
+        self.look(view)
+        if queued.id in self._active:
+            return True
+        alone = view.running_sessions == 0 and not view.unanswered
+        if queued.context_tokens > self._spare and not alone:
+            return False
+        self._spare -= queued.context_tokens
+        self._active.add(queued.id)
+        return True
+
+    def on_finish(self, finished: Queued, view: EngineView) -> None:
+        self._to_set_aside.discard(finished.id)
+        self._active.discard(finished.id)
+
+    def on_leave(self, left: Paused, view: EngineView) -> None:
+        self._to_set_aside.discard(left.id)
+        self._active.discard(left.id)
+
+
+class ActiveFirst(QueueOrder):
+    """Sessions under way before new ones, short contexts first; those that do not fit wait for the next tick.
+
+    Goes with the policy ``thunderagent``; beside another everybody is let in.
+    """
+
+    key_names = ("new", "context")
+
+    def key(self, queued: Queued, view: EngineView) -> Key:
+        return (0.0 if queued.calls_done else 1.0, float(queued.context_tokens))
+
+    def admits(self, queued: Queued, view: EngineView) -> bool:
+        return not isinstance(self.policy, ThunderAgent) or self.policy.admits(queued, view)
+
+    def review_at(self, view: EngineView) -> float:
+        """The next tick. At one that has passed nobody asked, and nobody will while all stays as it is."""
+        tick = self.policy.next_tick if isinstance(self.policy, ThunderAgent) else NEVER
+        return tick if tick > view.now else NEVER
+
+
+def decay(seconds: float) -> float:
+    """f(t) = 2^-t: how much of a context counts ``seconds`` after its tool began."""
+    return float(2.0**-seconds)
+
+
+def _counted(paused: Paused, now: float) -> float:
+    return paused.resident_tokens * decay(now - paused.paused_at)

@@ -1,0 +1,305 @@
+"""Serve a workload for real: the simulator's engine and policies, the wall clock, and a GPU that does the work.
+
+Nothing here decides anything. The engine plans; the executor computes and the swapper copies what the plan says;
+arrivals and answers come when the wall clock says so. What it records has the form of a simulated run.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from policies.contract import InterceptPolicy, QueueOrder
+from profiler.backend.backend import Backend
+from profiler.backend.block_tables import Move
+from profiler.backend.branch_rows import BranchRows, in_pages, require_pages
+from profiler.backend.executor import Iteration
+from profiler.backend.swap import Job
+from profiler.serving.prompts import common_beginning
+from sim.costs.batch import Direction
+from sim.costs.cost_model import CostModel
+from sim.costs.profile import Profile
+from sim.engine.engine import Engine
+from sim.engine.plan import Plan
+from sim.engine.settings import EngineSettings
+from sim.kv.copy import Copy
+from sim.kv.prefix_cache import Key
+from sim.results.memory_accounting import Ledger
+from sim.results.recorder import Recorder
+from sim.results.run_record import RunRecord
+from sim.session import LiveSession, State
+from sim.world.streamed import by_arrival
+from traces.session import Session
+
+SPIN_S = 0.002
+"""Before something due within this time the server does not go to sleep: waking up takes about as long."""
+
+
+class BlockFollower:
+    """Lets the backend's blocks follow the engine's counts, and hands its copies to the swapper."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._tables = backend.tables
+        self._swapper = backend.swapper
+        self.branches = BranchRows(backend)
+        self._moves: dict[Copy, Move] = {}
+        self._copies: dict[Move, Copy] = {}
+        self.blocking: list[Job] = []
+        self._tables.forget_all()  # what an engine before this one could find
+
+    def kept(self, live: LiveSession) -> None:
+        """Free what the context no longer holds."""
+        self._tables.keep(live.session.id, live.resident, live.offloaded)
+        self.branches.kept(live)
+
+    def joined(self, live: LiveSession) -> None:
+        """Close the rows of all samples but the first."""
+        self.branches.joined(live)
+
+    def begun(self, copy: Copy) -> None:
+        """Take block ids and start the copy."""
+        begin = self._tables.begin_out if copy.direction is Direction.OUT else self._tables.begin_in
+        move = begin(copy.live.session.id, copy.blocks)
+        self._moves[copy] = move
+        self._copies[move] = copy
+        job = self._swapper.submit(move, blocking=copy.blocking)
+        if copy.blocking:
+            self.blocking.append(job)
+
+    def finished(self, copy: Copy) -> None:
+        """Free the ids that the copy left. A blocking one is ordered before all that could touch them."""
+        move = self._moves.pop(copy)
+        del self._copies[move]
+        self._tables.finish(move)
+
+    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """Let the context begin with the ids of blocks that are there."""
+        self._tables.find(live.session.id, keys)
+
+    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """Note where the blocks of ``keys`` are."""
+        self._tables.name(live.session.id, live.shared, keys)
+
+    def unpublished(self, keys: Sequence[Key]) -> None:
+        """Forget where they were."""
+        self._tables.forget(keys)
+
+    def ended(self) -> list[Copy]:
+        """Copies beside the batch that have ended since the last call."""
+        return [self._copies[job.move] for job in self._swapper.poll()]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds of each iteration, for whoever wants to know where the time went.
+
+    Attributes:
+        wall: from the end of the one before, or from its news, to its end.
+        device: from its first to its last moment on the device.
+        host: work of the host before the device could begin: news, plan, index tensors.
+        plans: what each one computed.
+        opened: sessions that had arrived since the one before.
+        ended: seconds from the run's begin to its end.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    host: list[float] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+
+
+class Server:
+    """One engine by the wall clock.
+
+    Args:
+        backend: does the work. Its pools must have the sizes of ``profile``; its sessions are opened and closed here.
+        policy, order, settings: as for the simulator.
+        profile: costs that policies and the swap budget ask for, and the sizes of the pools.
+
+    Raises:
+        ValueError: the settings ask for what the backend does not do.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        policy: InterceptPolicy,
+        order: QueueOrder,
+        settings: EngineSettings,
+        profile: Profile,
+        timeline_step: float = 1.0,
+        log_decisions: bool = False,
+    ) -> None:
+        tables = backend.tables
+        if settings.block_size != tables.block_size:
+            raise ValueError(
+                f"blocks of {settings.block_size} tokens in the engine, {tables.block_size} in the backend"
+            )
+        self._backend = backend
+        costs = CostModel(profile)
+        gpu, host = tables.gpu_blocks, tables.host_blocks
+        self.engine = Engine(in_pages(settings), costs, policy, order, gpu, host, log_decisions)
+        self._follower = BlockFollower(backend)
+        self.branches = self._follower.branches
+        self.engine.contexts.witness = self._follower
+        if self.engine.contexts.prefixes is not None:
+            self.engine.contexts.prefixes.tell(self._follower)
+        ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
+        self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
+        self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
+        self._accounted = 0.0
+        self._left = 0
+        self._opened = 0
+        self.timings = Timings()
+        self.on_leave: Callable[[LiveSession], None] | None = None
+
+    def serve(self, sessions: Sequence[Session], horizon: float | None = None) -> RunRecord:
+        """Serve ``sessions`` at their arrival times until all have left, or for ``horizon`` seconds.
+
+        Raises:
+            PolicyError: the policy raised, or answered something impossible.
+            UnsupportedSession: a session has a shape that the engine or the backend cannot serve.
+        """
+        for session in sessions:
+            require_pages(session, self.engine.settings)
+        arrivals = list(by_arrival(sessions, self.engine.settings.streamed_prompts))[::-1]
+        total = len(arrivals)
+        with _no_full_collection():
+            begun = time.perf_counter()
+            while self._left < total:
+                now = time.perf_counter() - begun
+                if horizon is not None and now >= horizon:
+                    break
+                self._take_news(arrivals, now)
+                plan = self.engine.plan(now)
+                blocking, self._follower.blocking = self._follower.blocking, []
+                if plan.computes or blocking:
+                    self._iterate(plan, blocking, begun, now)
+                elif self._left < total:
+                    self._sleep(arrivals, begun, horizon)
+            end = time.perf_counter() - begun
+        self._account_idle(end)
+        return self._recorder.record(self.engine, end)
+
+    def abandon(self) -> None:
+        """The run was cut: free what the sessions still inside hold in the backend, for the next run on it."""
+        while self.engine.contexts.flying:
+            self._backend.swapper.wait_for_one()
+            for copy in self._follower.ended():
+                self.engine.contexts.finish(copy)
+        for live in self.engine.queues.inside():
+            self.branches.close(live)
+            self._backend.executor.close(live.session.id)
+
+    def _take_news(self, arrivals: list[Session], now: float) -> None:
+        """Ends of copies, answers, arrivals: in this order, each stamped with the time when it was due."""
+        for copy in self._follower.ended():
+            ended = self.engine.copied(copy, now)
+            if ended is not None:
+                self._leave(ended, ended.ready_at)
+        while self._due and self._due[0][0] <= now:
+            at, _, live = heappop(self._due)
+            self._recorder.answered(live, at)
+            self._lengthen(live, at)
+            if self.engine.resume(live, at):
+                self._leave(live, at)
+        while arrivals and arrivals[-1].arrival <= now:
+            session = arrivals.pop()
+            self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
+            self._opened += 1
+            live = self.engine.submit(session, session.arrival)
+            self._recorder.arrived(live)
+            if live.state is State.REJECTED:
+                self._leave(live, None)
+
+    def _lengthen(self, live: LiveSession, at: float) -> None:
+        """The answer's tokens join the backend's context."""
+        pause = live.call.pause
+        if pause is None or live.last_call:
+            return
+        executor, key = self._backend.executor, live.session.id
+        if pause.keeps is not None:
+            executor.cut(key, pause.keeps)
+        executor.extend(key, live.next_call(at)[1])
+
+    def _iterate(self, plan: Plan, blocking: list[Job], begun: float, now: float) -> None:
+        iteration: Iteration | None = None
+        if plan.computes:
+            branches = self.branches
+            decode = branches.decodes(self.engine.queues.decoding) if plan.decoding else []
+            chunks = [work for chunk in plan.chunks for work in branches.work(chunk)]
+            iteration = self._backend.executor.run(decode, chunks)
+            launched = time.perf_counter() - begun
+            iteration.wait()
+        else:
+            launched = now
+            for job in blocking:
+                for moment in job.ended:
+                    moment.wait()
+        end = time.perf_counter() - begun
+        stall = min(sum(job.seconds() for job in blocking), end - self._accounted)
+        if iteration is not None:
+            self.timings.wall.append(end - self._accounted)
+            self.timings.device.append(iteration.device_s())
+            self.timings.host.append(launched - self._accounted)
+            self.timings.plans.append(plan)
+            self.timings.opened.append(self._opened)
+            self.timings.ended.append(end)
+            self._opened = 0
+        self._recorder.ledger.work(self.engine, plan, self._accounted, stall, [end])
+        self._accounted = end
+        self._commit(plan, end)
+
+    def _commit(self, plan: Plan, now: float) -> None:
+        outcome = self.engine.commit(plan, now)
+        self._recorder.committed(outcome, now)
+        for live in outcome.paused:
+            pause = live.call.pause
+            assert pause is not None
+            heappush(self._due, (pause.end(now, live.session.arrival), live.serial, live))
+        for live in outcome.finished:
+            self._leave(live, now)
+
+    def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
+        """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
+        due = [session.arrival for session in arrivals[-1:]] + [entry[0] for entry in self._due[:1]]
+        due += [at for at in (horizon, self.engine.wakes_at()) if at is not None and self.engine.now < at < math.inf]
+        if self.engine.contexts.flying:
+            self._backend.swapper.wait_for_one()
+        elif due:
+            while (left := min(due) - (time.perf_counter() - begun)) > 0:
+                if left > SPIN_S:
+                    time.sleep(left - SPIN_S)
+        self._account_idle(time.perf_counter() - begun)
+
+    def _account_idle(self, now: float) -> None:
+        self._recorder.ledger.idle(self.engine, self._accounted, now)
+        self._accounted = now
+
+    def _leave(self, live: LiveSession, at: float | None) -> None:
+        if at is not None:
+            self._recorder.finished(live, at)
+        if self.on_leave is not None:
+            self.on_leave(live)
+        self._backend.executor.close(live.session.id)
+        self._left += 1
+
+
+@contextmanager
+def _no_full_collection() -> Iterator[None]:
+    """Look for cycles of garbage only among what is new: to look through all that torch has made takes a tenth of a
+    second, in which nobody gets a token."""
+    before = gc.get_threshold()
+    gc.set_threshold(*before[:2], 1 << 30)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

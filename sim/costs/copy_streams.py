@@ -1,0 +1,45 @@
+"""The ways between GPU and host, one out and one in: copies beside the batch go one after the other on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sim.costs.batch import Direction
+from sim.costs.cost_model import CostModel
+from sim.kv.copy import Copy
+
+
+class Channels:
+    """When copies end.
+
+    Args:
+        costs: seconds of a copy.
+
+    Attributes:
+        busy_until: when the last copy that was begun ends, s.
+    """
+
+    def __init__(self, costs: CostModel) -> None:
+        self._costs = costs
+        self._free = {Direction.OUT: 0.0, Direction.IN: 0.0}
+        self.busy_until = 0.0
+
+    def begin(self, copies: Iterable[Copy], now: float) -> tuple[float, list[tuple[float, Copy]]]:
+        """Copies beside the batch queue for their direction's channel; the others make it wait. Returns for how long,
+        s, and when those beside it end."""
+        stall, ending = 0.0, []
+        for copy in copies:
+            way = copy.direction
+            seconds = self._costs.copy_time(copy.tokens, way)
+            if copy.blocking:
+                stall += seconds
+                continue
+            free = self._free[way]
+            end = self._free[way] = (free if free > now else now) + seconds
+            ending.append((end, copy))
+        self.busy_until = max(self._free.values())
+        return stall, ending
+
+    def beside(self, computes_at: float) -> dict[Direction, float]:
+        """For how long copies run beside a batch that computes from then on, s."""
+        return {way: free - computes_at for way, free in self._free.items() if free > computes_at}

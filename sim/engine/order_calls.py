@@ -1,0 +1,134 @@
+"""Asks an order that says more than a key, and checks what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policies.contract import PreemptiveOrder, QueueOrder
+from sim.engine.policy_calls import Guard, RankWitness, blame, checked_key, checked_number
+from sim.engine.view import View, WithoutDecoders
+from sim.session import READY, LiveSession, SessionView
+
+
+class Turns:
+    """The only caller of what an order says beyond a key."""
+
+    def __init__(self, order: QueueOrder, view: View) -> None:
+        self._order = order
+        self._view = view
+        self.witness: RankWitness | None = None
+        self.asked_at = 0.0  # for the last time, who stands elsewhere
+
+    def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+        """Who stands elsewhere in the queue from now on, and where."""
+        self.asked_at = self._view.now
+        return self._moved_in(self._view)
+
+    def _moved_in(self, view: View) -> list[tuple[LiveSession, tuple[float, ...]]]:
+        moved = []
+        asked = "-"
+        try:
+            for queued, key in self._order.rerank(view):
+                asked = getattr(queued, "id", "?")
+                live = _ready(queued)
+                moved.append((live, checked_key(key, live)))
+                asked = "-"
+        except Exception as error:
+            raise blame(self._order, "rerank", asked, self._view.now, error) from error
+        if moved and self.witness is not None:
+            self.witness.reranked(moved)
+        return moved
+
+    def preempted(self, live: LiveSession) -> None:
+        """A session that ran must wait again."""
+        with Guard(self._order, "on_preempt", live.session.id, self._view.now):
+            self._order.on_preempt(live.view, self._view)
+
+    def next_review(self) -> float:
+        """Time at which the order wants to be asked again; minus infinity for every iteration."""
+        try:
+            return checked_number(self._order.review_at(self._view))
+        except Exception as error:
+            raise blame(self._order, "review_at", "-", self._view.now, error) from error
+
+    def admits(self, live: LiveSession) -> bool:
+        """Whether the head of the queue may begin if there is room."""
+        with Guard(self._order, "admits", live.session.id, self._view.now):
+            return bool(self._order.admits(live.view, self._view))
+
+
+class Precedence(Turns):
+    """Likewise of a preemptive order.
+
+    Attributes:
+        limits: whether the order may let fewer run than the engine's settings.
+        catches_up: whether the order may be left alone while there is room for all.
+        keys_age: whether keys of those who run are old unless the order has just been asked.
+    """
+
+    _order: PreemptiveOrder
+
+    def __init__(self, order: PreemptiveOrder, view: View) -> None:
+        super().__init__(order, view)
+        self.limits = type(order).most_running is not PreemptiveOrder.most_running
+        self.catches_up = order.catches_up and not self.limits
+        self.keys_age = self.catches_up and order.keys_age
+        self._without_decoders = WithoutDecoders(view)
+        self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
+
+    def reranked_beside_decoders(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+        """The same while no place of those who decode matters; whoever watches ranks sees theirs all the same."""
+        if not self.keys_age or self.witness is not None:
+            return self.reranked()
+        return self._moved_in(self._without_decoders)
+
+    def runs(self, live: LiveSession) -> None:
+        """A session that waited runs from now on."""
+        if self._hears_of_runs:
+            try:
+                self._order.on_run(live.view, self._view)
+            except Exception as error:
+                raise blame(self._order, "on_run", live.session.id, self._view.now, error) from error
+
+    def most_running(self) -> float:
+        """How many sessions may run for all that the order minds."""
+        with Guard(self._order, "most_running", "-", self._view.now):
+            return checked_number(self._order.most_running(self._view), at_least=1)
+
+    def iterations(self) -> float:
+        """Iterations, the next one included, after which the order wants to be asked again."""
+        try:
+            return checked_number(self._order.review_after(self._view), at_least=1)
+        except Exception as error:
+            raise blame(self._order, "review_after", "-", self._view.now, error) from error
+
+    def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
+        """Sessions that wait, by when the order expects their turn; they are given by their keys."""
+        if not waiting:
+            return []
+        with Guard(self._order, "soonest_first", "-", self._view.now):
+            turns = [
+                _ready(queued) for queued in self._order.soonest_first([live.view for live in waiting], self._view)
+            ]
+            if len(turns) != len(waiting) or set(turns) != set(waiting):
+                raise ValueError("expected the sessions that were given, in another order")
+            return turns
+
+
+def _ready(queued: object) -> LiveSession:
+    if not isinstance(queued, SessionView):
+        raise TypeError(f"expected a session from view.running or view.waiting, got {queued!r}")
+    if queued._live.state not in READY:
+        raise ValueError(
+            f"session {queued.id} is {queued._live.state.value}; only ready ones have a place in the queue"
+        )
+    return queued._live
+
+
+def turns_of(order: QueueOrder, view: View) -> Turns | None:
+    """Who asks an order that preempts nobody for more than keys; None if it has nothing more to say."""
+    if isinstance(order, PreemptiveOrder):
+        return None
+    more = ("rerank", "admits", "on_preempt")
+    says_more = any(getattr(type(order), name) is not getattr(QueueOrder, name) for name in more)
+    return Turns(order, view) if says_more else None

@@ -1,0 +1,300 @@
+"""Asks the policy, checks what it answers, and keeps the log of its decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from policies.contract import (
+    NEVER,
+    Change,
+    Discard,
+    InterceptPolicy,
+    Paused,
+    Prefetch,
+    Preserve,
+    Queued,
+    QueueOrder,
+    Swap,
+    Verdict,
+)
+from policies.estimation import NextCall
+from sim.errors import PolicyError, place_of
+from sim.session import LiveSession, SessionView, State
+
+if TYPE_CHECKING:
+    from sim.engine.view import View
+
+
+_LEAVING, _NUMBERS = (Swap, Discard), (int, float)  # a union would be made anew by every check
+_IDLE = (State.PAUSED, State.WAITING)
+DECODING = "(decoding)"
+RESERVE = "(reserve)"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """GPU blocks that are lacking, and who needs them: a session, ``DECODING`` sessions or the ``RESERVE``."""
+
+    blocks: int
+    by: str
+
+
+class RankWitness(Protocol):
+    """Is told of every place in the queue before it is taken."""
+
+    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+        """A session becomes ready with this key."""
+
+    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+        """Ready sessions have these keys from now on."""
+
+
+class Counsel:
+    """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
+
+    def __init__(self, policy: InterceptPolicy, order: QueueOrder, view: View, log: bool = False) -> None:
+        self.policy = policy
+        self.order = order
+        self.view = view
+        self.decisions: list[dict[str, Any]] = []
+        self.witness: RankWitness | None = None
+        self._log = log
+        self.revises = type(policy).revise is not InterceptPolicy.revise
+        self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
+        self._order_remembers = type(order).on_finish is not QueueOrder.on_finish
+        self._told_of_starts = type(policy).on_start is not InterceptPolicy.on_start
+        self._told_of_ends = policy.predictor is not None or type(policy).on_finish is not InterceptPolicy.on_finish
+        order.policy = policy
+        estimator, predictor = policy.estimator, policy.predictor
+        self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
+        if estimator is not None and estimator.needs_truth:
+            estimator.truth = _true_end
+        if predictor is not None and predictor.needs_truth:
+            predictor.truth = _true_call
+        if order.needs_truth:
+            order.truth = _tokens_to_come
+
+    def key(self, live: LiveSession) -> tuple[float, ...]:
+        """Where a session that has become ready stands in the queue; smaller is earlier."""
+        try:
+            key = checked_key(self.order.key(live.view, self.view), live)
+        except Exception as error:
+            raise blame(self.order, "order", live.session.id, self.view.now, error) from error
+        if self.witness is not None:
+            self.witness.ranked(live, key)
+        return key
+
+    def pause(self, live: LiveSession) -> Verdict:
+        """This session just paused: what becomes of its context?"""
+        try:
+            verdict = self.policy.on_pause(live.view, self.view)
+            self._check(live.view, verdict, "on_pause")
+        except Exception as error:
+            raise self._blame("on_pause", live.session.id, error) from error
+        self.applied(live, verdict, "pause")
+        return verdict
+
+    def answer(self, live: LiveSession, duration: float) -> None:
+        """A pause has ended after ``duration`` seconds; policies may learn from it."""
+        policy = self.policy
+        try:
+            if policy.estimator is not None:
+                policy.estimator.pause_ended(live.view, duration)
+            if policy.predictor is not None:
+                pause = live.call.pause
+                returned = pause.returned if pause is not None else 0
+                policy.predictor.call_ended(live.view, NextCall(live.call.output, duration, returned))
+            policy.on_resume(live.view, duration, self.view)
+        except Exception as error:
+            raise self._blame("on_resume", live.session.id, error) from error
+
+    def start(self, live: LiveSession) -> None:
+        """A session begins to compute for its call."""
+        if not self._told_of_starts:
+            return
+        try:
+            self.policy.on_start(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_start", live.session.id, error) from error
+
+    def finish(self, live: LiveSession) -> None:
+        """A session has left for good."""
+        if self._told_of_ends:
+            try:
+                if self.policy.predictor is not None and live.call.pause is None:
+                    self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
+                self.policy.on_finish(live.view, self.view)
+            except Exception as error:
+                raise self._blame("on_finish", live.session.id, error) from error
+        self._forget_place(live)
+
+    def leave(self, live: LiveSession) -> None:
+        """A session goes on at another replica."""
+        try:
+            self.policy.on_leave(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_leave", live.session.id, error) from error
+        self._forget_place(live)
+
+    def join(self, live: LiveSession) -> None:
+        """A session goes on here that came from another replica."""
+        try:
+            self.policy.on_join(live.view, self.view)
+        except Exception as error:
+            raise self._blame("on_join", live.session.id, error) from error
+
+    def _forget_place(self, live: LiveSession) -> None:
+        if self._order_remembers:
+            try:
+                self.order.on_finish(live.view, self.view)
+            except Exception as error:
+                raise blame(self.order, "on_finish", live.session.id, self.view.now, error) from error
+
+    def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
+        """``blocks`` GPU blocks are needed: who gives way?"""
+        return self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
+
+    def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
+        """An iteration is planned: the policy's changes of mind."""
+        return self._changes("revise", lambda: self.policy.revise(self.view)) if self.revises else iter(())
+
+    def next_review(self) -> float:
+        """Time at which the policy wants to be asked again; minus infinity for every iteration."""
+        if not self._reviews:
+            return NEVER
+        try:
+            return checked_number(self.policy.review_at(self.view))
+        except Exception as error:
+            raise self._blame("review_at", "-", error) from error
+
+    def applied(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
+        """Log a change that the engine carries out, and whose need of room asked for it."""
+        if self._log:
+            self._note(live, verdict, asked, need)
+
+    def _changes(self, question: str, ask: Callable[[], Iterable[Change]]) -> Iterator[tuple[LiveSession, Verdict]]:
+        session = "-"
+        try:  # what goes wrong where the changes are carried out passes it by
+            for paused, verdict in ask():
+                session = getattr(paused, "id", "?")
+                live = self._check(paused, verdict, question)
+                if live.state not in _IDLE:
+                    raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
+                yield live, verdict
+                session = "-"
+        except Exception as error:
+            raise self._blame(question, session, error) from error
+
+    def _check(self, paused: Paused, verdict: object, question: str) -> LiveSession:
+        if not isinstance(paused, SessionView):
+            raise TypeError(f"expected a paused context from view.paused, got {paused!r}")
+        if isinstance(verdict, _LEAVING):
+            if not (isinstance(verdict.keep, int) and 0 <= verdict.keep <= paused.context_tokens):
+                raise ValueError(f"keep is {verdict.keep!r}; the context has {paused.context_tokens} tokens")
+        elif isinstance(verdict, Prefetch):
+            if question != "revise":
+                raise TypeError("Prefetch is an answer of revise only")
+        elif not isinstance(verdict, Preserve):
+            raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
+        return paused._live
+
+    def _note(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None) -> None:
+        self.decisions.append(
+            {
+                "time": self.view.now,
+                "session": live.session.id,
+                "call": live.call_index,
+                "asked": asked,
+                "verdict": type(verdict).__name__.lower(),
+                "keep": getattr(verdict, "keep", live.context),
+                "context": live.context,
+                "resident": live.resident,
+                "offloaded": live.offloaded,
+                "needed_blocks": need.blocks if need is not None else 0,
+                "needed_by": need.by if need is not None else "",
+                "because": dict(verdict.because),
+            }
+        )
+
+    def _blame(self, question: str, session: str, error: Exception) -> PolicyError:
+        return blame(self.policy, question, session, self.view.now, error)
+
+
+def blame(rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy") -> PolicyError:
+    """What went wrong in a policy, or another ``kind`` of rule, with where and when it did."""
+    of, place = type(rule), place_of(error)
+    return PolicyError(
+        f"{kind} {of.__module__}:{of.__qualname__} failed in {question} for session {session} "
+        f"at {now:.6f} s: {type(error).__name__}: {error}{place and f' ({place})'}"
+    )
+
+
+class Guard:
+    """Whatever goes wrong in ``policy``, or another ``rule``, becomes a ``PolicyError`` that says where and when."""
+
+    __slots__ = ("_now", "_policy", "_question", "_rule", "_session")
+
+    def __init__(self, policy: object, question: str, session: str, now: float, rule: str = "policy") -> None:
+        self._policy, self._question, self._session, self._now, self._rule = policy, question, session, now, rule
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        raise blame(self._policy, self._question, self._session, self._now, error, self._rule) from error
+
+
+def checked_number(answer: object, at_least: float = -math.inf) -> float:
+    """A policy's answer where a number is wanted.
+
+    Raises:
+        ValueError: it is none, or less than it may be.
+    """
+    if not isinstance(answer, _NUMBERS) or answer != answer:
+        raise ValueError(f"expected a number, got {answer!r}")
+    if answer < at_least:
+        raise ValueError(f"expected at least {at_least:g}, got {answer!r}")
+    return answer
+
+
+def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
+    """An order's answer where the key of ``live`` is wanted, with the tie-breaker.
+
+    Raises:
+        ValueError: it is neither a number nor a tuple of numbers.
+    """
+    if isinstance(answer, tuple):
+        for number in answer:
+            if not isinstance(number, _NUMBERS) or number != number:
+                checked_number(number)
+        return *answer, live.serial
+    return checked_number(answer), live.serial
+
+
+def _true_end(paused: Paused) -> float:
+    """When the pause under way really ends, s. Handed to oracles only."""
+    assert isinstance(paused, SessionView)
+    live = paused._live
+    pause = live.call.pause
+    assert pause is not None
+    return pause.end(live.paused_at, live.session.arrival)
+
+
+def _tokens_to_come(queued: Queued) -> int:
+    """Tokens that a session will still generate in its call. Handed to oracles only."""
+    assert isinstance(queued, SessionView)
+    return queued._live.call.output - queued._live.emitted
+
+
+def _true_call(queued: Queued) -> NextCall:
+    """What the call of a session really does. Handed to oracles only."""
+    assert isinstance(queued, SessionView)
+    call = queued._live.call
+    if call.pause is None:
+        return NextCall(call.output)
+    return NextCall(call.output, call.pause.duration, call.pause.returned)

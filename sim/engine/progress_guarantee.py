@@ -1,0 +1,52 @@
+"""Under a preemptive order: whoever gave way and gets its turn again goes first until it has emitted a token."""
+
+from __future__ import annotations
+
+import math
+
+from sim.session import READY, LiveSession
+
+Key = tuple[float, ...]
+
+
+class OwedTurns:
+    """Turns that no order takes back.
+
+    An order may change its mind faster than a context comes back: two sessions could then take each other's memory in
+    turn, and none would ever emit. So a session that lost context since its last token goes before all others from the
+    moment at which it gets a place, or its copy in begins, until it has emitted; among such sessions the first come
+    goes first, whatever the order says of them meanwhile.
+
+    Hence every world moves on. Say that nobody emits any more. Each session that loses context and gets a turn again
+    is then owed it for good, in a rank that never changes; so there is a first of them, from whom nobody takes a place
+    or a block, and which computes in every iteration until it emits. If there is none, what is computed is lost once at
+    most; and copies ahead of need take no memory that the first in the queue lacks (``Seating.swap_ahead``).
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[LiveSession, Key] = {}  # of those who are owed a token: where the order wants them
+        self._turns = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def begin(self, live: LiveSession) -> None:
+        """A session that stands in no queue by its key gets its turn."""
+        if live.lost_at == live.progress and live not in self._keys:
+            self._turns += 1
+            self._keys[live] = live.key
+            live.key = (-math.inf, -math.inf, self._turns)
+
+    def move(self, live: LiveSession, key: Key) -> None:
+        """The order wants a session elsewhere: at once, or when it has emitted."""
+        if live in self._keys:
+            self._keys[live] = key
+        else:
+            live.key = key
+
+    def settle(self) -> None:
+        """Those who have emitted go back to where the order wants them."""
+        for live in [one for one in self._keys if one.lost_at != one.progress or one.state not in READY]:
+            key = self._keys.pop(live)
+            if live.group is not None:
+                live.key = key

@@ -1,0 +1,154 @@
+"""The engine as policies see it: read-only, and without a future. Implements ``policies.contract.EngineView``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from policies.contract import Footprint
+from sim.costs.batch import Direction
+from sim.session import SessionView, State
+
+if TYPE_CHECKING:
+    from sim.costs.cost_model import CostModel
+    from sim.engine.engine import Engine
+
+
+class View:
+    """Properties mirror the engine's state at the moment of asking."""
+
+    __slots__ = (
+        "_engine",
+        "_footprints",
+        "_listed_at",
+        "_unanswered",
+        "block_size",
+        "costs",
+        "gpu_blocks",
+        "token_budget",
+    )
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.costs: CostModel = engine.costs
+        self.block_size = engine.contexts.block_size
+        self.token_budget = engine.token_budget
+        self.gpu_blocks = engine.contexts.gpu.capacity
+        self._listed_at = -1  # by the contexts' count of changes
+        self._unanswered: list[SessionView] = []
+        self._footprints: list[Footprint] | None = None
+
+    @property
+    def now(self) -> float:
+        """The time, s."""
+        return self._engine.now
+
+    @property
+    def free_gpu_blocks(self) -> int:
+        """GPU blocks nobody holds."""
+        return self._engine.contexts.gpu.free
+
+    @property
+    def free_host_blocks(self) -> int:
+        """Host blocks nobody holds."""
+        return self._engine.contexts.host.free
+
+    @property
+    def most_running(self) -> int:
+        """Sessions that may run in an iteration."""
+        return self._engine.queues.most_running
+
+    @property
+    def running_sessions(self) -> int:
+        """Sessions that decode or compute missing tokens."""
+        return self._engine.queues.running
+
+    @property
+    def running_context_tokens(self) -> int:
+        """Resident tokens of the running sessions: C_other of the waste equations."""
+        queues = self._engine.queues
+        return queues.decoding.resident_tokens + sum([live.resident for live in queues.prefilling])
+
+    @property
+    def running_query_tokens(self) -> int:
+        """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
+        queues = self._engine.queues
+        return queues.decoding.seats + sum([live.queries(live.resident, live.missing) for live in queues.prefilling])
+
+    @property
+    def waiting_sessions(self) -> int:
+        """Sessions that are ready and not yet admitted, those waiting for a copy included."""
+        return len(self._engine.queues.waiting) + len(self._engine.queues.swapped)
+
+    @property
+    def swap_budget(self) -> float:
+        """Tokens that may still be copied out in this iteration; infinite when nothing limits it."""
+        return self._engine.room.swap_budget(Direction.OUT)
+
+    @property
+    def paused(self) -> list[SessionView]:
+        """Contexts with resident tokens that compute nothing, the longest unused first: a list of its own.
+
+        Under a preemptive order only those of paused sessions: the others are the order's.
+        """
+        if self._engine.seating is not None:
+            return [live.view for live in self._engine.contexts.held if live.state is State.PAUSED]
+        spared, swapped = self._engine.room.spared, State.SWAPPED
+        return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
+
+    @property
+    def unanswered(self) -> Sequence[SessionView]:
+        """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
+        something to decide. The same list until one of them changes."""
+        if self._listed_at != self._engine.contexts.changes:
+            self._list()
+        return self._unanswered
+
+    @property
+    def footprints(self) -> Sequence[Footprint]:
+        """Where the tokens of ``unanswered`` are, in the same order. The same list until one of them changes, unless
+        contexts share blocks."""
+        if self._engine.contexts.prefixes is not None:
+            return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
+        if self._listed_at != self._engine.contexts.changes:
+            self._list()
+        if self._footprints is None:
+            self._footprints = [(one._live._resident, 0, one._live.offloaded) for one in self._unanswered]
+        return self._footprints
+
+    def _list(self) -> None:
+        contexts, paused = self._engine.contexts, State.PAUSED
+        self._listed_at = contexts.changes
+        self._unanswered = [live.view for live in contexts.held if live.copy is None and live.state is paused]
+        self._footprints = None
+
+    @property
+    def offloaded(self) -> list[SessionView]:
+        """Paused contexts with tokens on the host: a list of its own."""
+        return [live.view for live in self._engine.contexts.away if live.state is State.PAUSED]
+
+    @property
+    def running(self) -> list[SessionView]:
+        """Sessions that decode or compute missing tokens: a list of its own."""
+        queues = self._engine.queues
+        return [live.view for live in (*queues.decoding, *queues.prefilling)]
+
+    @property
+    def waiting(self) -> list[SessionView]:
+        """Sessions that are ready and do not run, those waiting for a copy included, in no order."""
+        queues = self._engine.queues
+        return [*(live.view for _, live in queues.waiting), *(live.view for live in queues.swapped)]
+
+
+class WithoutDecoders(View):
+    """The same engine, where of those who run only those who compute missing tokens are shown."""
+
+    __slots__ = ()
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view._engine)
+
+    @property
+    def running(self) -> list[SessionView]:
+        """Sessions that compute missing tokens: a list of its own."""
+        return [live.view for live in self._engine.queues.prefilling]

@@ -1,0 +1,255 @@
+"""Leading blocks that several contexts have in common, found by what they hold.
+
+A prompt's leading blocks have a key each where the trace tells what is in them: by its block hashes, or by a named
+prefix. A block's key stands for all tokens up to its end, so equal keys are equal KV. Whoever computes such a block
+publishes it; whoever is admitted later finds the longest run of its keys and computes only what follows. Only whole
+blocks of the engine are shared, and never the last token of a context: there must be one to compute.
+
+A shared block counts once, and is held by reference. The contexts that hold one hold all those before it, so along a
+context the number of holders never grows. When the last one lets go it stays cached in the pool
+(``sim.kv.block_pool``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from sim.kv.block_pool import BlockPool, blocks_for
+from sim.session import LiveSession
+from traces.session import Session
+
+
+class _Piece:
+    """The tokens from a context's begin to the end of one hash; equal ones are one object."""
+
+    __slots__ = ("__weakref__", "before")
+
+    def __init__(self, before: _Piece | None) -> None:
+        self.before = before
+
+
+Key = tuple[_Piece, int]
+"""What a block holds: the piece that its last token lies in, and which block of the context it is."""
+
+
+class BlockWitness(Protocol):
+    """Is told what becomes of shared blocks while it happens, so that real ones can follow."""
+
+    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """After its own blocks a context now holds those of ``keys``."""
+
+    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """The last of a context's shared blocks are found by ``keys`` from now on. Where one could be found before, the
+        context holds that one and has given back its own."""
+
+    def unpublished(self, keys: Sequence[Key]) -> None:
+        """Nobody finds these blocks any more: one context has them to itself, or their memory is taken."""
+
+
+class Prefixes:
+    """The shared blocks of a GPU pool.
+
+    Attributes:
+        idle: shared blocks that only contexts hold which compute nothing.
+    """
+
+    def __init__(self, pool: BlockPool, block_size: int) -> None:
+        self.idle = 0
+        self.block_size = block_size
+        self._pool = pool
+        self._computing: dict[Key, int] = {}  # holders that are not idle
+        self._pieces: WeakValueDictionary[tuple[_Piece | None, Hashable], _Piece] = WeakValueDictionary()
+        self._witness: BlockWitness | None = None
+
+    def tell(self, witness: BlockWitness) -> None:
+        """Let ``witness`` know from now on what becomes of shared blocks."""
+        self._witness = witness
+        self._pool.on_evict = lambda key: witness.unpublished((key,))
+
+    # ---- what a context could share
+
+    def keys(self, live: LiveSession) -> Sequence[Key]:
+        """Keys of the leading blocks of a context, as far as it is still the prompt that the trace tells of."""
+        if live.prefixes is None:
+            live.prefixes = self
+            live.prefix_keys = self._keys(live.session)[: live.unwritten // self.block_size]
+        return live.prefix_keys
+
+    def _keys(self, session: Session) -> list[Key]:
+        size = self.block_size
+        if not session.block_hashes:
+            named = session.prefix
+            return [] if named is None else _numbered(self._piece(None, named.name), named.tokens // size)
+        keys: list[Key] = []
+        piece = None
+        for index, content in enumerate(session.block_hashes, 1):
+            piece = self._piece(piece, content)
+            end = min(index * session.hash_block, session.prompt)
+            keys.extend(_numbered(piece, end // size, len(keys)))
+        return keys
+
+    def _piece(self, before: _Piece | None, content: Hashable) -> _Piece:
+        piece = self._pieces.get((before, content))
+        if piece is None:
+            piece = self._pieces[before, content] = _Piece(before)
+        return piece
+
+    def found(self, live: LiveSession) -> tuple[int, int]:
+        """Blocks on the GPU with which a context could go on at once, and how many of them somebody holds."""
+        keys, pool = self.keys(live), self._pool
+        if live.offloaded or live.copy is not None or live.resident != live.shared * self.block_size:
+            return 0, 0
+        count = held = 0
+        for key in keys[live.shared : (live.context - 1) // self.block_size]:
+            if pool.holders(key):
+                held += 1
+            elif key not in pool.cached:
+                break
+            count += 1
+        return count, held
+
+    # ---- who holds what
+
+    def take_found(self, live: LiveSession) -> None:
+        """A context takes what it found: these tokens are resident at once. The blocks that nobody held are free."""
+        blocks, _ = self.found(live)
+        new = self.keys(live)[live.shared : live.shared + blocks]
+        self._pool.share(new)
+        self._held(live, new)
+        resident = live.resident + blocks * self.block_size
+        live.prefix_hits += max(0, resident - max(live.resident, live.peak))
+        live.missing -= resident - live.resident
+        live.resident = resident
+        if self._witness is not None:
+            self._witness.found(live, new)
+
+    def publish(self, live: LiveSession) -> int:
+        """Others may find from now on what a context has on the GPU. Returns the private blocks that became shared."""
+        new = self.keys(live)[live.shared : live.resident // self.block_size]
+        self._pool.publish(new)
+        self._held(live, new)
+        if self._witness is not None:
+            self._witness.published(live, new)
+        return len(new)
+
+    def release(self, live: LiveSession, keep: int, last_used: int) -> int:
+        """A context keeps its first ``keep`` blocks at most; the last ones are evicted first. Returns how many it let
+        go."""
+        gone = live.prefix_keys[keep : live.shared]
+        if gone:
+            self._let_go(live, gone)
+            self._pool.unshare(reversed(gone), last_used)
+        return len(gone)
+
+    def withdraw(self, live: LiveSession, keep: int) -> int:
+        """The shared blocks beyond the first ``keep``, which nobody else holds, become private. Returns how many."""
+        own = live.prefix_keys[keep : live.shared]
+        if own:
+            self._let_go(live, own)
+            self._pool.withdraw(own)
+            if self._witness is not None:
+                self._witness.unpublished(own)
+        return len(own)
+
+    def common(self, live: LiveSession) -> int:
+        """Leading blocks of a context that others hold too."""
+        return bisect_left(live.prefix_keys, True, 0, live.shared, key=lambda key: self._pool.holders(key) < 2)
+
+    def holders(self, key: Key) -> int:
+        """How many contexts hold a block."""
+        return self._pool.holders(key)
+
+    def set_idle(self, live: LiveSession, idle: bool) -> None:
+        """A context that holds blocks begins or ceases to hold them without computing."""
+        for key in live.prefix_keys[: live.shared]:
+            if idle:
+                self._stops(key)
+                self.idle += key not in self._computing
+            else:
+                self.idle -= key not in self._computing
+                self._computing[key] = self._computing.get(key, 0) + 1
+
+    def _held(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """A context holds ``keys`` since just now."""
+        live.shared += len(keys)
+        for key in keys:
+            first = self._pool.holders(key) == 1
+            if live.idle:
+                self.idle += first
+            else:
+                self.idle -= not first and key not in self._computing
+                self._computing[key] = self._computing.get(key, 0) + 1
+
+    def _let_go(self, live: LiveSession, keys: Sequence[Key]) -> None:
+        """A context is about to let go of ``keys``, the last that it holds."""
+        live.shared -= len(keys)
+        for key in keys:
+            last = self._pool.holders(key) == 1
+            if live.idle:
+                self.idle -= last
+            else:
+                self._stops(key)
+                self.idle += not last and key not in self._computing
+
+    def _stops(self, key: Key) -> None:
+        self._computing[key] -= 1
+        if not self._computing[key]:
+            del self._computing[key]
+
+    def check(self, inside: Iterable[LiveSession]) -> int:
+        """INV-2 for shared blocks, recounted from scratch. Returns how many are held.
+
+        Raises:
+            AssertionError: a count is off.
+        """
+        pool = self._pool
+        holding = [(live, live.prefix_keys[: live.shared]) for live in inside if live.shared]
+        held = Counter(key for _, keys in holding for key in keys)
+        computing = Counter(key for live, keys in holding if not live.idle for key in keys)
+        assert all(pool.holders(key) == count for key, count in held.items())
+        assert pool.missing(pool.cached) == len(pool.cached) <= pool.free
+        assert self._computing == computing
+        assert self.idle == len(held.keys() - computing.keys()), (self.idle, held, computing)
+        for live, keys in holding:
+            assert len(keys) == live.shared <= live.resident // self.block_size, live
+        return len(held)
+
+
+class Tally:
+    """What contexts that give way would free, counted one after the other: a block that several share goes with the
+    last of them."""
+
+    def __init__(self, block_size: int) -> None:
+        self._size = block_size
+        self._kept: dict[LiveSession, int] = {}
+        self._let_go: Counter[Key] = Counter()
+
+    def add(self, live: LiveSession, keep: int, leaves_common: bool) -> int:
+        """Blocks that come free when a context keeps its first ``keep`` tokens, beyond those counted before.
+
+        ``leaves_common``: blocks that others hold stay where they are, as when a context is swapped out.
+        """
+        kept = blocks_for(min(keep, live.resident), self._size)
+        before = self._kept.get(live, blocks_for(live.resident, self._size))
+        prefixes = live.prefixes
+        if prefixes is None or not live.shared:
+            self._kept[live] = min(kept, before)
+            return max(0, before - kept)
+        if leaves_common:
+            kept = max(kept, prefixes.common(live))
+        if kept >= before:
+            return 0
+        self._kept[live] = kept
+        freed = before - max(kept, min(before, live.shared))
+        for key in live.prefix_keys[kept : min(before, live.shared)]:
+            self._let_go[key] += 1
+            freed += self._let_go[key] == prefixes.holders(key)
+        return freed
+
+
+def _numbered(piece: _Piece, end: int, begin: int = 0) -> list[Key]:
+    return [(piece, block) for block in range(begin, end)]

@@ -1,0 +1,281 @@
+"""One replica's part of a diary: turns what an engine does into entries about one session."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sim.costs.batch import Direction
+from sim.engine.engine import Engine
+from sim.engine.plan import Plan
+from sim.kv.copy import Chunk, Copy
+from sim.results.standing import Standing, together
+from sim.session import LiveSession, State
+
+if TYPE_CHECKING:
+    from sim.results.session_log import Diary
+
+_OF_DECISION = ("asked", "verdict", "keep", "context", "needed_blocks", "needed_by", "because")
+
+
+class Page:
+    """Follows the session while it is on this replica. Implements ``sim.kv.kv_cache.Witness`` and
+    ``sim.engine.policy_calls.RankWitness``."""
+
+    def __init__(self, diary: Diary, engine: Engine, replica: int) -> None:
+        self._diary = diary
+        self._engine = engine
+        self._replica = replica
+        self._standing = Standing(engine)
+        self._live: LiveSession | None = None
+        self._gone: LiveSession | None = None  # it went on elsewhere; its context may still be read from here
+        self._heard = 0  # decisions of the log that were looked at
+        self._span: dict[str, Any] = {}  # iterations that compute for it, one after the other
+        self._waited = 0.0  # of its time in the queue, what has been told
+        self._first_token_at = math.nan
+        self._preemptions = 0
+        self._accounted = 0.0
+
+    def follows(self, live: LiveSession) -> bool:
+        """Whether this is the session. It is known from its arrival on."""
+        if self._live is None and live is not self._gone and live.session.id == self._diary.session:
+            self._live = live
+        return live is self._live
+
+    def note(self, at: float, what: str, live: LiveSession, **details: Any) -> None:
+        """Write down what happened, after what came before it."""
+        self._end_span(live)
+        self._hear_decisions(live)
+        self._diary.write(at, what, live, self._replica, details)
+
+    def close(self, at: float) -> None:
+        """Nothing more will happen here; the run ended at ``at``."""
+        if at > self._accounted:
+            self.rested(at)
+        if self._live is not None:
+            self._end_span(self._live)
+            self._hear_decisions(self._live)
+
+    # ---- coming and going
+
+    def arrived(self, live: LiveSession) -> None:
+        """The session was submitted."""
+        session = live.session
+        if live.state is State.REJECTED:
+            self.note(session.arrival, "rejected", live, reason=live.reason)
+        else:
+            what = {"prompt_tokens": session.prompt, "calls": len(session.calls), "kind": session.kind}
+            self.note(session.arrival, "arrived", live, **what)
+
+    def adopted(self, live: LiveSession, at: float) -> None:
+        """The session goes on here."""
+        self._waited, self._preemptions = live.queued_s, live.preemptions
+        if live.state is State.FAILED:
+            self.note(at, "rejected", live, reason=live.reason)
+        else:
+            self.note(at, "adopted", live, **_answer(live, live.call_index - 1, at))
+
+    def withdrawn(self, live: LiveSession) -> None:
+        """The session goes on elsewhere."""
+        self.note(self._engine.now, "left_replica", live)
+        self._gone, self._live = live, None
+
+    def answered(self, live: LiveSession, at: float) -> None:
+        """The answer came."""
+        self.note(at, "answered", live, **_answer(live, live.call_index, at))
+
+    def left(self, live: LiveSession, at: float) -> None:
+        """The session is over. That its memory is free then goes without saying."""
+        last = self._diary.last
+        if last is not None and last.what == "dropped" and last.time >= at:
+            self._diary.strike()
+        self.note(at, "finished", live, **(self._decoded(live, at) if live.call.pause is None else {}))
+
+    # ---- the policy
+
+    def _hear_decisions(self, live: LiveSession) -> None:
+        """Take down what the policy has decided about the session since; each pause begins with a verdict."""
+        decisions = self._engine.counsel.decisions
+        for one in decisions[self._heard :]:
+            if one["session"] == self._diary.session:
+                resident, offloaded = one["resident"], one["offloaded"]
+                where = {"tokens_were": (resident, offloaded, one["context"] - resident - offloaded)}
+                if one["asked"] == "pause" and live.call.pause is not None:
+                    waits = {"waits_for": live.call.pause.waits_for, "tool": live.call.pause.tool}
+                    ended = self._decoded(live, one["time"]) | waits | where
+                    self._diary.write(one["time"], "call_ended", live, self._replica, ended)
+                decided = {name: one[name] for name in _OF_DECISION} | where
+                self._diary.write(one["time"], "decided", live, self._replica, decided)
+        self._heard = len(decisions)
+
+    def _decoded(self, live: LiveSession, at: float) -> dict[str, Any]:
+        return {"output_tokens": live.emitted, "decode_s": at - self._first_token_at}
+
+    # ---- the queue
+
+    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+        """A session becomes ready: this one, or another that may pass it."""
+        if not self.follows(live):
+            self.reranked([(live, key)])
+        elif place := self._standing.joined(live, key):
+            self.note(self._engine.now, "queued", live, **place)
+
+    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+        """Keys change; what happens in the queue while nothing else does is told in one entry."""
+        live = self._live
+        if live is None or not (passed := self._standing.passed(live, moved)):
+            return
+        now, last = self._engine.now, self._diary.last
+        if last is not None and last.what == "passed" and last.replica == self._replica:
+            self._diary.strike()
+            passed, begun = together(last.details, passed), last.time
+        else:
+            begun = now
+        self.note(begun, "passed", live, **passed, until=now)
+
+    # ---- moves of the context
+
+    def kept(self, live: LiveSession) -> None:
+        """All but its present resident and offloaded tokens was forgotten."""
+        if self.follows(live) and live.state is not State.MOVED:
+            self._notice_preemption(live)
+            self._hear_decisions(live)
+            last = self._diary.last
+            if last is None or (last.resident, last.offloaded) != (live.resident, live.offloaded):
+                self.note(self._engine.now, "dropped", live)
+
+    def joined(self, live: LiveSession) -> None:
+        """A call of several samples has ended; that the others go then goes without saying."""
+
+    def begun(self, copy: Copy) -> None:
+        """A copy begins."""
+        if self.follows(copy.live):
+            self._notice_preemption(copy.live)
+            if not copy.blocking:
+                self.note(self._engine.now, "copy_began", copy.live, **self._copy(copy))
+
+    def finished(self, copy: Copy) -> None:
+        """A copy has ended."""
+        if self.follows(copy.live):
+            self.note(self._engine.now, "swapped" if copy.blocking else "copied", copy.live, **self._copy(copy))
+
+    def _copy(self, copy: Copy) -> dict[str, Any]:
+        seconds = {} if copy.from_replica else {"seconds": self._engine.costs.copy_time(copy.tokens, copy.direction)}
+        what = {"direction": copy.direction.value, "tokens": copy.tokens, "blocks": copy.blocks}
+        return what | seconds | {"from_replica": copy.from_replica}
+
+    def _notice_preemption(self, live: LiveSession) -> None:
+        if live.preemptions > self._preemptions:
+            self._preemptions = live.preemptions
+            self.note(self._engine.now, "preempted", live)
+
+    # ---- iterations, and what they waste
+
+    def worked(
+        self, plan: Plan, begin: float, ends: Sequence[float], stall: float, lengthened: Callable[[Plan], float]
+    ) -> None:
+        """Iterations are over that began at ``begin``, of which the first waited ``stall`` seconds for copies.
+
+        Args:
+            lengthened: gives the share of a plan's forward pass that is due to recomputation.
+        """
+        self._accounted = ends[-1]
+        seconds = ends[-1] - begin
+        for live in self._here():
+            self._book_memory(live, seconds, resting=False)
+            self._book_stall(live, plan, stall)
+        if self._live is not None:
+            self._worked_for(self._live, plan, begin, ends, stall, lengthened)
+
+    def _worked_for(
+        self,
+        live: LiveSession,
+        plan: Plan,
+        begin: float,
+        ends: Sequence[float],
+        stall: float,
+        lengthened: Callable[[Plan], float],
+    ) -> None:
+        self._notice_preemption(live)
+        for chunk in plan.chunks:
+            if chunk.live is live:
+                self._computed(chunk, begin, ends)
+                if chunk.recomputed:
+                    self._book_recompute(chunk, plan, ends[-1] - begin - stall, lengthened(plan))
+        if plan.decoding and live.state is State.DECODING and live.queued_s > self._waited:
+            self.note(begin, "went_on", live, waited_s=self._wait(live))
+
+    def _wait(self, live: LiveSession) -> float:
+        """Seconds in the queue that have not been told yet."""
+        seconds, self._waited = live.queued_s - self._waited, live.queued_s
+        return seconds
+
+    def rested(self, end: float) -> None:
+        """Nothing was computed until ``end``."""
+        for live in self._here():
+            self._book_memory(live, end - self._accounted, resting=True)
+        self._accounted = end
+
+    def _here(self) -> list[LiveSession]:
+        return [live for live in (self._live, self._gone) if live is not None]
+
+    def _book_memory(self, live: LiveSession, seconds: float, resting: bool) -> None:
+        contexts, copy = self._engine.contexts, live.copy
+        held, copying = contexts.held_by(live), copy.blocks if copy is not None else 0
+        if live.state is State.DEPARTING:
+            held, copying = 0, held
+        elif copy is not None and copy.direction is Direction.OUT:
+            held -= copying
+        self._book(live, "swap", copying * seconds)
+        if live.idle or resting:
+            self._book(live, "preserve", held * seconds)
+
+    def _book_stall(self, live: LiveSession, plan: Plan, stall: float) -> None:
+        copied = {copy: copy.tokens for copy in plan.copies if copy.blocking}
+        mine = sum(tokens for copy, tokens in copied.items() if copy.live is live)
+        if mine:
+            gpu = self._engine.contexts.gpu
+            reads = min(gpu.free, sum(copy.blocks for copy in copied if copy.direction is Direction.OUT))
+            self._book(live, "swap", (self._running() + reads) * stall * mine / sum(copied.values()))
+
+    def _book_recompute(self, chunk: Chunk, plan: Plan, seconds: float, lengthened: float) -> None:
+        recomputing = self._engine.contexts.recomputing
+        others = self._running() - sum(recomputing(one) for one in plan.chunks)
+        share = chunk.recomputed / sum(one.recomputed for one in plan.chunks)
+        self._book(chunk.live, "recompute_own", recomputing(chunk) * seconds)
+        self._book(chunk.live, "recompute_others", others * lengthened * share * seconds)
+
+    def _running(self) -> int:
+        contexts = self._engine.contexts
+        return contexts.gpu.used - contexts.idle_blocks - contexts.copying_blocks
+
+    def _book(self, live: LiveSession, cause: str, block_seconds: float) -> None:
+        self._diary.book(live.call_index, cause, block_seconds * self._engine.contexts.block_size)
+
+    def _computed(self, chunk: Chunk, begin: float, ends: Sequence[float]) -> None:
+        """Missing tokens are computed: in one entry with those of the iterations before, if nothing came between."""
+        live, span, end = chunk.live, self._span, ends[-1]
+        tokens = chunk.tokens * len(ends)
+        if not span:
+            self._hear_decisions(live)
+            span.update(begin=begin, waited_s=0.0, tokens=0, recomputed_tokens=0, iterations=0, computing_s=0.0)
+        span["waited_s"] += self._wait(live)
+        span["tokens"] += live.queries(chunk.start, tokens)
+        span["recomputed_tokens"] += live.queries(chunk.start, chunk.recomputed)
+        span["iterations"] += len(ends)
+        span["computing_s"] += end - begin
+        span["until"] = end
+        span["tokens_were"] = chunk.start + tokens, live.offloaded, live.missing - tokens
+        if live.missing == tokens and live.emitted == 0:
+            self._first_token_at = end
+
+    def _end_span(self, live: LiveSession) -> None:
+        if self._span:
+            details, self._span = self._span, {}
+            self._diary.write(details.pop("begin"), "computed", live, self._replica, details)
+
+
+def _answer(live: LiveSession, call: int, at: float) -> dict[str, Any]:
+    pause = live.session.calls[call].pause
+    return {"pause_s": at - live.paused_at, "returned_tokens": pause.returned if pause is not None else 0}

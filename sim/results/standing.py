@@ -1,0 +1,83 @@
+"""Where one session stands among those that are ready: who goes before it, and by which numbers of the queue order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from policies.contract import QueueOrder
+from sim.engine.engine import Engine
+from sim.engine.queues import by_key
+from sim.session import READY, LiveSession, State
+
+Key = tuple[float, ...]
+Numbers = Mapping[str, float]
+OWED = "turn owed"
+_WAITING = (State.WAITING, State.SWAPPED)
+
+
+class Standing:
+    """Follows one session's place in the queue of one replica.
+
+    Args:
+        engine: the replica's.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._order: QueueOrder = engine.counsel.order
+
+    def joined(self, live: LiveSession, key: Key) -> dict[str, Any]:
+        """The session becomes ready with ``key``; empty if nobody else is ready."""
+        others = self._others(live)
+        if not others:
+            return {}
+        before = [one for one in others if one.key < key]
+        next_before = max(before, key=lambda one: one.key) if before else None
+        return self._place(key, len(before), len(others)) | {
+            "next_before": {next_before.session.id: self._numbers(next_before.key)} if next_before else {}
+        }
+
+    def passed(self, live: LiveSession, moved: list[tuple[LiveSession, Key]]) -> dict[str, Any]:
+        """Who passes the session and whom it passes when keys become those of ``moved``; empty for nobody.
+
+        A session that becomes ready comes from behind everybody. Where nothing preempts, who runs has left the queue.
+        """
+        preempts = self._engine.seating is not None
+        if live.state not in (READY if preempts else _WAITING):
+            return {}
+        others, was = self._others(live), live.key
+        keys = {one: key for one, key in moved if one.key[0] != -math.inf}
+        key = keys.pop(live, was)
+        before = {one for one in others if one.key < was}
+        after = {one for one in {*others, *keys} if keys.get(one, one.key) < key}
+        passes, passed_by = (
+            {one.session.id: self._numbers(keys.get(one, one.key)) for one in sorted(those, key=by_key)}
+            for those in (before - after, after - before)
+        )
+        if not (passes or passed_by):
+            return {}
+        numbers = {"was": self._numbers(was) if key != was else {}, "passes": passes, "passed_by": passed_by}
+        return self._place(key, len(after), len({*others, *keys})) | numbers
+
+    def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
+        place = {"key": self._numbers(key), "before": before, "others": others}
+        precedence = self._engine.precedence
+        if precedence is not None and precedence.keys_age and precedence.asked_at < self._engine.now:
+            place["running_ranked_at"] = precedence.asked_at
+        return place
+
+    def _numbers(self, key: Key) -> dict[str, float]:
+        """By name; all but the last, which only breaks ties."""
+        return {OWED: key[-1]} if key[0] == -math.inf else dict(self._order.named(key[:-1]))
+
+    def _others(self, live: LiveSession) -> list[LiveSession]:
+        queues = self._engine.queues
+        return [one for one in (*queues.decoding, *queues.ready()) if one is not live]
+
+
+def together(one: Mapping[str, Any], next_one: Mapping[str, Any]) -> dict[str, Any]:
+    """Two entries of ``passed`` as one."""
+    both = {name: {**one[name], **next_one[name]} for name in ("passes", "passed_by")}
+    return {**next_one, "was": one["was"] or next_one["was"], **both}

@@ -1,0 +1,233 @@
+"""Replay a workload on one replica under one system."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from simpy.events import Event
+
+from policies.contract import InterceptPolicy, QueueOrder
+from sim.costs.cost_model import CostModel
+from sim.costs.profile import Profile
+from sim.engine.engine import Engine
+from sim.engine.settings import EngineSettings
+from sim.errors import StalledEngine
+from sim.results.memory_accounting import Ledger
+from sim.results.recorder import Recorder
+from sim.results.run_record import RunRecord, merge
+from sim.results.session_log import Diary
+from sim.session import LiveSession
+from sim.world.clock import FIRST, Clock
+from sim.world.replica import Replica
+from sim.world.streamed import by_arrival
+from traces.session import Session
+
+
+def simulate(
+    sessions: Iterable[Session],
+    *,
+    policy: InterceptPolicy,
+    order: QueueOrder,
+    settings: EngineSettings,
+    profile: Profile,
+    horizon: float | None = None,
+    timeline_step: float = 1.0,
+    leap: bool = True,
+    log_decisions: bool = False,
+    diary: Diary | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    believed: Profile | None = None,
+) -> RunRecord:
+    """Simulate one replica serving ``sessions`` until all have left, or until ``horizon`` seconds.
+
+    Args:
+        sessions: the workload; arrivals in seconds, in any order. An iterator is drawn from as time goes on, and must
+            give the sessions by arrival: that way a workload need not fit in memory.
+        policy: decides about paused contexts. It is told of this run only: pass a fresh one.
+        order: decides who is served first.
+        settings: the engine's rules.
+        profile: costs and pool sizes.
+        horizon: cut the run at this time; sessions still inside are recorded as unfinished.
+        timeline_step: seconds of one row of the timeline.
+        leap: take iterations that are alike in one event; without, the same results slower.
+        log_decisions: keep every decision with the numbers it was made from.
+        diary: notes what happens to one session; it is told of this run only: pass a fresh one.
+        on_progress: called about a hundred times with the share of sessions that have left, where it is known.
+        believed: costs by which the engine and its policies decide, where they know other ones than ``profile``.
+
+    Raises:
+        ValueError: an iterator gave sessions that are not in the order of their arrivals.
+        PolicyError: the policy raised, or answered something impossible.
+        UnsupportedSession: a session has a shape that the engine cannot serve.
+        StalledEngine: a rule of the engine is broken.
+    """
+    site = Site(profile, settings, lambda: policy, lambda: order, believed)
+    env = Clock()
+    audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
+    replica = build(
+        site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions, diary=diary
+    )
+    arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
+    audience.watch(arrivals, horizon)
+    replica.close()
+    if diary is not None:
+        diary.close(env.now)
+    return merge([replica.part()], env.now)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one replica is built from. Policies and orders are made anew for every replica: they may learn.
+
+    Attributes:
+        profile: costs and pool sizes.
+        settings: the engine's rules.
+        policy, order: make them.
+        believed: costs by which they and the engine decide, unless those are the profile's.
+    """
+
+    profile: Profile
+    settings: EngineSettings
+    policy: Callable[[], InterceptPolicy]
+    order: Callable[[], QueueOrder]
+    believed: Profile | None = None
+
+
+def build(
+    site: Site,
+    env: Clock,
+    on_left: Callable[[LiveSession], None],
+    index: int = 0,
+    on_answer: Callable[[LiveSession], None] | None = None,
+    *,
+    timeline_step: float = 1.0,
+    leap: bool = True,
+    log_decisions: bool = False,
+    diary: Diary | None = None,
+) -> Replica:
+    """A replica with nobody inside."""
+    profile, block = site.profile, site.settings.block_size
+    gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
+    costs = CostModel(profile)
+    logs = log_decisions or diary is not None
+    believed = costs if site.believed is None else CostModel(site.believed)
+    engine = Engine(site.settings, believed, site.policy(), site.order(), gpu_blocks, host_blocks, logs, leap)
+    accounts = (costs, gpu_blocks, host_blocks, block, timeline_step)
+    if diary is None:
+        recorder = Recorder(Ledger(*accounts), profile.kv_bytes_per_token, index)
+    else:
+        recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index)
+    return Replica(env, engine, costs, recorder, on_left, index, on_answer)
+
+
+class Arrivals:
+    """Lets sessions arrive at their times, each drawn when the one before it has come.
+
+    Args:
+        clock: the SimPy environment.
+        arrive: told of each session and its number.
+        sessions: numbers and sessions, by arrival.
+
+    Attributes:
+        count: sessions that have arrived.
+        over: whether nobody is to come.
+    """
+
+    def __init__(
+        self, clock: Clock, arrive: Callable[[Session, int], None], sessions: Iterator[tuple[int, Session]]
+    ) -> None:
+        self._clock, self._tell, self._sessions = clock, arrive, sessions
+        self.count = 0
+        self._next = next(sessions, None)
+        self._await_next()
+
+    def _await_next(self) -> None:
+        self.over = self._next is None
+        if self._next is not None:
+            self._clock.at(self._next[1].arrival, self._arrive, FIRST)
+
+    def _arrive(self, _: Event) -> None:
+        """All that come at this instant come in one event, so that nothing else of the instant parts them."""
+        now = self._clock.now
+        while self._next is not None and self._next[1].arrival == now:
+            number, session = self._next
+            self._tell(session, number)
+            self.count += 1
+            self._next = next(self._sessions, None)
+        self._await_next()
+
+
+class Audience:
+    """Counts the sessions that have left, tells of progress, and lets a run go on until all have.
+
+    Args:
+        env: the clock.
+        total: sessions of the run; 0 if that is not known.
+        on_progress: called about a hundred times with the share of sessions that have left, where it is known.
+    """
+
+    def __init__(self, env: Clock, total: int, on_progress: Callable[[float], None] | None = None) -> None:
+        self._env = env
+        self._total = total
+        self._on_progress = on_progress
+        self._stride = max(1, total // 100)
+        self._left = 0
+        self._arrivals: Arrivals | None = None
+        self._everyone_left = env.event()
+
+    def left(self, live: LiveSession) -> None:
+        """A session has left."""
+        self._left += 1
+        if (
+            self._on_progress is not None
+            and self._total
+            and (self._left % self._stride == 0 or self._left == self._total)
+        ):
+            self._on_progress(self._left / self._total)
+        assert self._arrivals is not None
+        if self._arrivals.over and self._left == self._arrivals.count:
+            self._everyone_left.succeed()
+
+    def watch(self, arrivals: Arrivals, horizon: float | None) -> None:
+        """Run until all have left, or until ``horizon`` seconds.
+
+        Raises:
+            StalledEngine: nothing is scheduled and sessions are still inside.
+        """
+        self._arrivals = arrivals
+        if arrivals.over:
+            return
+        env = self._env
+        until: Any = self._everyone_left if horizon is None else self._everyone_left | env.timeout(horizon)
+        try:
+            with collecting_rarely():
+                env.run(until=until)
+        except RuntimeError as error:  # SimPy: nothing is scheduled
+            inside = arrivals.count - self._left
+            raise StalledEngine(
+                f"at {env.now:.6f} s nothing will ever happen again, and {inside} sessions wait"
+            ) from error
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Look for cycles of garbage after 50,000 new objects, not after 700, and only among those of the run.
+
+    A run makes many short-lived objects and one small cycle for each session; looking for more took a fifth of it. What
+    was there before, libraries for the most part, is frozen meanwhile, unless somebody froze anything for himself.
+    """
+    before, mine = gc.get_threshold(), gc.get_freeze_count() == 0
+    gc.set_threshold(before[0] and max(before[0], 50_000), *before[1:])  # 0 stands for never
+    if mine:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if mine:
+            gc.collect()  # otherwise the old threshold would at once have everything looked at
+            gc.unfreeze()
+        gc.set_threshold(*before)

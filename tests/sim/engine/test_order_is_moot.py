@@ -1,0 +1,104 @@
+"""Who sits where is found by short cuts. The plain way, which looks at everybody in every plan, seats the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from heapq import heapify, heappop
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sim.engine.engine
+import sim.engine.preemptive
+from sim.engine.preemptive import Seating
+from sim.engine.ready_queue import Line
+from sim.session import LiveSession
+from tests.sim.engine.test_leap import BY_MEMORY, LAMPS
+from tests.sim.random_orders import PREEMPTIVE, Slots
+from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
+from tests.sim.worlds import World
+
+
+class PlainLine(Line):
+    """Sorts whoever waits each time."""
+
+    def __iter__(self) -> Iterator[LiveSession]:
+        queues = self._queues
+        waiting = [(live.key, live) for _, live in queues.waiting]
+        turns = [*waiting, *((live.key, live) for live in queues.swapped if live.copy is None)]
+        heapify(turns)
+        while turns:
+            live = heappop(turns)[1]
+            if live.copy is None:
+                yield live
+
+
+class PlainSeating(Seating):
+    """Looks at places, tokens and memory though there be enough for all."""
+
+    def _seat_all(self, now: float) -> None:
+        self._seat_in_order(now)
+
+    def _finds_tokens(self, live: LiveSession) -> bool:
+        before = [one for one in self._queues.prefilling if one.key < live.key]
+        others = self._places - live.samples - sum(one.samples for one in before)
+        decodes = min(self._queues.decoding.seats, others) if self._settings.mixed_batches else 0
+        left = self._token_budget - decodes - sum(one.queries(one.resident, one.missing) for one in before)
+        if self._settings.chunked_prefill:
+            return left >= live.samples or not before
+        return left >= live.queries(live.resident, live.missing) or not before
+
+    def _promised(self, live: LiveSession) -> int:
+        coming = chain(self._queues.prefilling, self._arriving())
+        return sum(self._contexts.to_come(one) for one in coming if one.key < live.key)
+
+    def _unpromised_blocks(self) -> int:
+        growing = sum(self._contexts.growth(one, one.missing) for one in self._queues.prefilling)
+        arriving = sum(self._contexts.to_come(one) for one in self._arriving())
+        return self._contexts.gpu.free - self._queues.decoding.blocks_needed() - growing - arriving
+
+
+def plainly(plot: Plot) -> World:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim.engine.engine, "Seating", PlainSeating)
+        patch.setattr(sim.engine.preemptive, "Line", PlainLine)
+        return plot.run()
+
+
+@examples(80)
+@given(
+    plots(st.sampled_from(SHIPPED), st.sampled_from(PREEMPTIVE))
+    | plots(st.sampled_from(SHIPPED), st.integers(0, 99))
+    | plots(LAMPS, BY_MEMORY)
+)
+def test_short_cuts_seat_whom_the_plain_way_seats(plot: Plot) -> None:
+    short, plain = plot.run().record, plainly(plot).record
+    for table in ("sessions", "calls", "totals", "timeline", "decisions"):
+        assert repr(getattr(short, table)) == repr(getattr(plain, table)), table
+
+
+class CheckedLine(Line):
+    """Checks in every plan that those on the host stand where their keys say."""
+
+    def swapped(self) -> list[tuple[tuple[float, ...], LiveSession]]:
+        swapped = super().swapped()
+        assert swapped == sorted((live.key, live) for live in self._queues.swapped)
+        return swapped
+
+
+def with_a_roomy_host(plot: Plot) -> Plot:
+    """The same where contexts give way by swaps, and many are on the host."""
+    rules = plot.settings.model_copy(update={"preemption": "swap"})
+    host = 20 * plot.profile.kv_capacity_tokens
+    return replace(plot, settings=rules, profile=plot.profile.model_copy(update={"host_capacity_tokens": host}))
+
+
+@examples(80)
+@given(plots(st.just("preserve"), st.just(Slots) | st.integers(0, 99)).map(with_a_roomy_host))
+def test_who_waits_for_its_context_stands_where_its_key_says(plot: Plot) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sim.engine.preemptive, "Line", CheckedLine)
+        plot.run()
