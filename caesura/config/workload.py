@@ -1,10 +1,9 @@
-"""From what an experiment says about its users to the sessions of one run, and to a name for their content."""
+"""From what an experiment says about its users to the sessions of one run."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from traces.errors import TraceError
 from traces.limits import TooLong, fit_to_limit
 from traces.readers import read_sessions
 from traces.session import Session
+from traces.workload_hash import workload_hash
 
 Lent = Mapping[str, tuple[Session, ...]]
 """The sessions of trace files by path, for machines that do not have the files."""
@@ -111,14 +111,6 @@ def make_sessions(spec: WorkloadSpec) -> Sessions:
             f"every session is longer than {spec.max_context} tokens; write too_long: cut, or another trace"
         )
     return Sessions(limited.sessions, limited.cut, limited.rejected)
-
-
-def content_hash(sessions: Sequence[Session]) -> str:
-    """A name for what these sessions are, down to the last bit of every number."""
-    digest = hashlib.sha256()
-    for session in sessions:
-        digest.update(repr((session, session.block_hashes, session.hash_block)).encode())
-    return digest.hexdigest()
 
 
 def replays_itself(arrivals: Arrivals) -> bool:
@@ -225,7 +217,7 @@ def trace_files(spec: WorkloadSpec) -> list[Path]:
 @functools.lru_cache(maxsize=4)
 def trace_hash(trace: str | Path) -> str:
     """The content of a recorded trace, read once per process as the trace is."""
-    return content_hash(read_trace(trace))
+    return workload_hash(read_trace(trace))
 
 
 @functools.lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ from sim.costs.profile import Profile
 from traces.draw.arrivals import Poisson, draw_workload
 from traces.limits import fit_to_limit
 from traces.session import Session
+from traces.workload_hash import workload_hash
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +119,6 @@ def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
     Raises:
         UserError: another one does, under its name.
     """
-    from profiler.serving.recorded_run import workload_hash
-
     file = out / f"{system.name}.load-{load:g}" / "run.json"
     if not file.is_file():
         return False

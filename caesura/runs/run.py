@@ -24,7 +24,6 @@ from caesura.config.systems import System
 from caesura.config.workload import (
     Lent,
     WorkloadSpec,
-    content_hash,
     lending,
     make_sessions,
     recorded_arrivals,
@@ -43,6 +42,7 @@ from sim.results.session_log import Diary
 from sim.results.waste_bound import waste_bound
 from sim.world.simulate import simulate
 from traces.session import Session
+from traces.workload_hash import workload_hash
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CODE = (
@@ -262,7 +262,7 @@ def simulate_run(
         record = _record(run, workload.sessions, policy, log_decisions, diary, on_progress, in_shards)
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
-    facts = {"sha256": content_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
+    facts = {"sha256": workload_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
     return record, facts | {"waste_bound_token_s": _waste_bound(run, workload.sessions, record)}
 
 

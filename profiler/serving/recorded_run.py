@@ -7,7 +7,6 @@ microseconds) as parquet. The workload lies beside the runs that share it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sim.engine.settings import EngineSettings
 from sim.results.run_record import RunRecord
 from traces.readers import read_own, write_own
 from traces.session import Session
+from traces.workload_hash import workload_hash
 
 TABLES = ("sessions", "calls", "timeline")
 ITERATIONS = "iterations"
@@ -62,11 +62,6 @@ class RecordedRun:
     def label(self) -> str:
         """A name for the run's folder."""
         return f"{self.name}.load-{self.load:g}"
-
-
-def workload_hash(sessions: Sequence[Session]) -> str:
-    """A hash of everything that a workload says."""
-    return hashlib.sha256("\n".join(repr(session) for session in sessions).encode()).hexdigest()
 
 
 def save(run: RecordedRun, folder: Path) -> Path:

@@ -12,9 +12,11 @@ import pytest
 from caesura.config.systems import load_preset
 from caesura.fidelity.fidelity import NotComparable, compare, ranking, ranks_agree, table
 from profiler.serving.iterations import KEPT
-from profiler.serving.recorded_run import RecordedRun, load, replay, save, workload_hash
+from profiler.serving.recorded_run import RecordedRun, load, replay, save
 from sim.costs.profile import LinearForward, Profile, SwapCost
+from traces.readers import write_own
 from traces.session import Call, Pause, Session
+from traces.workload_hash import workload_hash
 
 PROFILE = Profile(
     name="test", model="none", gpu="none", origin="estimate", source="a test", kv_bytes_per_token=100,
@@ -97,6 +99,17 @@ def test_a_recording_whose_workload_was_changed_is_refused(tmp_path: Path):
     changed = file.read_text().replace('"output":10', '"output":11', 1)
     assert changed != file.read_text()
     file.write_text(changed)
+    with pytest.raises(ValueError, match="is not the workload that this run served"):
+        load(folder)
+
+
+def test_a_recording_whose_sessions_share_other_blocks_is_refused(tmp_path: Path):
+    """Block hashes say which prompts have tokens in common: with others, prefix caches serve another workload."""
+    hashed = [replace(session, block_hashes=(1, 2), hash_block=16) for session in SESSIONS]
+    folder = save(replace(recorded("vllm"), sessions=hashed), tmp_path)
+    assert load(folder).sessions == hashed
+    file = tmp_path / f"workload-{workload_hash(hashed)[:12]}.jsonl"
+    write_own(file, [replace(session, block_hashes=(1, 3)) for session in hashed])
     with pytest.raises(ValueError, match="is not the workload that this run served"):
         load(folder)
 
