@@ -1,27 +1,26 @@
-"""What an estimator of pauses and a predictor of calls are asked: the expectations that policies decide by."""
+"""Expectations that policies decide by: how long a pause still lasts, and what a call will do."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from policies.contract import EVERY_ITERATION, NEVER, Paused, Queued
+from policies.leap_hints import EstimatorHints
+from policies.views import Paused, Queued
 
 
-class DurationEstimator:
+class DurationEstimator(EstimatorHints):
     """Says how long a pause is still expected to last, from what may be known.
 
-    Every estimator answers ``remaining``, and hears of ``pause_ended`` if it learns. The other questions change no
-    decision, only how much work it takes. They are of two kinds, each with a default that is right for every estimator:
+    An estimator answers ``remaining``, and overrides ``pause_ended`` if it learns. Everything else it inherits is for
+    speed: see ``EstimatorHints``.
 
-        bounds      ``exceeds_at``, from when ``remaining`` may be above a number of seconds; ``at_most``, seconds that
-                    it is not above for a while, until they are ``unsettled``. They may be wide and must hold.
-        at once     ``remaining_of``, ``one_exceeds_at``: several pauses, with the very numbers of each by itself.
+    Attributes:
+        needs_truth: whether this is an oracle; results that used it say so.
+        truth: a pause's true end, s. The engine sets it for an oracle.
     """
 
     truth: Callable[[Paused], float] | None = None
-    """A pause's true end, s. The engine sets it for an oracle, that is if ``needs_truth``; results then say so."""
     needs_truth = False
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
@@ -31,39 +30,9 @@ class DurationEstimator:
         """Expected seconds from ``now`` until the answer comes."""
         raise NotImplementedError
 
-    def remaining_of(self, paused: Sequence[Paused], now: float) -> Sequence[float]:
-        """``remaining`` of each of several pauses, s. Default: each is asked about by itself."""
-        remaining = self.remaining
-        return [remaining(one, now) for one in paused]
-
-    def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
-        """A time before which ``remaining`` is not above ``seconds`` while no pause ends; it may be too early.
-
-        Policies tell by it how far time may leap. Default: ``EVERY_ITERATION``, nobody knows.
-        """
-        return EVERY_ITERATION
-
-    def one_exceeds_at(self, paused: Sequence[Paused], seconds: Sequence[float], now: float) -> float:
-        """The earliest ``exceeds_at`` of several pauses, each with its own ``seconds``; ``NEVER`` without any. Default:
-        each is asked about by itself."""
-        exceeds_at = self.exceeds_at
-        return min([exceeds_at(one, most, now) for one, most in zip(paused, seconds, strict=True)], default=NEVER)
-
-    def at_most(self, paused: Paused, now: float, until: float) -> float:
-        """Seconds that ``remaining`` is not above from ``now`` to ``until``, unless ``unsettled`` by a pause of the
-        same tool (``tool_of``); they may be too many.
-
-        Policies tell by it whom they need not compare. Default: infinite, nobody knows.
-        """
-        return math.inf
-
-    def unsettled(self, ended: Paused) -> bool:
-        """Whether ``at_most`` may not hold any more, now that ``pause_ended`` was told of this one. Default: yes."""
-        return True
-
 
 def tool_of(paused: Paused) -> str:
-    """What pauses are told apart by: who is waited for and, where known, the tool."""
+    """The key by which estimators tell pauses apart: what the pause waits for and, where known, the tool."""
     return f"{paused.waits_for}/{paused.tool}"
 
 
@@ -77,10 +46,14 @@ class NextCall:
 
 
 class CallPredictor:
-    """Says what a call will do before it runs, from what may be known."""
+    """Says what a call will do before it runs, from what may be known.
+
+    Attributes:
+        needs_truth: whether this is an oracle; results that used it say so.
+        truth: what a session's call really does. The engine sets it for an oracle.
+    """
 
     truth: Callable[[Queued], NextCall] | None = None
-    """What a session's call really does. The engine sets it for an oracle, that is if ``needs_truth``."""
     needs_truth = False
 
     def call_ended(self, ended: Queued, call: NextCall) -> None:

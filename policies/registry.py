@@ -1,8 +1,8 @@
 """From a name in a configuration to a policy object.
 
 Names come from the entry-point groups ``caesura.policies``, ``caesura.orders``, ``caesura.estimators``,
-``caesura.predictors`` and ``caesura.routers`` of whatever is installed; ``module:Class`` names a class of the user's
-own file.
+``caesura.predictors`` and ``caesura.routers`` of all installed packages; ``module:Class`` names a class of a user's own
+file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from policies.contract import InterceptPolicy, QueueOrder
 from policies.estimation import CallPredictor, DurationEstimator
+from policies.renamed import present_location
 from policies.routing import Router
 
 Spec = str | Mapping[str, Any]
@@ -48,17 +49,29 @@ def make_policy(spec: Spec) -> InterceptPolicy:
 
 
 def make_order(spec: Spec) -> QueueOrder:
-    """A queue order, likewise."""
+    """A queue order, from a specification like that of ``make_policy``.
+
+    Raises:
+        UnknownPolicy: as ``make_policy``.
+    """
     return _make(spec, ORDERS, QueueOrder)
 
 
 def make_estimator(spec: Spec) -> DurationEstimator:
-    """A duration estimator, likewise."""
+    """A duration estimator, from a specification like that of ``make_policy``.
+
+    Raises:
+        UnknownPolicy: as ``make_policy``.
+    """
     return _make(spec, ESTIMATORS, DurationEstimator)
 
 
 def make_router(spec: Spec) -> Router:
-    """A router, likewise."""
+    """A router, from a specification like that of ``make_policy``.
+
+    Raises:
+        UnknownPolicy: as ``make_policy``.
+    """
     return _make(spec, ROUTERS, Router)
 
 
@@ -95,29 +108,35 @@ def _construct(name: str, made: type[T], arguments: dict[str, Any]) -> T:
 
 @functools.lru_cache(maxsize=256)
 def _installed(group: str, name: str) -> tuple[EntryPoint, ...]:
-    """Looked up once: it reads the metadata of every package there is."""
+    """Entry points of a name. Looked up once: this reads the metadata of every installed package."""
     return tuple(entry_points(group=group, name=name))
 
 
 def _find(name: str, group: str) -> Any:
     if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise UnknownPolicy(
-                f"cannot import {module_name!r} for {name!r}: {error}; is its folder on PYTHONPATH?"
-            ) from error
-        except Exception as error:
-            raise UnknownPolicy(
-                f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}"
-            ) from error
-        if not hasattr(module, attribute):
-            raise UnknownPolicy(f"module {module_name!r} has no class {attribute!r}")
-        return getattr(module, attribute)
+        return _imported(present_location(name), name)
     for entry in _installed(group, name):
-        return entry.load()
+        location = present_location(entry.value)
+        return entry.load() if location == entry.value else _imported(location, name)
     close = difflib.get_close_matches(name, names(group), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     kind = group.removeprefix("caesura.")
     raise UnknownPolicy(f"no such name in {kind}: {name!r}{hint} There are {', '.join(names(group))}, or module:Class")
+
+
+def _imported(location: str, name: str) -> Any:
+    """The class at ``module:Class``, for what a configuration calls ``name``."""
+    module_name, _, attribute = location.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UnknownPolicy(
+            f"cannot import {module_name!r} for {name!r}: {error}; is its folder on PYTHONPATH?"
+        ) from error
+    except Exception as error:
+        raise UnknownPolicy(
+            f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise UnknownPolicy(f"module {module_name!r} has no class {attribute!r}")
+    return getattr(module, attribute)

@@ -1,4 +1,4 @@
-"""The routers that ship: who serves a session that arrives or goes on. Ties fall to the first replica."""
+"""The shipped routers: which replica serves a session that arrives or goes on. Ties fall to the first replica."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RoundRobin(Router):
 
 
 class RoundRobinCalls(Router):
-    """The next replica for every call, in turn: a load balancer that knows no sessions."""
+    """The next replica for every call, in turn: a load balancer without sessions."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -57,10 +57,10 @@ class Affinity(Router):
 
 
 class AffinitySpill(Affinity):
-    """A session stays at home unless home is full; then it goes on where the fewest tokens are outstanding.
+    """A session stays at its home unless that is full; then it goes on where the fewest tokens are outstanding.
 
-    Home is full when more than ``most_waiting`` sessions wait there, or when the blocks that its context still needs
-    are more than are free or held by contexts that compute nothing.
+    A home is full when more than ``most_waiting`` sessions wait there, or when the session's context needs more blocks
+    than are free there or held by contexts that compute nothing.
 
     Args:
         most_waiting: sessions that may wait at home before a resuming one goes elsewhere.
@@ -77,8 +77,8 @@ class AffinitySpill(Affinity):
         return least_outstanding(replicas) if self._full(home, session) else session.home
 
     def _full(self, home: ReplicaView, session: Routed) -> bool:
-        lacking = session.context_tokens - session.held_tokens
-        blocks = -(-lacking // home.block_size)
+        missing = session.context_tokens - session.held_tokens
+        blocks = -(-missing // home.block_size)
         return home.waiting_sessions > self.most_waiting or blocks > home.free_blocks + home.idle_blocks
 
 

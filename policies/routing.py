@@ -1,8 +1,8 @@
-"""What a router is asked, and what it may see.
+"""The contract of routers: the questions, and what a router may see.
 
-A router spreads sessions over the replicas of a cluster. It is asked when a session arrives and, unless its choices
-are free of the replicas' state, whenever a tool's answer lets one go on. It sees what a gateway can know: lengths so
-far and the state of the replicas at that moment. How many tokens a session will still generate is not here.
+A router spreads sessions over the replicas of a cluster. It is asked when a session arrives and, unless it is
+stateless, whenever a tool's answer lets a session go on. It sees what a gateway can know: lengths so far and the state
+of the replicas at that moment. How many tokens a session will still generate is not here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Protocol
 
 
 class Routed(Protocol):
-    """A session that is to be sent to a replica. ``context_tokens`` are all that its next token depends on.
+    """A session that is to be sent to a replica.
 
-    ``serial`` counts the arrivals from 0. A session that resumes has a ``home``, the replica where it last ran and
-    where the first ``held_tokens`` of its context still have their KV; a new one has None and 0.
+    Attributes:
+        id, kind: the session's name, and its class in the trace.
+        serial: the session's place among the arrivals, from 0.
+        calls_done: calls that have ended.
+        context_tokens: all tokens that the next one depends on.
+        home: the replica where the session last ran; None for a new one.
+        held_tokens: tokens at the beginning of its context whose KV is still there; 0 for a new one.
     """
 
     @property
@@ -44,8 +49,8 @@ class ReplicaView(Protocol):
         waiting_sessions: sessions that are ready and compute nothing, those still on their way into the queue included.
         running_sessions: sessions that decode or compute missing tokens.
         paused_sessions: sessions that wait for an answer, whether or not their context is still here.
-        free_blocks: GPU blocks that nobody holds.
-        idle_blocks: GPU blocks of contexts that compute nothing, which a policy may let go.
+        free_blocks: GPU blocks that no context holds.
+        idle_blocks: GPU blocks of contexts that compute nothing, which a policy may evict.
     """
 
     @property
@@ -67,21 +72,21 @@ class ReplicaView(Protocol):
 
 
 class Router:
-    """Answers with the index of a replica. What moves is the session; its context is copied or computed anew.
+    """Answers with the index of a replica. The session moves there; its context is copied or recomputed.
 
     Attributes:
         stateless: whether ``on_arrival`` looks at nothing but the session and the number of replicas, and a session
-            stays where it began. Such a cluster can be simulated in parts. The replicas of a router that says so refuse
+            stays where it began. Such a cluster can be simulated in parts. The replicas of a stateless router refuse
             to show their state, and ``on_resume`` is not asked.
     """
 
     stateless = False
 
     def on_arrival(self, session: Routed, replicas: Sequence[ReplicaView]) -> int:
-        """Where does this new session go? Asked in order of arrival."""
+        """Replica of a new session. Asked in order of arrival."""
         raise NotImplementedError
 
     def on_resume(self, session: Routed, replicas: Sequence[ReplicaView]) -> int:
-        """The answer came: where does the session go on? Default: where its context is."""
+        """Replica where a session goes on, now that its answer came. Default: where its context is."""
         assert session.home is not None
         return session.home

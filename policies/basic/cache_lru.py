@@ -1,4 +1,4 @@
-"""Keep while there is room: what an engine with a prefix cache does today."""
+"""Keep contexts while there is room, evict the least recently used: an engine with a prefix cache."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from policies.contract import Change, Discard, EngineView, InterceptPolicy, Paus
 class CacheLru(InterceptPolicy):
     """Paused contexts stay until their blocks are needed; the least recently used loses its last blocks first.
 
-    A returning session finds whatever prefix of its context is left and computes the rest. Cached blocks that nobody
-    holds stand in the same order.
+    A returning session reuses the prefix of its context that is left and computes the rest. Cached blocks that no
+    context holds stand in one order with the contexts.
     """
 
     one_lru = True
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
-        return last_blocks(view.paused, blocks, view)  # the longest unused first
+        return last_blocks(view.paused, blocks, view)  # the least recently used first
 
 
 def last_blocks(contexts: Iterable[Paused], blocks: int, view: EngineView) -> Iterator[Change]:
     """Discard the last blocks of ``contexts``, one context after the other, until ``blocks`` blocks are found.
 
-    Blocks that several contexts share go last: they come free only when all who hold them have let go.
+    Blocks that several contexts share go last: they come free only when all of these have left them.
     """
     sharing = []
     for paused in contexts:

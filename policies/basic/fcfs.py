@@ -1,4 +1,4 @@
-"""Queue orders: who is served first."""
+"""First come, first served."""
 
 from __future__ import annotations
 

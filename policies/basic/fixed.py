@@ -1,4 +1,4 @@
-"""The three fixed answers: discard every paused context, preserve it, or swap it out."""
+"""The three fixed verdicts: discard every paused context, preserve it, or swap it out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from policies.contract import Discard, EngineView, InterceptPolicy, Paused, Pres
 
 
 class DiscardAlways(InterceptPolicy):
-    """Forget every paused context and recompute it at the return: what vLLM 0.2 does when a client calls again."""
+    """Discard every paused context and recompute it at the return: what vLLM 0.2 does when a client calls again."""
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         return Discard()

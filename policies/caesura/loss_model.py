@@ -1,4 +1,4 @@
-"""What it costs that tokens of a paused context are gone at its return."""
+"""The loss model: what it costs that tokens of a paused context are gone when its session returns."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from itertools import accumulate
 from policies.contract import Costs, EngineView, Paused, is_incomplete
 
 
-class Losses:
+class LossModel:
     """What tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it.
 
-    What is the same for all contexts that are asked about at once is computed once. ``queued_s`` is what who must be
-    admitted waits for it, s.
+    Args:
+        view: the engine now. The terms that all contexts share are computed once.
+        queued_s: what a session that must be admitted waits for it, s.
 
     Attributes:
-        wait_s: an iteration more, for who has nothing on the host before, s.
+        wait_s: one more iteration, which a session waits for its copy if it had nothing on the host before, s.
     """
 
     def __init__(self, view: EngineView, queued_s: float = 0.0) -> None:
@@ -29,13 +30,15 @@ class Losses:
         self._longer_by: dict[tuple[int, int], float] = {}  # seconds, by the tokens of a chunk and those before it
 
     def swapped_s(self, paused: Paused, tokens: int) -> float:
-        """The last ``tokens`` tokens are on the host: a copy, and an iteration more if nothing was there before."""
+        """Loss if the last ``tokens`` tokens are on the host: a copy, and one more iteration if none was there
+        before."""
         return self._costs.swap_time(tokens) + (0.0 if paused.offloaded_tokens else self.wait_s)
 
     def discarded_s(self, paused: Paused, tokens: int) -> float:
-        """The last ``tokens`` resident tokens are gone, and what is on the host with them: they must be recomputed in
-        the chunks that the decoding sessions leave room for, and everybody waits for each; the session queues for it,
-        if it did not have to before."""
+        """Loss if the last ``tokens`` resident tokens are gone, and the offloaded ones with them. They are recomputed
+        in
+        the chunks that the decoding sessions leave room for, and all running sessions wait for each chunk; the session
+        queues for it, unless it had to before."""
         gone = tokens + paused.offloaded_tokens
         there = paused.resident_tokens - tokens
         if not gone:
@@ -50,10 +53,10 @@ class Losses:
         return longer * gone / chunk * self._sharing + queued_s
 
 
-class LeastLosses:
-    """Below what losses cannot fall beside a number of running sessions, for contexts of which nothing is on the host.
+class LossBounds:
+    """Lower bounds of losses beside about a number of running sessions, for contexts without tokens on the host.
 
-    T_fwd may fall where tiles fit a size better, so of a range of sizes its least or greatest is taken. A chunk takes
+    T_fwd may fall where tiles fit a size better, so the least or greatest over a range of sizes is taken. A chunk takes
     no less after other tokens than it takes alone.
 
     Args:
@@ -61,7 +64,7 @@ class LeastLosses:
         token_budget: the longest batch.
 
     Attributes:
-        fewest, most: of the running sessions.
+        fewest, most: running sessions for which the bounds hold.
     """
 
     def __init__(self, costs: Costs, token_budget: int) -> None:
@@ -74,14 +77,14 @@ class LeastLosses:
         self._token_s: dict[int, tuple[float, float]] = {}
 
     def begin(self, running: int) -> None:
-        """From now on it is about as many as ``running`` sessions, or a third more or less."""
+        """Make bounds for about ``running`` sessions: a third more or less."""
         spare = 2 + running // 3
         self.fewest, self.most = max(0, running - spare), running + spare
         self._token_s.clear()
 
     def token_s(self, tokens: int) -> tuple[float, float]:
-        """The least that each token loses when all ``tokens`` of a context are swapped, the iteration that is waited
-        for left out, and when they are discarded; seconds that sessions wait."""
+        """The least that each token loses when all ``tokens`` of a context are swapped, without the iteration that the
+        copy is waited for, and when they are discarded; seconds that sessions wait."""
         known = self._token_s.get(tokens)
         if known is None:
             decoding, most = min(self.fewest, self._budget - 1), min(self.most, self._budget - 1)

@@ -1,4 +1,4 @@
-"""Caesura's own answer: every context has a price, and the cheapest leave just before their memory is wanted."""
+"""Caesura's own policy: every context has a price, and the cheapest leave just before their memory is wanted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 
-from policies.caesura.loss_model import Losses
-from policies.caesura.price_bounds import Floors
+from policies.caesura.loss_model import LossModel
+from policies.caesura.price_bounds import PriceBounds
 from policies.contract import (
     EVERY_ITERATION,
     NEVER,
@@ -24,13 +24,13 @@ from policies.contract import (
     is_incomplete,
 )
 from policies.estimation import DurationEstimator
-from policies.learning.empirical import Samples
+from policies.learning.empirical import EmpiricalDistribution
 
 ALL_KINDS = ""
 
 
 class Caesura(InterceptPolicy):
-    """Keeps everything while memory is free; then the contexts leave whose blocks are worth least.
+    """Keeps every context while memory is free; then the contexts leave whose blocks are worth least.
 
     What t tokens of a paused context cost when they are gone at its return, in seconds that sessions wait for it, with
     q query tokens of N running sessions in an iteration, D of them decoding, and chunks of c tokens beside these:
@@ -42,25 +42,26 @@ class Caesura(InterceptPolicy):
 
     with T_fwd of the chunk halfway through what is gone, for the attention of a long context costs more than its head.
     R is how long the pause is still expected to last; ask ``empirical``, the mean residual life of the tool. Q is what
-    the last session to be admitted had waited for it, and 0 while nobody waits: who comes back whole or from the host
-    does not queue, and a context of which a few tokens are missing holds its memory while it does. Where the second
-    line is the smaller one the tail is dropped: the rest of the batch hides a short recompute. Otherwise it is swapped.
+    the last session to be admitted had waited for it, and 0 while no session waits: a session whose context is whole or
+    on the host does not queue, and a context that lacks a few tokens holds its memory while its session does. Where the
+    second line is the smaller one the tail is dropped: the rest of the batch hides a short recompute. Otherwise it is
+    swapped.
 
-    The host has a price too, discarded / (t * R): when it is full, contexts there are forgotten for one that would lose
-    more, the least loss first; if there is none, that one is forgotten itself. Who is back keeps what it has while
-    anybody runs: two that need more than there is would swap each other out for ever. When nobody can run otherwise,
-    the last to arrive of them forget their tails.
+    The host has a price too, discarded / (t * R): when it is full, contexts there are dropped for one that would lose
+    more, the least loss first; if there is none, that one is dropped itself. A session whose answer came keeps its
+    context while any session runs: two that need more than there is would swap each other out for ever. When no session
+    can run otherwise, the last of them to arrive lose their tails.
 
     The next block is worth something only if it will be wanted: as long as ``headroom`` is free nothing leaves. Below,
     the cheapest go beside each iteration, their tails first, within what its forward pass hides, unless the answer is
-    expected before a copy out and in. So an admission finds its blocks free, and does not wait for copies. Whoever
-    needs blocks at once takes them in the same order.
+    expected before a copy out and in. So an admission finds its blocks free, and does not wait for copies. Blocks that
+    are needed at once are taken in the order of prices too.
 
     Args:
         estimator: expects R.
-        headroom: share of the GPU's blocks that is kept free for those who come and grow.
+        headroom: share of the GPU's blocks that is kept free for new and growing contexts.
         window: finished sessions of each kind that ``tokens_expected`` remembers.
-        pace_window: finished sessions whose latencies ``pace`` is the mean of.
+        pace_window: finished sessions that ``mean_normalized_latency`` is the mean of.
     """
 
     def __init__(
@@ -72,15 +73,15 @@ class Caesura(InterceptPolicy):
         if pace_window < 1:
             raise ValueError("pace_window is at least 1 session")
         self.headroom = headroom
-        self._lengths: dict[str, Samples] = defaultdict(lambda: Samples(window))
+        self._lengths: dict[str, EmpiricalDistribution] = defaultdict(lambda: EmpiricalDistribution(window))
         self._incomplete: set[str] = set()  # sessions that came back without a part of their context
         self._recent_s: deque[float] = deque(maxlen=pace_window)  # seconds per token of the sessions that finished last
-        self._pace = 0.0
+        self._mean_normalized_latency = 0.0
         self._queued_s = 0.0
         self._settled = True
-        self._floors = Floors(estimator)
+        self._bounds = PriceBounds(estimator)
 
-    # ---- who leaves
+    # ---- contexts that leave
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
         losses = self._losses(view)
@@ -134,17 +135,17 @@ class Caesura(InterceptPolicy):
         self._settled = not found
 
     def review_at(self, view: EngineView) -> float:
-        """Every iteration has a new budget until the headroom is there; then not before somebody comes or goes."""
+        """Every iteration has a new budget until the headroom is there; then not before a session comes or goes."""
         return NEVER if self._settled else EVERY_ITERATION
 
     def price(self, paused: Paused, view: EngineView) -> float:
-        """What a token of a context is worth for each second that it stays, s/(token s)."""
+        """Worth of a token of a context for each second that it stays, s/(token s)."""
         return self._price(paused, self._losses(view), view.now)
 
-    def _losses(self, view: EngineView) -> Losses:
-        return Losses(view, self._queued_s if view.waiting_sessions else 0.0)
+    def _losses(self, view: EngineView) -> LossModel:
+        return LossModel(view, self._queued_s if view.waiting_sessions else 0.0)
 
-    def _price(self, paused: Paused, losses: Losses, now: float) -> float:
+    def _price(self, paused: Paused, losses: LossModel, now: float) -> float:
         assert self.estimator is not None
         remaining = self.estimator.remaining(paused, now)
         if remaining <= 0:
@@ -153,22 +154,22 @@ class Caesura(InterceptPolicy):
         swapped, discarded = losses.swapped_s(paused, tokens), losses.discarded_s(paused, tokens)
         return (swapped if swapped < discarded else discarded) / (tokens * remaining)
 
-    def loss_rate(self, paused: Paused, tokens: int, losses: Losses, now: float) -> float:
-        """What forgetting the last ``tokens`` resident tokens of a context loses, and what it has on the host with
-        them, per token and second of host memory, s/(token s)."""
+    def loss_rate(self, paused: Paused, tokens: int, losses: LossModel, now: float) -> float:
+        """Loss if the last ``tokens`` resident tokens of a context are dropped, and its offloaded ones with them, per
+        token and second of host memory, s/(token s)."""
         assert self.estimator is not None
         remaining = self.estimator.remaining(paused, now)
         gone = tokens + paused.offloaded_tokens
         return losses.discarded_s(paused, tokens) / (gone * remaining) if gone and remaining > 0 else math.inf
 
-    def _cheapest_first(self, losses: Losses, view: EngineView) -> Iterator[tuple[float, Paused]]:
+    def _cheapest_first(self, losses: LossModel, view: EngineView) -> Iterator[tuple[float, Paused]]:
         now = view.now
-        return self._floors.cheapest_first(view, losses, lambda paused: self._price(paused, losses, now))
+        return self._bounds.cheapest_first(view, losses, lambda paused: self._price(paused, losses, now))
 
-    # ---- what is learnt
+    # ---- what is learnt, and what it says
 
     def on_pause(self, paused: Paused, view: EngineView) -> Preserve:
-        self._floors.pause_begun(paused)
+        self._bounds.pause_begun(paused)
         self._settled = False
         return Preserve()
 
@@ -177,7 +178,7 @@ class Caesura(InterceptPolicy):
             self._incomplete.add(paused.id)
         else:
             self._incomplete.discard(paused.id)
-        self._floors.pause_ended(paused)
+        self._bounds.pause_ended(paused)
         self._settled = False
 
     def on_start(self, started: Queued, view: EngineView) -> None:
@@ -199,17 +200,18 @@ class Caesura(InterceptPolicy):
         for kind in (finished.kind, ALL_KINDS):
             self._lengths[kind].add(tokens)
         self._recent_s.append((view.now - finished.arrival - finished.paused_s) / max(1, tokens))
-        self._pace = math.fsum(self._recent_s) / len(self._recent_s)
+        self._mean_normalized_latency = math.fsum(self._recent_s) / len(self._recent_s)
         self._settled = False
 
     @property
-    def pace(self) -> float:
-        """Mean normalized latency of the sessions that finished last, s/token; 0 before any has."""
-        return self._pace
+    def mean_normalized_latency(self) -> float:
+        """Mean normalized latency of the sessions that finished last, s/token; 0 before any has finished."""
+        return self._mean_normalized_latency
 
     def tokens_expected(self, session: Queued) -> float:
-        """Tokens that a session will have emitted at its end: the mean of finished ones of its kind that emitted more
-        than it has; of all kinds for a new one. Without any, as many again as it has emitted."""
+        """Tokens that a session will have emitted at its end: the mean of the finished sessions of its kind that
+        emitted
+        more than it has, else of all kinds; if there is none, as many again as it has emitted."""
         emitted = session.emitted_before
         for kind in (session.kind, ALL_KINDS):
             longer = self._lengths[kind].mean_beyond(emitted)
@@ -219,20 +221,20 @@ class Caesura(InterceptPolicy):
 
 
 class DueFirst(QueueOrder):
-    """By when a session is due, at a few times the pace at which sessions are served at present:
+    """Earliest deadline first, the deadline following from how fast sessions are served at present:
 
         arrival + its pauses so far + patience * pace * tokens that it is expected to emit in all
 
-    the pace being the mean normalized latency of those that finished last. Normalized latency divides a session's delay
-    by its tokens, so a second of waiting weighs more the shorter a session is. This is the earliest deadline first of
-    an objective that nobody has to know: where all is quick it is first come, first served but for a moment; the longer
-    queues are, the further short sessions may pass long ones. Nobody starves: a deadline that has been set comes before
-    those of all who arrive late enough, and of two that are due at once the first to come goes first.
+    the pace being the mean normalized latency of the sessions that finished last. Normalized latency divides a
+    session's delay by its tokens, so a second of waiting weighs more the shorter a session is. No objective need be
+    chosen: at light load the order is nearly first come, first served; the longer queues are, the further short
+    sessions may pass long ones. No session starves: its deadline comes before those of all sessions that arrive late
+    enough, and of two equal deadlines the session submitted first goes first.
 
     Goes with the policy ``caesura``, which learns how long sessions are and how fast they are served.
 
     Args:
-        patience: by how much a session may be slower than others are before it is due; 0 is first come, first served.
+        patience: multiple of the pace at which a session is due; 0 is first come, first served.
     """
 
     key_names = ("due",)
@@ -247,11 +249,11 @@ class DueFirst(QueueOrder):
         if not isinstance(policy, Caesura):
             raise ValueError("the order 'due-first' goes with the policy 'caesura', which learns how long sessions are")
         due = queued.arrival + queued.paused_s
-        return due + self.patience * policy.pace * policy.tokens_expected(queued)
+        return due + self.patience * policy.mean_normalized_latency * policy.tokens_expected(queued)
 
 
 def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
-    """Contexts of sessions that are back, but cannot run: the last to arrive loses its tail first."""
+    """Contexts whose answer came, but whose sessions cannot run: the last to arrive loses its tail first."""
     ready = [paused for paused in view.paused if paused.resumed and not paused.moving]
     for paused in sorted(ready, key=lambda one: -one.arrival):
         held = -(-paused.resident_tokens // view.block_size)
@@ -261,9 +263,9 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
 
 
 class HostRoom:
-    """The host's blocks as changes are put together: contexts there may be forgotten for one whose loss is greater."""
+    """The host's blocks while changes are put together: contexts there may be dropped for one whose loss is greater."""
 
-    def __init__(self, policy: Caesura, losses: Losses, view: EngineView) -> None:
+    def __init__(self, policy: Caesura, losses: LossModel, view: EngineView) -> None:
         self._policy = policy
         self._losses = losses
         self._view = view
@@ -271,7 +273,7 @@ class HostRoom:
         self.free = view.free_host_blocks
 
     def make_room(self, paused: Paused, tokens: int) -> Iterator[Change]:
-        """Forget contexts on the host for ``tokens`` of another, while they are worth less than these."""
+        """Drop contexts on the host for ``tokens`` of another context, while they are worth less than these."""
         blocks, view = -(-tokens // self._view.block_size), self._view
         if self.free >= blocks:
             return
@@ -291,7 +293,7 @@ class HostRoom:
         return sorted(rated, key=itemgetter(0), reverse=True)
 
     def take(self, tokens: int) -> bool:
-        """Use free blocks for ``tokens``, as far as they go. False if there are none."""
+        """Take free blocks for ``tokens``, as many as there are. False if there are none."""
         found = self.free > 0
         self.free = max(0, self.free - -(-tokens // self._view.block_size))
         return found

@@ -1,4 +1,4 @@
-"""Who is cheapest, without pricing everybody: below its floor the price of a context cannot fall for a while."""
+"""The cheapest context without pricing all: lower bounds (floors) of prices, which hold for a while."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from policies.caesura.loss_model import LeastLosses, Losses
+from policies.caesura.loss_model import LossBounds, LossModel
 from policies.contract import EngineView, Paused
 from policies.estimation import DurationEstimator, tool_of
 
 Priced = tuple[float, Paused]
 Floor = tuple[float, float, float]
-"""Of the price of a context that is swapped, what stays and what comes for each second that an iteration takes; and of
-the price of one that is discarded."""
+"""Lower bounds of a context's price: if swapped, a fixed part and a part for each second that an iteration takes; and
+if
+discarded."""
 _AHEAD = 64
-"""Floors hold for so many iterations as long as the present one."""
+"""Floors hold for as long as this many iterations like the present one."""
 _ROUNDING = 1e-9
-"""More than prices and floors are off by, as a share."""
+"""Upper bound of the rounding error of prices and floors, as a share."""
 _FEW = 16
-"""Open contexts that are priced before floors are gone through."""
+"""Open contexts that are priced before all floors are compared."""
 _NONE: Floor = (-math.inf, 0.0, math.inf)
 _HIGHEST: Floor = (math.inf, 0.0, math.inf)
 
 
-class Floors:
+class PriceBounds:
     """Lower bounds of the prices of contexts whose answers have not come.
 
-    A context that is left alone loses a sum per token when it goes, and its price is that over the rest of its pause.
-    What it loses at least is known as long as about as many sessions run (``LeastLosses``). Of the rest of its pause
-    the estimator says what it does not exceed (``at_most``), until a pause of the same tool unsettles it. Contexts are
-    *open*, and always priced, that have no floor because a part of them is on the host, or that have paused or been
-    handed out since floors were gone through. Mostly the one that is on its way out is cheapest, and it is enough to
-    know that it costs less than the lowest floor of the others.
+    A context that is wholly on the GPU loses a sum per token when it leaves, and its price is that sum over the rest of
+    its pause. The sum has a lower bound while about as many sessions run (``LossBounds``). The rest of the pause has an
+    upper bound from the estimator (``at_most``), until a pause of the same tool unsettles it. *Open* contexts have no
+    floor and are always priced: a part of them is on the host, or they have paused or been handed out since the floors
+    were last compared. Mostly the context that is leaving is the cheapest, and it is enough to know that it costs less
+    than the lowest floor of the others.
 
     Args:
         estimator: expects how long pauses still last.
@@ -45,14 +46,14 @@ class Floors:
         self._tools: dict[str, str] = {}
         self._of_tool: dict[str, set[str]] = defaultdict(set)
         self._until = -math.inf
-        self._least: LeastLosses | None = None
+        self._least: LossBounds | None = None
         self._open: dict[str, Paused] = {}
         self._lowest, self._lowest_at = -math.inf, 0.0
 
-    def cheapest_first(self, view: EngineView, losses: Losses, price: Callable[[Paused], float]) -> Iterator[Priced]:
-        """``view.unanswered`` by their prices, of equal ones as they come there: all of them, if so many are asked for.
+    def cheapest_first(self, view: EngineView, losses: LossModel, price: Callable[[Paused], float]) -> Iterator[Priced]:
+        """``view.unanswered`` by price, equal prices in their order there. All of them, if the caller asks for so many.
 
-        Contexts may change once they are handed out, and those with tokens on the host then too; nobody else may.
+        Between two of them the context that was handed out may change, and contexts with tokens on the host; no other.
         """
         asked = self._ask_open(view, price)
         first = self._surely_first(asked, losses.wait_s)
@@ -76,11 +77,11 @@ class Floors:
             yield cheapest, contexts[place]
 
     def pause_begun(self, paused: Paused) -> None:
-        """A session has paused."""
+        """Take up a context whose session has paused."""
         self._open[paused.id] = paused
 
     def pause_ended(self, paused: Paused) -> None:
-        """An answer has come: the estimator may expect something else of pauses of that tool."""
+        """Drop a context whose answer has come, and the floors of its tool if the estimator has learnt."""
         tool = self._tools.pop(paused.id, None) or tool_of(paused)
         self._of_tool[tool].discard(paused.id)
         self._floors.pop(paused.id, None)
@@ -94,28 +95,28 @@ class Floors:
         self._floors[paused.id], self._open[paused.id] = _NONE, paused
 
     def _ask_open(self, view: EngineView, price: Callable[[Paused], float]) -> dict[str, float]:
-        """Prices of open contexts, if it may be enough to know these."""
+        """Prices of the open contexts, where these may suffice; else none."""
         if self._lowest <= 0 or len(self._open) > _FEW or not self._hold(view):
             return {}
         return {one.id: price(one) for one in self._open.values() if one.resident_tokens and not one.moving}
 
     def _surely_first(self, asked: dict[str, float], wait_s: float) -> Paused | None:
-        """The cheapest of the open contexts, if no other may be as cheap: a floor falls no faster than ``wait_s``."""
+        """The cheapest open context, if no other context can be as cheap: a floor falls no faster than ``wait_s``."""
         others = self._lowest if wait_s >= self._lowest_at else self._lowest * wait_s / self._lowest_at
         least = min(asked.values(), default=math.inf)
         cheapest = [name for name, price in asked.items() if price == least < others]
         return self._open[cheapest[0]] if len(cheapest) == 1 else None
 
     def _hold(self, view: EngineView) -> bool:
-        """Whether floors still hold."""
+        """Whether the floors still hold."""
         least = self._least
         return least is not None and view.now <= self._until and least.fewest <= view.running_sessions <= least.most
 
     def _look_at(self, contexts: Sequence[Paused], view: EngineView, wait_s: float) -> list[float]:
-        """The floors of ``contexts``, made anew where they may not hold any more."""
+        """The floors of ``contexts``, made anew where they may have ceased to hold."""
         now = view.now
         if self._least is None:
-            self._least = LeastLosses(view.costs, view.token_budget)
+            self._least = LossBounds(view.costs, view.token_budget)
         if not self._hold(view):
             self._floors.clear()
             self._until = now + _AHEAD * wait_s
@@ -131,7 +132,7 @@ class Floors:
         self._open.update({one.id: one for one in away})
         return floors
 
-    def _floor(self, paused: Paused, now: float, least: LeastLosses) -> Floor:
+    def _floor(self, paused: Paused, now: float, least: LossBounds) -> Floor:
         if paused.id not in self._tools:
             tool = self._tools[paused.id] = tool_of(paused)
             self._of_tool[tool].add(paused.id)

@@ -1,4 +1,4 @@
-"""The last durations that were seen of one thing, kept sorted: an empirical distribution."""
+"""Empirical distributions: the last durations seen of one thing, kept sorted."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import accumulate
 
 ALL_TOOLS = ""
 _SPARE = 0.02
-"""Share of the samples and of their sum that may come and go before bounds are made anew."""
+"""Share of the durations, and of their sum, that may come and go before bounds are made anew."""
 _ALMOST = 0.99
-"""What is left of that covers rounding."""
+"""Factor below 1 that covers rounding."""
 
 
-class Samples:
-    """A sliding window of durations, s. Adding costs O(window), asking O(log window).
+class EmpiricalDistribution:
+    """A sliding window of durations, s. Adding costs O(window), a question O(log window).
 
     Args:
-        window: samples kept; the oldest leaves when one more comes.
+        window: durations kept; the oldest leaves when one more comes.
 
     Attributes:
-        ordered: the samples, the shortest first.
-        longest: what none of them exceeds, until ``drifted``.
+        ordered: the durations, the shortest first.
+        longest: upper bound of the durations until ``drifted``.
     """
 
     def __init__(self, window: int) -> None:
@@ -38,7 +38,7 @@ class Samples:
         return len(self.ordered)
 
     def add(self, seconds: float) -> None:
-        """One more was seen."""
+        """Add a duration that was just seen."""
         ordered = self.ordered
         self._added_s += seconds
         if len(self._recent) == self._window:
@@ -51,24 +51,24 @@ class Samples:
         del self._sums[place + 1 :]
 
     def share_within(self, seconds: float) -> float:
-        """The empirical distribution function: the share of samples of at most ``seconds``."""
+        """The empirical distribution function: the share of durations of at most ``seconds``."""
         return bisect_right(self.ordered, seconds) / len(self.ordered)
 
     def quantile(self, share: float) -> float:
-        """The smallest sample that at least ``share`` of the samples do not exceed."""
+        """The smallest duration that at least ``share`` of the durations do not exceed, s."""
         return self.ordered[max(0, math.ceil(share * len(self.ordered) - 1e-9) - 1)]
 
     def mean_beyond(self, seconds: float) -> float | None:
-        """Mean of the samples above ``seconds``; None if there is none."""
+        """Mean of the durations above ``seconds``, s; None if there is none."""
         ordered, sums = self.ordered, self._summed()
         below = bisect_right(ordered, seconds)
         beyond = len(ordered) - below
         return (sums[-1] - sums[below]) / beyond if beyond else None
 
     def beyond_at_most(self, seconds: float) -> float | None:
-        """What ``mean_beyond`` of up to ``seconds`` does not exceed until ``drifted``; None if there may be no sample.
+        """Upper bound of ``mean_beyond`` of up to ``seconds``, until ``drifted``, s; None if no duration may be left.
 
-        Of n samples above s whose mean is s + x at least n - r stay, and those that come add at most their sum a:
+        Of n durations above s whose mean is s + x at least n - r stay, and those that come add at most their sum a:
         the mean is at most s + (n x + a) / (n - r). It can only be smaller beyond less than s.
         """
         ordered, sums = self.ordered, self._summed()
@@ -79,7 +79,8 @@ class Samples:
         return seconds + (sums[-1] - sums[below] - beyond * seconds + self._spare_s) / (beyond - self._spare)
 
     def drifted(self) -> bool:
-        """Whether ``beyond_at_most`` or ``longest`` may not hold any more. From now on they allow for a few samples."""
+        """Whether ``beyond_at_most`` or ``longest`` may have ceased to hold. If so they are made anew, with room for a
+        few more durations."""
         ordered = self.ordered
         if self._added_s <= self._spare_s * _ALMOST and self._dropped <= self._spare and ordered[-1] <= self.longest:
             return False
@@ -97,36 +98,37 @@ class Samples:
 
 
 class PerTool:
-    """Samples of each tool, and of all together, by the names that ``tool_of`` gives.
+    """Durations of each tool, and of all together, by the names that ``tool_of`` gives.
 
     Args:
-        window: samples kept of each.
+        window: durations kept of each.
     """
 
     def __init__(self, window: int) -> None:
         if window < 1:
             raise ValueError("window is at least 1")
-        self._samples: dict[str, Samples] = defaultdict(lambda: Samples(window))
-        self._all = Samples(window)
-        self._unsorted: deque[float] = deque(maxlen=window)  # of all tools, since these were asked about
+        self._by_tool: dict[str, EmpiricalDistribution] = defaultdict(lambda: EmpiricalDistribution(window))
+        self._all = EmpiricalDistribution(window)
+        self._unsorted: deque[float] = deque(maxlen=window)  # of all tools, since the last question about all of them
 
     def add(self, tool: str, seconds: float) -> None:
-        """One more was seen."""
-        self._samples[tool].add(seconds)
+        """Add a duration of ``tool``."""
+        self._by_tool[tool].add(seconds)
         self._unsorted.append(seconds)
 
-    def of(self, tool: str, enough: int) -> Samples | None:
-        """The tool's samples, or else those of all tools, or None: the first that are ``enough``."""
+    def of(self, tool: str, enough: int) -> EmpiricalDistribution | None:
+        """Durations of the tool, else of all tools, else None: the first that are at least ``enough``."""
         own = self.own(tool, enough)
         return own if own is not None else self.of_all(enough)
 
-    def own(self, tool: str, enough: int) -> Samples | None:
-        """The tool's samples if they are ``enough``."""
-        samples = self._samples.get(tool)
-        return samples if samples is not None and len(samples.ordered) >= enough else None
+    def own(self, tool: str, enough: int) -> EmpiricalDistribution | None:
+        """Durations of the tool, if they are at least ``enough``."""
+        durations = self._by_tool.get(tool)
+        return durations if durations is not None and len(durations.ordered) >= enough else None
 
-    def of_all(self, enough: int) -> Samples | None:
-        """The samples of all tools if they are ``enough``. Mostly a tool's own are: these are sorted when asked for."""
+    def of_all(self, enough: int) -> EmpiricalDistribution | None:
+        """Durations of all tools, if they are at least ``enough``. Sorted when asked for: a tool's own mostly
+        suffice."""
         while self._unsorted:
             self._all.add(self._unsorted.popleft())
         return self._all if len(self._all.ordered) >= enough else None

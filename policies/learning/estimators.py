@@ -1,4 +1,7 @@
-"""How long will this pause still last? Estimators learn only from pauses that have ended, in order."""
+"""Duration estimators: how long will this pause still last? They learn only from pauses that have ended, in order.
+
+A tool that has not been seen often enough is expected to behave as all tools together have.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,16 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from policies.contract import EVERY_ITERATION, NEVER, Paused
 from policies.estimation import DurationEstimator, tool_of
+from policies.leap_hints import EVERY_ITERATION, NEVER
+from policies.learning.empirical import ALL_TOOLS, EmpiricalDistribution, PerTool
+from policies.views import Paused
 
 _ROUNDING = 1e-12
-"""More than what sums of times are off by, as a share."""
+"""An upper bound of the rounding error of sums of times, as a share."""
+
+
+# ---- without learning
 
 
 class Elapsed(DurationEstimator):
@@ -41,6 +49,9 @@ class Elapsed(DurationEstimator):
         return min(ends, default=NEVER) * (1 - _ROUNDING)
 
 
+# ---- one number a tool
+
+
 class ToolMean(DurationEstimator):
     """The mean of the tool's past pauses, less what has elapsed; the mean over all tools for a new tool.
 
@@ -49,18 +60,17 @@ class ToolMean(DurationEstimator):
     """
 
     def __init__(self, default: float = 0.0) -> None:
-        if not 0 <= default < math.inf:
-            raise ValueError("default is in seconds, finite and >= 0")
+        _require_default(default)
         self.default = default
         self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
 
     def pause_ended(self, paused: Paused, duration: float) -> None:
-        for name in (tool_of(paused), ""):
+        for name in (tool_of(paused), ALL_TOOLS):
             total, count = self._sums[name]
             self._sums[name] = total + duration, count + 1
 
     def remaining(self, paused: Paused, now: float) -> float:
-        total, count = self._sums.get(tool_of(paused)) or self._sums.get("") or (self.default, 1)
+        total, count = self._sums.get(tool_of(paused)) or self._sums.get(ALL_TOOLS) or (self.default, 1)
         return max(0.0, total / count - (now - paused.paused_at))
 
     def exceeds_at(self, paused: Paused, seconds: float, now: float) -> float:
@@ -70,8 +80,137 @@ class ToolMean(DurationEstimator):
         return self.remaining(paused, now) if tool_of(paused) in self._sums else math.inf
 
 
+class ToolQuantile(DurationEstimator):
+    """A quantile of the tool's past pauses, less what has elapsed.
+
+    Args:
+        share: which quantile, above 0 and at most 1; 0.9 is exceeded by one pause in ten.
+        default: seconds expected before any pause has ended.
+        window: pauses remembered of each tool.
+    """
+
+    def __init__(self, share: float = 0.9, default: float = 0.0, window: int = 1000) -> None:
+        if not 0 < share <= 1:
+            raise ValueError("share is a quantile, above 0 and at most 1")
+        _require_default(default)
+        self.share = share
+        self.default = default
+        self._seen = PerTool(window)
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        self._seen.add(tool_of(paused), duration)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        durations = self._seen.of(tool_of(paused), enough=1)
+        whole = self.default if durations is None else durations.quantile(self.share)
+        return max(0.0, whole - (now - paused.paused_at))
+
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now) if self._seen.own(tool_of(paused), enough=1) is not None else math.inf
+
+
+class Ewma(DurationEstimator):
+    """An exponentially weighted moving average of the tool's past pauses, less what has elapsed.
+
+    m <- weight * d + (1 - weight) * m for a pause of d seconds; a tool's first pause sets m. TokenCake (arXiv
+    2510.18586) expects function calls so.
+
+    Args:
+        weight: of the newest pause, above 0 and at most 1.
+        default: seconds expected before any pause has ended.
+    """
+
+    def __init__(self, weight: float = 0.2, default: float = 0.0) -> None:
+        if not 0 < weight <= 1:
+            raise ValueError("weight is above 0 and at most 1")
+        _require_default(default)
+        self.weight = weight
+        self.default = default
+        self._means: dict[str, float] = {}
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        for name in (tool_of(paused), ALL_TOOLS):
+            mean = self._means.get(name, duration)
+            self._means[name] = mean + self.weight * (duration - mean)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        mean = self._means.get(tool_of(paused), self._means.get(ALL_TOOLS, self.default))
+        return max(0.0, mean - (now - paused.paused_at))
+
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        return self.remaining(paused, now) if tool_of(paused) in self._means else math.inf
+
+
+def _require_default(default: float) -> None:
+    if not 0 <= default < math.inf:
+        raise ValueError("default is in seconds, finite and >= 0")
+
+
+# ---- the whole distribution
+
+
+class Empirical(DurationEstimator):
+    """Mean residual life: the mean of the tool's longer pauses, less what has elapsed.
+
+        E[D - e | D > e], e the time that the pause has lasted
+
+    so that a pause which has outlasted most is expected to be one of the long ones. Until ``enough`` pauses of the tool
+    have ended, those of all tools are taken; until ``enough`` of all have, and for a pause that has outlasted all that
+    were seen, as long again as it has lasted (InferCept's estimate).
+
+    Args:
+        enough: pauses from which a distribution is trusted.
+        window: pauses remembered of each tool.
+    """
+
+    def __init__(self, enough: int = 5, window: int = 1000) -> None:
+        if not 1 <= enough <= window:
+            raise ValueError("enough is at least 1 and at most the window")
+        self.enough = enough
+        self._seen = PerTool(window)
+        self._under_way: dict[str, tuple[float, EmpiricalDistribution]] = {}  # begin of a pause, its tool's durations
+
+    def pause_ended(self, paused: Paused, duration: float) -> None:
+        self._under_way.pop(paused.id, None)
+        self._seen.add(tool_of(paused), duration)
+
+    def remaining(self, paused: Paused, now: float) -> float:
+        elapsed = now - paused.paused_at
+        durations = self._own(paused)
+        if durations is None:
+            durations = self._seen.of_all(self.enough)
+        longer = durations.mean_beyond(elapsed) if durations is not None else None
+        return elapsed if longer is None else longer - elapsed
+
+    def at_most(self, paused: Paused, now: float, until: float) -> float:
+        """The mean beyond an elapsed time only grows with that time. No bound while the tool is new: its expectation
+        then changes with any pause that ends."""
+        durations, begun = self._own(paused), paused.paused_at
+        if durations is None:
+            return math.inf
+        most = durations.beyond_at_most(until - begun)
+        return most - (now - begun) if most is not None else max(durations.longest - (now - begun), until - begun)
+
+    def unsettled(self, ended: Paused) -> bool:
+        own = self._seen.own(tool_of(ended), self.enough)
+        return own is None or own.drifted()
+
+    def _own(self, paused: Paused) -> EmpiricalDistribution | None:
+        """Durations of the pause's own tool, once there are enough."""
+        known = self._under_way.get(paused.id)
+        if known is not None and known[0] == paused.paused_at:
+            return known[1]
+        own = self._seen.own(tool_of(paused), self.enough)
+        if own is not None:
+            self._under_way[paused.id] = paused.paused_at, own
+        return own
+
+
+# ---- oracles
+
+
 class Oracle(DurationEstimator):
-    """The truth. No server has it; results that used it say so."""
+    """The true rest of the pause. No server has it; results that used it say so."""
 
     needs_truth = True
 
@@ -90,11 +229,11 @@ class Oracle(DurationEstimator):
 
 
 class NoisyOracle(DurationEstimator):
-    """The truth, misjudged: a pause of d seconds is taken to last d + N(0, noise * d), at least 0.
+    """The truth with an error: a pause of d seconds is taken to last d + N(0, noise * d), at least 0.
 
-    So LAMPS (arXiv 2410.18248) tests its predictions. The second parameter is the standard deviation. Each pause is
-    misjudged once and the same way whoever asks, how often and when: the error follows from the seed, the session's id
-    and the number of the call.
+    LAMPS (arXiv 2410.18248) tests its predictions so. The second parameter is the standard deviation. The error of a
+    pause follows from the seed, the session's id and the number of the call, so every question about it gets one error,
+    in any order and at any time.
 
     Args:
         noise: p, the standard deviation as a share of the true duration; 0 is the oracle.
@@ -131,7 +270,7 @@ def _only_shrinks(estimator: DurationEstimator, paused: Paused, seconds: float, 
 
 
 def misjudged(truth: float, noise: float, name: str) -> float:
-    """``truth`` + N(0, ``noise`` * ``truth``), at least 0; the same for the same ``name``."""
+    """``truth`` + N(0, ``noise`` * ``truth``), at least 0; drawn once for each ``name``."""
     if not truth:
         return 0.0
     return max(0.0, truth + random.Random(name).gauss(0.0, noise * truth))

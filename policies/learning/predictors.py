@@ -1,12 +1,12 @@
-"""What will a call do, before it runs: how long it is, how long the pause after it, how long the answer."""
+"""Call predictors: what will a call do, before it runs? Its length, the pause after it, and the answer's length."""
 
 from __future__ import annotations
 
 import math
 
-from policies.contract import Queued
 from policies.estimation import CallPredictor, NextCall
 from policies.learning.estimators import misjudged
+from policies.views import Queued
 
 
 class KindMean(CallPredictor):
@@ -38,10 +38,10 @@ class KindMean(CallPredictor):
 
 
 class CallOracle(CallPredictor):
-    """The truth, or the truth misjudged: each of the three numbers x becomes x + N(0, noise * x), at least 0.
+    """The truth, or the truth with an error: each of the three numbers x becomes x + N(0, noise * x), at least 0.
 
-    LAMPS (arXiv 2410.18248) tests its predictions so. The second parameter is the standard deviation. A call is
-    misjudged the same way however often it is asked about.
+    LAMPS (arXiv 2410.18248) tests its predictions so. The second parameter is the standard deviation. Every question
+    about a call gets one error.
 
     Args:
         noise: p, the standard deviation as a share of the truth; 0 knows the future.

@@ -1,4 +1,4 @@
-"""Orders that let nobody starve: who has waited too long goes first."""
+"""Aging: orders in which no session starves, because one that has waited too long is promoted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from heapq import heappop, heappush
 from policies.contract import NEVER, EngineView, Key, Queued, QueueOrder
 
 
-class PromotingOrder(QueueOrder):
-    """Keys are (1, rank...); a session that still waits when it is ``due`` gets (0, since when it waits)."""
+class AgingOrder(QueueOrder):
+    """Keys are (1, rank...); a session that still waits when it is ``due`` gets (0, ``waits_since``)."""
 
     def named(self, key: tuple[float, ...]) -> Mapping[str, float]:
         in_turn, *numbers = key
@@ -17,19 +17,19 @@ class PromotingOrder(QueueOrder):
 
     def __init__(self) -> None:
         self._promoted: set[str] = set()
-        self._waits: list[tuple[float, int, float, Queued]] = []  # heap: due, a number, since when; some are over
+        self._waits: list[tuple[float, int, float, Queued]] = []  # heap: due, serial, waits_since; some are over
         self._waits_begun = 0
 
     def rank(self, queued: Queued, view: EngineView) -> tuple[float, ...]:
-        """Where a session stands among those that need not be promoted."""
+        """Key of a session among those that are not promoted."""
         raise NotImplementedError
 
     def due(self, queued: Queued) -> float:
-        """When a session that has begun to wait is promoted if it still waits, s."""
+        """Time at which a session that has begun to wait is promoted if it still waits, s."""
         raise NotImplementedError
 
     def promoted(self, queued: Queued) -> bool:
-        """Whether the session goes before all that are not, in its present call."""
+        """Whether the session goes before all that are not promoted, in its present call."""
         return queued.id in self._promoted
 
     def key(self, queued: Queued, view: EngineView) -> Key:
@@ -62,7 +62,7 @@ class PromotingOrder(QueueOrder):
             heappush(self._waits, (due, self._waits_begun, queued.waits_since, queued))
 
     def _next_due(self) -> float:
-        """When the first of those who wait is due, s. Waits that are over are forgotten."""
+        """Time at which the first waiting session is due, s. Waits that are over are dropped."""
         waits = self._waits
         while waits:
             due, _, since, queued = waits[0]

@@ -1,23 +1,23 @@
-"""Autellix, later Agentix (arXiv 2502.13965): sessions that were served least go first."""
+"""Autellix, later Agentix (arXiv 2502.13965): the sessions with the least attained service go first."""
 
 from __future__ import annotations
 
 import math
 
 from policies.contract import EngineView, Queued
-from policies.papers.aging import PromotingOrder
-from policies.papers.mlfq import FeedbackQueues
+from policies.papers.aging import AgingOrder
+from policies.papers.mlfq import FeedbackQueue
 
 
-class AttainedService(FeedbackQueues):
+class AttainedService(FeedbackQueue):
     """PLAS, program-level attained service, in discrete queues.
 
         p(call) = sum of the run times of the completed calls of its session
 
     A call enters the queue of its p: queue 1 below ``quantum`` seconds, and each further one takes up to twice as many.
-    When it has run for as many seconds as its queue is wide it falls to the next one, and stops if others go before it.
-    Within a queue the call that entered first goes first. So newcomers and short sessions pass those that have had
-    much. A call rises to queue 1 when its session has waited ``beta`` times as long as it was served:
+    A call that has run for as many seconds as its queue is wide falls to the next one, and is preempted if other calls
+    go before it. Within a queue the call that entered first goes first. So newcomers and short sessions pass sessions
+    that were served much. A call rises to queue 1 when its session has waited ``beta`` times as long as it was served:
 
         (W_p + W_c) / (T_p + T_c) >= beta
 
@@ -43,8 +43,8 @@ class AttainedService(FeedbackQueues):
         return _starves_at(queued, now if math.isnan(queued.waits_since) else queued.waits_since, self.beta)
 
 
-class LeastAttained(PromotingOrder):
-    """The same queues for calls that run to their end: nobody falls, T_c is 0, and who is promoted goes before all.
+class LeastAttained(AgingOrder):
+    """PLAS for calls that run to their end: none falls, T_c is 0, and a promoted call goes before all others.
 
     Args:
         quantum, levels, beta: as for ``AttainedService``.
@@ -67,14 +67,14 @@ class LeastAttained(PromotingOrder):
 
 
 def queue_of(served: float, quantum: float, queues: int) -> int:
-    """The queue, from 1, of a call whose session was served for ``served`` seconds in its calls before."""
+    """Queue, from 1, of a call whose session was served for ``served`` seconds in its earlier calls."""
     if served < quantum:
         return 1
     return min(queues, 2 + math.floor(math.log2(served / quantum)))
 
 
 def _starves_at(queued: Queued, since: float, beta: float) -> float:
-    """When a session that waits from ``since`` on will have waited ``beta`` times as long as it was served, s."""
+    """Time at which a session that waits from ``since`` on has waited ``beta`` times as long as it was served, s."""
     served = queued.served(since)
     return since + beta * served - queued.waited(since) if served > 0 else math.inf
 

@@ -1,4 +1,4 @@
-"""Continuum, later CacheTTL (arXiv 2511.02230): a paused context is pinned for as long as that is worth its while."""
+"""Continuum, later CacheTTL (arXiv 2511.02230): a time to live for every paused context."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ class Continuum(InterceptPolicy):
         tau* = argmax over tau of P(tau, f) * (T * eta + PrefillReload) - tau
 
     seconds: P is the empirical distribution of tool f's durations, T the mean queueing delay that evicted sessions
-    lately suffered, and PrefillReload the time to compute the context again. eta = -Corr(k, N - k) says how much having
-    been served k calls tells of the calls still to come, over the finished sessions of N calls: 1 if all are equally
-    long, 0 if lengths are geometric. Candidates for tau are 0 and the samples.
+    lately suffered, and PrefillReload the time to compute the context again. eta = -Corr(k, N - k), over the finished
+    sessions of N calls, says how much k served calls tell of the calls still to come: 1 if all sessions are equally
+    long, 0 if lengths are geometric. Candidates for tau are 0 and the past durations.
 
     Before ``enough`` pauses have ended tau is the optimum for durations that are Exp(1) and eta = 1, ln(T +
     PrefillReload) or 0; before ``enough`` of the tool have, P is that of all tools. T starts at 0.
 
     A context whose pin has ended stays in the cache and loses its last blocks when they are needed, the least recently
-    used first; a pinned one does not, nor one whose session waits to go on. When nothing runs and the head of the queue
-    finds no room, pins are broken too, the session that arrived last first: otherwise nothing would ever move.
+    used first. A pinned context does not, nor one whose pin held when its answer came, until the session runs. When
+    nothing runs and the head of the queue finds no room, pins are broken too, the session that arrived last first:
+    otherwise nothing would ever move.
 
     Args:
         enough: K of the paper.
@@ -65,22 +66,23 @@ class Continuum(InterceptPolicy):
 
     def time_to_live(self, tool: str, delay: float, reload: float) -> float:
         """tau*, s, for a pause of ``tool``, given T and PrefillReload, s."""
-        samples = self._durations.of(tool, self.enough)
-        if samples is None:
+        durations = self._durations.of(tool, self.enough)
+        if durations is None:
             benefit = delay + reload
             return math.log(benefit) if benefit > 1.0 else 0.0
-        benefit, count = delay * self._served.eta + reload, len(samples)
-        best, worth, most = 0.0, samples.share_within(0.0) * benefit, max(0.0, benefit)
-        for place, tau in enumerate(samples.ordered, start=1):
+        benefit, count = delay * self._served.eta + reload, len(durations)
+        best, worth, most = 0.0, durations.share_within(0.0) * benefit, max(0.0, benefit)
+        for place, tau in enumerate(durations.ordered, start=1):
             if most - tau <= worth:
                 break  # not even the whole benefit is worth a longer pin
             value = place / count * benefit - tau
-            if value > worth:  # of equal samples the last has their whole share
+            if value > worth:  # of equal durations the last has their whole share
                 best, worth = tau, value
         return best
 
     def pinned(self, session: Paused | Queued, now: float) -> bool:
-        """Whether its context is pinned. A session whose answer came in time is, until it runs."""
+        """Whether the session's context is pinned. If the pin holds when the answer comes, it lasts until the session
+        runs."""
         return now < self._pinned_until.get(session.id, -math.inf)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
@@ -92,7 +94,7 @@ class Continuum(InterceptPolicy):
         return last_blocks(contexts, blocks, view)
 
     def review_at(self, view: EngineView) -> float:
-        """When a pin ends: then others may find room."""
+        """The next end of a pin: then other sessions may find room."""
         now, until = view.now, self._pinned_until
         return min([end for paused in view.paused if (end := until.get(paused.id, now)) > now], default=NEVER)
 
@@ -148,7 +150,7 @@ class ServedAndLeft:
 class PinnedFirst(QueueOrder):
     """Sessions whose context is pinned, then the others, each by the arrival of the session (program-level FCFS).
 
-    Goes with the policy ``continuum``; beside another nobody is pinned.
+    Goes with the policy ``continuum``; beside another policy no session is pinned.
     """
 
     key_names = ("unpinned", "arrival")

@@ -1,4 +1,4 @@
-"""FastServe's queues, and the orders that its paper compares them with (arXiv 2305.05920, sections 4 and 6)."""
+"""FastServe's skip-join MLFQ, and the orders that its paper compares it with (arXiv 2305.05920, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterable
 from typing import Literal
 
 from policies.contract import NEVER, EngineView, Key, PreemptiveOrder, Queued
-from policies.papers.mlfq import FeedbackQueues
+from policies.papers.mlfq import FeedbackQueue
 
 
-class MultiLevelQueue(FeedbackQueues):
+class SkipJoinMLFQ(FeedbackQueue):
     """Skip-join multi-level feedback queue. Queue i has the quantum q_i = q_1 · ratio^(i - 1); lower i goes first.
 
-        join      p = min { i : q_i >= t_init }, t_init being the time of computing what the session misses
+        join      p = min { i : q_i >= t_init }, t_init being the time of computing the session's missing tokens
         fall      from p to p + falls_by, when it has run for q_p in its queue
         rise      to 1, when it has waited for promote_after seconds
 
-    Within a queue sessions are served by the time at which they joined it; see ``FeedbackQueues`` for ENST.
+    Within a queue sessions are served by the time at which they joined it; see ``FeedbackQueue`` for ENST.
 
     Args:
-        skip_join: without, every session joins queue 1: the naive multi-level feedback queue.
+        skip_join: whether sessions skip queues; otherwise all join queue 1: the naive multi-level feedback queue.
         quantum: q_1, s; by default the shortest iteration of the profile.
         ratio: of one quantum to the one before.
         falls_by: queues that a session falls at the end of its quantum.
         promote_after: alpha, s; infinite for no promotion.
         queues: how many there are; in the last one a quantum never ends.
-        resumed: after a pause a session joins like a new one, by what it misses now; or ``keep``s its queue.
+        resumed: after a pause a session ``joins`` like a new one, by its missing tokens, or ``keeps`` its queue.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class MultiLevelQueue(FeedbackQueues):
 
 
 class FixedPriority(PreemptiveOrder):
-    """The shortest prefill first, for good: a priority that is given at the arrival, without fall or rise.
+    """The shortest prefill first, for good: a priority given at the arrival, that neither falls nor rises.
 
     One of FastServe's rivals; the paper does not say what the priority was made from.
     """
@@ -97,8 +97,8 @@ class FixedPriority(PreemptiveOrder):
 class ShortestRemaining(PreemptiveOrder):
     """Shortest remaining processing time first, by an oracle that knows how many tokens each call will generate.
 
-    What remains is the time of computing what the session misses and an iteration a token after the first. Running
-    sessions come ever closer to their end, so nobody passes them unless somebody comes.
+    What remains is the time of computing the missing tokens, and an iteration for each token after the first. Running
+    sessions come ever closer to their end, so a waiting session never passes them; only a new one can.
     """
 
     needs_truth = True

@@ -7,15 +7,14 @@ from typing import Any
 
 from policies.contract import EVERY_ITERATION, NEVER, Change, Discard, EngineView, InterceptPolicy, Paused, Swap
 from policies.estimation import DurationEstimator
-from policies.papers.waste import RecomputeTerms, preserve_exceeds_at
-from policies.papers.wastes import Wastes
+from policies.papers.waste import PausedWastes, RecomputeTerms, preserve_exceeds_at
 
 
 class MinWaste(InterceptPolicy):
     """Every iteration, rank paused contexts by the waste that they cannot avoid: min(preserve, chunked discard), eq. 5.
 
-    From the most wasteful down, contexts leave for the host until the iteration's swap budget is spent. Of the rest,
-    those are discarded that waste less recomputed in chunks (eq. 4) than kept for the rest of the pause (eq. 2).
+    From the most wasteful down, contexts are swapped out until the iteration's swap budget is spent. Of the rest, those
+    are discarded that waste less recomputed in chunks (eq. 4) than kept for the rest of the pause (eq. 2).
 
     Args:
         estimator: how long a pause still lasts; the paper takes the time that it has lasted so far.
@@ -26,7 +25,7 @@ class MinWaste(InterceptPolicy):
         self.estimator = estimator
         self.swaps = swaps
         self._terms: RecomputeTerms | None = None
-        self._wastes: Wastes | None = None  # the same for every question of one plan
+        self._wastes: PausedWastes | None = None  # one for all questions of one plan
         self._wastes_of: tuple[Any, ...] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
@@ -52,11 +51,11 @@ class MinWaste(InterceptPolicy):
                 yield wastes.paused[place], Discard(because=wastes.both(place))
 
     def review_at(self, view: EngineView) -> float:
-        """Every iteration has a new budget, as long as some context is still to be decided about.
+        """Every iteration has a new budget, as long as there is a context to decide about.
 
-        Without a budget or room on the host a context stays until its preservation wastes more than its recompute did
-        at the last review: others' contexts only grow meanwhile, and the recompute waste with them. While nothing
-        runs there are no iterations, and nobody asks.
+        Without a budget, or with a full host, a context stays until its preservation wastes more than its recompute did
+        at the last review: other contexts only grow meanwhile, and the recompute waste with them. While nothing runs
+        there are no iterations, and so no questions.
         """
         if not any(resident > shared for resident, shared, _ in view.footprints):
             return NEVER
@@ -70,7 +69,7 @@ class MinWaste(InterceptPolicy):
         return preserve_exceeds_at(self.estimator, paused, own, list(map(wastes.recomputed, places)), view.now)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
-        """The same order: the context whose stay wastes most leaves first."""
+        """In the order of ``revise``: the most wasteful context leaves first."""
         wastes = self._wasted(view)
         if wastes is None:
             return
@@ -79,13 +78,13 @@ class MinWaste(InterceptPolicy):
             yield wastes.paused[place], Swap(because=because) if self.swaps else Discard(because=because)
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        self._wastes_of = None  # the estimator may have learnt from it
+        self._wastes_of = None  # the estimator may have learnt from the pause that ended
 
-    def _wasted(self, view: EngineView) -> Wastes | None:
-        """What contexts waste that wait for an answer and are not being copied; None if there are none.
+    def _wasted(self, view: EngineView) -> PausedWastes | None:
+        """Wastes of the contexts of ``view.unanswered``; None if there are none.
 
-        What is on the host is of no use without what comes before it. Tokens that others hold too cost nothing to keep,
-        and free nothing: who has none of its own is in no order.
+        Offloaded tokens are of no use without those before them. Tokens that other contexts hold too cost nothing to
+        keep and free nothing: a context without tokens of its own is in no ranking.
         """
         paused, footprints = view.unanswered, view.footprints
         if not paused:
@@ -98,5 +97,5 @@ class MinWaste(InterceptPolicy):
         if self._terms is None or self._terms.costs is not view.costs:
             self._terms = RecomputeTerms(view.costs)
         chunk, rests = max(view.costs.saturation_tokens - queries, 1), self.estimator.remaining_of(paused, now)
-        self._wastes_of, self._wastes = asked, Wastes(paused, footprints, rests, self._terms, chunk, others)
+        self._wastes_of, self._wastes = asked, PausedWastes(paused, footprints, rests, self._terms, chunk, others)
         return self._wastes

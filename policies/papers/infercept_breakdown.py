@@ -11,7 +11,7 @@ from policies.estimation import DurationEstimator
 class SwapOrDiscard(InterceptPolicy):
     """Keep short pauses; swap the others while the iteration's budget lasts, and then discard them.
 
-    First paused, first served. The swap budget is the engine's: with ``swap_budget: hidden`` the tokens N of
+    First paused, first swapped. The swap budget is the engine's: with ``swap_budget: hidden`` the tokens N of
     T_swap(N) = T_fwd(batch).
 
     Args:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from policies.basic.heuristic import Heuristic
 from policies.contract import EVERY_ITERATION, NEVER, Change, EngineView, InterceptPolicy, Paused, Swap, Verdict
 from policies.estimation import DurationEstimator
-from policies.papers.infercept_v import Released
+from policies.papers.infercept_v import InferCeptV
 
 
-class ReleasedHeuristic(Released):
-    """Letters H-S, H-D and H-B: thresholds at the pause, then letter V's rule for whatever they preserved.
+class InferCeptH(InferCeptV):
+    """Letters H-S, H-D and H-B: thresholds at the pause, then letter V's rule for the contexts that they preserved.
 
     Args:
         estimator: the release uses the exact duration, so ``oracle`` is faithful.
@@ -31,7 +31,7 @@ class ReleasedHeuristic(Released):
 
 
 class GreedySwap(InterceptPolicy):
-    """Letter G before the release: whoever will still be away goes to the host, longest first; nothing is discarded.
+    """Letter G before the release: contexts that will still be away go to the host, longest first; none is discarded.
 
     In the release G has become letter V. Its rule took a context's first blocks; here the last ones leave, because a
     context is a resident prefix followed by what is on the host.
@@ -65,7 +65,7 @@ class GreedySwap(InterceptPolicy):
             yield paused, Swap(because={"remaining_s": remaining, "blocks_needed": blocks})
 
     def review_at(self, view: EngineView) -> float:
-        """Every iteration has a budget, as long as somebody is on the GPU who will still be away."""
+        """Every iteration has a budget, as long as there is a context to decide about."""
         return EVERY_ITERATION if view.unanswered else NEVER
 
     def _away(self, view: EngineView) -> list[tuple[float, Paused]]:

@@ -1,7 +1,8 @@
 """The rule of InferCept's released code (WukLab/InferCept, letter V), which is not quite the paper's.
 
-It knows the exact duration of every call; discards at once whatever recomputes more cheaply than it keeps, except the
-contexts that recompute dearest; and swaps those out lazily, from the tail, only when somebody needs their blocks.
+It knows the exact duration of every call. It discards at once every context that wastes less recomputed than kept,
+except those with the largest recompute waste; these it swaps out lazily, from the tail, only when their blocks are
+needed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from policies.estimation import DurationEstimator
 from policies.papers.waste import REMEMBERED, SAFE, preserve_exceeds_at
 
 Candidate = tuple[float, float, Paused]
-"""What a context wastes recomputed and preserved, token-seconds, and the context."""
+"""A context that wastes less recomputed than preserved: the two wastes, token-seconds, and the context."""
 
 
-class Released(InterceptPolicy):
+class InferCeptV(InterceptPolicy):
     """Letter V of the released code.
 
     Args:
@@ -34,9 +35,9 @@ class Released(InterceptPolicy):
         self._budget_at = self._short_at = math.nan
         self._budget_blocks = 0
         self._offered: list[tuple[Paused, int, int]] = []  # contexts, their resident tokens then, blocks that may leave
-        self._wastes: DiscardWastes | None = None
-        self._contexts: list[int] = []  # tokens in whole blocks; the same for every question of one plan
-        self._candidates: dict[int, Candidate] = {}  # by place among the contexts
+        self._wastes: RecomputeEstimate | None = None
+        self._contexts: list[int] = []  # tokens in whole blocks, for all questions of one plan
+        self._candidates: dict[int, Candidate] = {}  # by place among ``view.unanswered``
         self._considered: tuple[Any, ...] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
@@ -48,10 +49,11 @@ class Released(InterceptPolicy):
                 yield paused, Discard(because={"preserve": keep, "recompute": recompute})
 
     def review_at(self, view: EngineView) -> float:
-        """When another context may become a candidate: until then the dearest one is alone, and nobody is discarded.
+        """When another context may become a candidate: until then the dearest one is alone, and none is discarded.
 
-        Recompute wastes only grow meanwhile, with the contexts of others. While nothing runs nobody asks. Where the
-        budget was too small for who needed room, the next iteration's may be enough: free memory only shrinks.
+        Recompute wastes only grow meanwhile, with the contexts of running sessions. While nothing runs there are no
+        questions. If the budget was too small for a need of blocks, the next iteration's may be enough, for free memory
+        only shrinks.
         """
         assert self.estimator is not None
         costs = view.costs
@@ -68,7 +70,8 @@ class Released(InterceptPolicy):
         return preserve_exceeds_at(self.estimator, [unanswered[place] for place in places], contexts, wastes, view.now)
 
     def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
-        """Candidates that recompute dearest lose their last blocks to the host, within the iteration's budget."""
+        """Candidates with the largest recompute waste: their last blocks go to the host, within the iteration's
+        budget."""
         budget = self._budget_left(view)
         candidates = list(self._consider(view).values())
         dearest = max((one[0] for one in candidates), default=0.0)
@@ -87,7 +90,7 @@ class Released(InterceptPolicy):
                 yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
 
     def _budget_left(self, view: EngineView) -> int:
-        """Blocks that may yet leave in this iteration; who was offered and stayed has spent nothing."""
+        """Blocks that may yet leave in this iteration; a context that was offered and stayed has spent nothing."""
         if self._budget_at != view.now:
             free = view.free_gpu_blocks * view.block_size
             budget = (1 + self.per_token) * view.costs.saturation_tokens + self.fixed - free / 2
@@ -99,11 +102,10 @@ class Released(InterceptPolicy):
         return self._budget_blocks
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
-        self._considered = None  # the estimator may have learnt from it
+        self._considered = None  # the estimator may have learnt from the pause that ended
 
     def _consider(self, view: EngineView) -> dict[int, Candidate]:
-        """Of the contexts that wait for an answer and are not being copied, those that waste less recomputed than kept:
-        by their place among them."""
+        """The contexts of ``view.unanswered`` that waste less recomputed than kept, by their place in it."""
         unanswered, footprints = view.unanswered, view.footprints
         now, others, queries = view.now, view.running_context_tokens, view.running_query_tokens
         asked = now, others, queries, unanswered, footprints
@@ -111,7 +113,7 @@ class Released(InterceptPolicy):
             return self._candidates
         assert self.estimator is not None
         if self._wastes is None or self._wastes.costs is not view.costs:
-            self._wastes = DiscardWastes(view.costs)
+            self._wastes = RecomputeEstimate(view.costs)
         size = view.block_size
         contexts = [-(-resident // size) * size for resident, _, _ in footprints]
         rests = self.estimator.remaining_of(unanswered, now)
@@ -126,7 +128,7 @@ class Released(InterceptPolicy):
         return self._candidates
 
 
-class DiscardWastes:
+class RecomputeEstimate:
     """The release's estimate of what recomputing a context of so many tokens in chunks wastes now, token-seconds.
 
     With S the saturation point, c = max(S - running query tokens, 1) the chunk, n = max(ceil(context / c) - 1, 0) the
@@ -144,8 +146,8 @@ class DiscardWastes:
         self._terms: dict[int, dict[int, tuple[float, float, float, int]]] = {}  # by chunk and context
 
     def perhaps_less(self, contexts: Sequence[int], rests: Sequence[float], queries: int, others: int) -> list[int]:
-        """Places of contexts that may waste less recomputed than kept for ``rests`` seconds: the others need not be
-        looked at. Full chunks and the last part are the whole context, unless it is a multiple of the chunk."""
+        """Places of contexts that may waste less recomputed than kept for ``rests`` seconds; the others need no
+        evaluation. Full chunks and the last part are the whole context, unless it is a multiple of the chunk."""
         chunk = max(self.costs.saturation_tokens - queries, 1)
         calm = self._per_token * others * SAFE if self._per_token >= 0 else -math.inf
         return [
@@ -172,7 +174,7 @@ class DiscardWastes:
         return wastes
 
     def _split(self, context: int, chunk: int) -> tuple[float, float, float, int]:
-        """The first term; what the second one and the third one are multiplied with; and ``last``."""
+        """The first term, the factors of R in the second and of (R + last) in the third, and ``last``."""
         full = max(-(-context // chunk) - 1, 0)
         last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
         own = self._saturated * full * (full + 1) / 2 * chunk

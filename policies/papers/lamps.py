@@ -1,4 +1,4 @@
-"""LAMPS, later MARS (arXiv 2410.18248): pauses are decided about before the call runs, the queue by memory."""
+"""LAMPS, later MARS (arXiv 2410.18248): handles each pause as predicted before the call, and queues by memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies.contract import (
     Verdict,
 )
 from policies.estimation import CallPredictor, NextCall
-from policies.papers.aging import PromotingOrder
+from policies.papers.aging import AgingOrder
 from policies.papers.waste import discard_waste, preserve_waste, swap_waste
 
 
@@ -36,7 +36,7 @@ _NAMES = tuple(one.value for one in Handling)
 
 
 class Lamps(InterceptPolicy):
-    """When a call enters the queue its pause is decided about, by the smallest of three predicted wastes:
+    """Decides, when a call enters the queue, how its pause will be handled: by the smallest of three predicted wastes.
 
         preserve  T_api * C      swap  2 * T_swap(C) * C_batch      discard  T_fwd(C) * (C + C_other)
 
@@ -71,7 +71,7 @@ class Lamps(InterceptPolicy):
         return call, handling
 
     def on_start(self, started: Queued, view: EngineView) -> None:
-        """Beside another order nobody has asked when the call entered the queue."""
+        """Decides now, if the order beside it did not ask when the call entered the queue."""
         if started.id not in self._decided:
             self.decide(started, view)
 
@@ -86,12 +86,12 @@ class Lamps(InterceptPolicy):
         self._decided.pop(finished.id, None)
 
 
-class SmallestMemory(PromotingOrder):
+class SmallestMemory(AgingOrder):
     """The smallest predicted area under the memory-over-time curve first, the pause under its handling included.
 
-    Goes with the policy ``lamps`` only. Running sessions are not interrupted, as in the released code. Who has waited
-    for ``starving_after`` seconds goes first; the paper counts 100 rounds of scheduling, 2.8 s of full iterations with
-    GPT-J's costs.
+    Goes with the policy ``lamps`` only. Running sessions are not interrupted, as in the released code. A session that
+    has waited for ``starving_after`` seconds goes first; the paper counts 100 rounds of scheduling, 2.8 s of full
+    iterations with GPT-J's costs.
 
     Args:
         starving_after: seconds; infinite lets sessions starve.
@@ -119,9 +119,9 @@ class SmallestMemory(PromotingOrder):
 
 
 class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
-    """The same order for running calls too, by the area that is left of theirs: smaller ones stop larger ones.
+    """``SmallestMemory`` for running calls too, by the area that is left of theirs: smaller ones preempt larger ones.
 
-    The released code ranks only those who wait; this one shows what ranking everybody in every iteration would do.
+    The released code ranks waiting sessions only; this order shows what ranking all in every iteration would do.
     """
 
     catches_up = True
@@ -129,14 +129,14 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         moved = [*super().rerank(view)]
-        pace, decided = Pace(view), self._lamps.decided
+        growth, decided = MemoryGrowth(view), self._lamps.decided
         for running in view.running:
             if not self.promoted(running):
                 call, handling = decided(running)
                 emitted = running.emitted_tokens
                 left = max(1.0, call.output - emitted)
                 missing = running.missing_tokens - min(1, emitted)
-                area = pace.area(running.context_tokens, missing, left, call, handling)
+                area = growth.area(running.context_tokens, missing, left, call, handling)
                 moved.append((running, (1.0, area)))
         return moved
 
@@ -157,11 +157,11 @@ def memory_over_time(queued: Queued, call: NextCall, handling: Handling, view: E
              + {preserve: T_api * C,  swap: 2 * T_swap(C) * C,  discard: build(C + r)}
     """
     missing = queued.missing_tokens - min(1, queued.emitted_tokens)  # the token emitted last comes with the next one
-    return Pace(view).area(queued.context_tokens, missing, call.output, call, handling)
+    return MemoryGrowth(view).area(queued.context_tokens, missing, call.output, call, handling)
 
 
-class Pace:
-    """How fast contexts grow beside those that run now: what all areas of one moment have in common."""
+class MemoryGrowth:
+    """How fast contexts grow beside the sessions that run now: the terms that all areas of one moment share."""
 
     def __init__(self, view: EngineView) -> None:
         costs, running = view.costs, view.running_query_tokens
@@ -187,6 +187,6 @@ class Pace:
 
 
 def _triangle(chunks: float) -> float:
-    """n (n + 1) / 2, n the whole chunks that it takes."""
+    """n (n + 1) / 2, n being ``chunks`` rounded up."""
     n = -(-chunks // 1)
     return n * (n + 1) / 2

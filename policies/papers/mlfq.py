@@ -1,4 +1,4 @@
-"""Multi-level feedback queues: who has run for its quantum falls, who has waited too long rises."""
+"""Multi-level feedback queues (MLFQ): a session that has run for its quantum falls, one that waited too long rises."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from heapq import heappop, heappush, heapreplace
 from policies.contract import NEVER, EngineView, Key, PreemptiveOrder, Queued
 
 _EARLY = 1e-6
-"""Share of a quantum by which the order is asked before it ends, so that rounding hides no end."""
+"""Share of a quantum by which the question comes before its end, so that rounding hides no end."""
 _ROUNDING = 1e-12
-"""Share of a time by which it may be computed otherwise."""
+"""Upper bound of the rounding error of a time, as a share."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where a session is: its queue, 1 being the first, since when, how long it had run by then, and whether somebody
-    will look whether its quantum has ended."""
+    """A session's queue.
+
+    Attributes:
+        level: the queue, 1 being the first.
+        since: when the session joined it, s.
+        served: how long the session had run by then, s.
+        watched: whether the end of its quantum is in the heap of falls.
+    """
 
     level: int
     since: float
@@ -26,8 +32,8 @@ class _Place:
     watched: bool = False
 
 
-class FeedbackQueues(PreemptiveOrder):
-    """Sessions stand in queues, of which lower ones go first; within one by the time at which they joined it.
+class FeedbackQueue(PreemptiveOrder):
+    """Sessions stand in numbered queues, and lower numbers go first; within a queue the session that joined first.
 
         join   the queue ``joins`` says
         fall   from p to p + falls_by, when a session has run for the quantum of p since it joined p
@@ -51,10 +57,10 @@ class FeedbackQueues(PreemptiveOrder):
     def __init__(self, queues: int, falls_by: int) -> None:
         self.queues = queues
         self.falls_by = falls_by
-        self._ends: list[float] = []  # of the quanta, as rounding lets them be seen
+        self._ends: list[float] = []  # of the quanta, less a margin for rounding
         self._places: dict[str, _Place] = {}
-        self._falls: list[tuple[float, int, Queued, _Place]] = []  # heap: not before when who runs may have to fall
-        self._looks: list[tuple[float, int, Queued]] = []  # when one may be due, each at most once
+        self._falls: list[tuple[float, int, Queued, _Place]] = []  # heap: earliest fall of each running session
+        self._looks: list[tuple[float, int, Queued]] = []  # heap: when a waiting session may be due, each once
         self._looked_for: set[str] = set()
         self._looks_made = 0
 
@@ -67,8 +73,8 @@ class FeedbackQueues(PreemptiveOrder):
         raise NotImplementedError
 
     def due(self, queued: Queued, now: float) -> float:
-        """When a session will have waited long enough, if it runs until ``now`` at least or waits on, s. This comes no
-        nearer while it runs."""
+        """Time at which a session has waited long enough, if it runs until ``now`` at least or waits on, s. The time
+        comes no nearer while the session runs."""
         raise NotImplementedError
 
     # ---- joining, falling, rising
@@ -78,7 +84,7 @@ class FeedbackQueues(PreemptiveOrder):
         return self.join(queued, self.joins(queued, view), view)
 
     def join(self, queued: Queued, level: int, view: EngineView) -> Key:
-        """A ready session stands at the tail of a queue from now on."""
+        """Put a ready session at the tail of a queue."""
         if not self._ends:
             self._ends = [self.quantum_of(level, view) * (1 - _EARLY) for level in range(1, self.queues)] + [NEVER]
         now = view.now
@@ -86,7 +92,7 @@ class FeedbackQueues(PreemptiveOrder):
         return self._stand(queued, place, now)
 
     def stay(self, queued: Queued, view: EngineView) -> Key:
-        """It stands where it stood."""
+        """Leave a ready session where it stood."""
         return self._stand(queued, self._places[queued.id], view.now)
 
     def _stand(self, queued: Queued, place: _Place, now: float) -> Key:
@@ -111,7 +117,7 @@ class FeedbackQueues(PreemptiveOrder):
         return queued.id in self._places
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
-        """Who has used up its quantum falls, unless it is due all the same; who has waited too long rises."""
+        """A session that has used up its quantum falls, unless it is due; one that has waited too long rises."""
         now = view.now
         moved = self._fallen(now)
         while self._next_look() <= now:
@@ -125,7 +131,8 @@ class FeedbackQueues(PreemptiveOrder):
         return moved
 
     def _fallen(self, now: float) -> list[tuple[Queued, Key]]:
-        """Who runs and has used up its quantum joins another queue; who may have and has not is watched on."""
+        """Running sessions that have used up their quantum join another queue; those that only might have are watched
+        on."""
         fallen: list[tuple[Queued, Key]] = []
         others: list[tuple[Queued, _Place]] = []
         while self._first_end() <= now:
@@ -145,7 +152,8 @@ class FeedbackQueues(PreemptiveOrder):
         return fallen
 
     def _first_end(self) -> float:
-        """When the first of those who run may have used up its quantum, s; others are forgotten."""
+        """Time at which the first running session may have used up its quantum, s; entries that are over are
+        dropped."""
         falls = self._falls
         while falls:
             end, _, queued, place = falls[0]
@@ -156,19 +164,19 @@ class FeedbackQueues(PreemptiveOrder):
         return NEVER
 
     def _falls_at(self, queued: Queued, place: _Place, now: float) -> float:
-        """When its quantum ends at the earliest, s: if it runs until then."""
+        """Earliest end of the quantum, s: if the session runs until then."""
         left = self._ends[place.level - 1] - (queued.served(now) - place.served)
         return (now + left) * (1 - _ROUNDING)
 
     def _watch(self, queued: Queued, place: _Place, now: float) -> None:
-        """Look at who runs when its quantum ends, and at nobody twice. Who stops meanwhile has more time."""
+        """Watch the end of a running session's quantum, once. A session that stops meanwhile has more time."""
         if not place.watched and place.level < self.queues:
             place.watched = True
             self._looks_made += 1
             heappush(self._falls, (self._falls_at(queued, place, now), self._looks_made, queued, place))
 
     def _look(self, queued: Queued, place: _Place, now: float) -> None:
-        """Look at who waits when it is due, unless it is in the first queue, and at nobody twice."""
+        """Watch for a waiting session to be due, once, unless it is in the first queue."""
         if place.level > 1 and queued.id not in self._looked_for:
             at = self.due(queued, now)
             if at < NEVER:
@@ -177,7 +185,7 @@ class FeedbackQueues(PreemptiveOrder):
                 heappush(self._looks, (at, self._looks_made, queued))
 
     def _next_look(self) -> float:
-        """When the first of those who wait may be due, s; who waits no longer is forgotten."""
+        """Time at which the first waiting session may be due, s; sessions that wait no longer are dropped."""
         looks = self._looks
         while looks:
             at, _, queued = looks[0]
@@ -202,7 +210,7 @@ class FeedbackQueues(PreemptiveOrder):
     # ---- estimated next scheduled time
 
     def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
-        """By ENST; ties stay in the order of the queues."""
+        """By ENST; equal ones stay in the order of the queues."""
         execute = self.execution_times(view)
         now = view.now
 
@@ -212,7 +220,7 @@ class FeedbackQueues(PreemptiveOrder):
         return sorted(waiting, key=next_turn)
 
     def execution_times(self, view: EngineView) -> dict[int, float]:
-        """T_execute of the sessions of each queue that has any, s."""
+        """T_execute of the sessions of each queue that is not empty, s."""
         counts: dict[int, int] = {}
         for queued in (*view.running, *view.waiting):
             level = self._places[queued.id].level

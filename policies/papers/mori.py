@@ -16,9 +16,9 @@ class Mori(InterceptPolicy):
 
     over the session's last ``cycles`` cycles of a call and its pause, the one under way included. Every ``tick``
     seconds, if less than ``headroom`` of the GPU's blocks is free, the idlest leave for the host until it is: so the
-    boundary between GPU and host follows the memory that running sessions need, and nobody moves who is on the right
-    side of it. A context comes back when its session does and there is room; nothing is prefetched. A running session
-    that lacks a block takes it from the idlest.
+    boundary between GPU and host follows the memory that running sessions need, and contexts on the right side of it
+    stay. A context comes back when its session does and there is room; nothing is prefetched. A running session that
+    lacks a block takes it from the idlest.
 
     Args:
         cycles: k of the paper.
@@ -36,7 +36,7 @@ class Mori(InterceptPolicy):
         self._next_tick = 0.0
 
     def idleness(self, paused: Paused, now: float) -> float:
-        """T_acting / (T_reasoning + T_acting) by ``now``; 1 is always away. A session that is back is not idle."""
+        """T_acting / (T_reasoning + T_acting) by ``now``; 1 is always away. A session whose answer came is not idle."""
         if paused.resumed:
             return 0.0
         cycles = [*self._cycles.get(paused.id, ()), (paused.paused_at - paused.ready_at, now - paused.paused_at)]
@@ -74,7 +74,7 @@ class Mori(InterceptPolicy):
         self._cycles.pop(left.id, None)
 
     def on_join(self, joined: Paused, view: EngineView) -> None:
-        """Elsewhere all its cycles were like their mean."""
+        """The cycles at other replicas are unknown: each is taken to be their mean."""
         busy = joined.ready_at - joined.arrival - joined.paused_s
         mean = busy / joined.calls_done, joined.paused_s / joined.calls_done
         self._cycles[joined.id] = deque([mean] * min(joined.calls_done, self.cycles), maxlen=self.cycles)

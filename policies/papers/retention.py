@@ -10,7 +10,7 @@ from policies.basic.cache_lru import last_blocks
 from policies.contract import Change, EngineView, InterceptPolicy, Paused
 
 DEFAULT_PRIORITY = 35
-"""Priority of blocks about which nothing was said, and of those whose duration is over; 0 to 100."""
+"""Priority of blocks without a wish, and of those whose wish has expired; 0 to 100."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Retention(InterceptPolicy):
     """Contexts stay until their blocks are needed; then the lowest priority goes first, and within one the least
     recently used, last blocks first. When a priority's duration is over the default priority holds again.
 
-    The client must say what it wants; here it does so by what a pause waits for.
+    The client must state its wishes; here they go by what a pause waits for.
 
     Args:
-        wishes: tool, or who is waited for -> {priority, duration}; the tool's own wish counts first.
+        wishes: tool, or ``waits_for`` -> {priority, duration}; the tool's own wish counts first.
     """
 
     def __init__(self, wishes: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,4 +1,4 @@
-"""ThunderAgent (arXiv 2602.13692): sessions are let in, and set aside, so that those that are active fit the memory."""
+"""ThunderAgent (arXiv 2602.13692): sessions are admitted and set aside so that the active ones fit the memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ThunderAgent(InterceptPolicy):
 
     c being the tokens of a context on the GPU and t the seconds since its tool began. If so, acting sessions are set
     aside, the shortest context first since recomputing costs about c^2, until the overflow is gone: their contexts are
-    discarded. If they do not suffice, the shortest reasoning ones lose theirs at their next pause. What is active and
-    paused stays, and the least recently used loses its last blocks when they are needed.
+    discarded. If they do not suffice, the shortest reasoning sessions lose theirs at their next pause. Contexts of
+    active sessions stay while they pause; the least recently used loses its last blocks when they are needed.
 
     Args:
         tick: seconds.
@@ -45,7 +45,7 @@ class ThunderAgent(InterceptPolicy):
         self._active: set[str] = set()
 
     def look(self, view: EngineView) -> None:
-        """At the first question after a tick: how many tokens are to spare, or less than none."""
+        """At the first question after a tick, count the spare tokens; negative ones are the overflow."""
         if view.now >= self.next_tick:
             self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
             self._spare = view.gpu_blocks * view.block_size - view.running_context_tokens
@@ -82,7 +82,7 @@ class ThunderAgent(InterceptPolicy):
         return last_blocks(view.paused, blocks, view)
 
     def admits(self, queued: Queued, view: EngineView) -> bool:
-        """Whether the session is active, or there is memory to spare for a new one or one that was set aside."""
+        """Whether the session is active, or fits the spare memory if it is new or was set aside."""
         self.look(view)
         if queued.id in self._active:
             return True
@@ -105,7 +105,7 @@ class ThunderAgent(InterceptPolicy):
 class ActiveFirst(QueueOrder):
     """Sessions under way before new ones, short contexts first; those that do not fit wait for the next tick.
 
-    Goes with the policy ``thunderagent``; beside another everybody is let in.
+    Goes with the policy ``thunderagent``; beside another policy every session is admitted.
     """
 
     key_names = ("new", "context")
@@ -117,7 +117,7 @@ class ActiveFirst(QueueOrder):
         return not isinstance(self.policy, ThunderAgent) or self.policy.admits(queued, view)
 
     def review_at(self, view: EngineView) -> float:
-        """The next tick. At one that has passed nobody asked, and nobody will while all stays as it is."""
+        """The next tick. One that has passed brought no question, and brings none while nothing changes."""
         tick = self.policy.next_tick if isinstance(self.policy, ThunderAgent) else NEVER
         return tick if tick > view.now else NEVER
 

@@ -10,7 +10,7 @@ from policies.estimation import DurationEstimator
 
 
 class TokenCake(InterceptPolicy):
-    """At its pause a context leaves for the host if memory is short, somebody waits for it, and
+    """At its pause a context leaves for the host if memory is short, a session waits for memory, and
 
         T_window = T_FC - T_transfer > 0
 
@@ -30,7 +30,7 @@ class TokenCake(InterceptPolicy):
         self.estimator = estimator
         self.pressure = pressure
         self.prefetches = uploads
-        self._uploads: dict[tuple[str, float, int], float] = {}  # since a pause ended, of which the estimator may learn
+        self._uploads: dict[tuple[str, float, int], float] = {}  # dropped when a pause ends: the estimator may learn
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         window = self._expected(paused) - 2 * view.costs.swap_time(paused.resident_tokens)
@@ -53,18 +53,18 @@ class TokenCake(InterceptPolicy):
                     yield paused, Prefetch(because={"expected_back_at": paused.paused_at + self._expected(paused)})
 
     def review_at(self, view: EngineView) -> float:
-        """The next upload; at every iteration while one is due and finds no room."""
+        """The next upload; every iteration while one is due and finds no room."""
         if not self.prefetches:
             return NEVER
         return min((self._upload_at(one, view) for one in view.offloaded if not one.moving), default=NEVER)
 
     def _expected(self, paused: Paused) -> float:
-        """T_FC, s: what is expected of the whole pause."""
+        """T_FC, s: the expected duration of the whole pause."""
         assert self.estimator is not None
         return self.estimator.remaining(paused, paused.paused_at)
 
     def _upload_at(self, paused: Paused, view: EngineView) -> float:
-        """When a context must begin to come back, to be there at its expected return."""
+        """Time at which a context must begin to come back, to be there at its expected return, s."""
         begun, offloaded = paused.paused_at, paused.offloaded_tokens
         at = self._uploads.get((paused.id, begun, offloaded))
         if at is None:

@@ -1,4 +1,4 @@
-"""The waste equations of InferCept (arXiv 2402.01869, equations 1 to 5).
+"""The waste equations of InferCept (arXiv 2402.01869, equations 1 to 5), for one context and for many at once.
 
 Waste is GPU memory that produces no new token, times the time for which it does not. The paper multiplies tokens by the
 bytes that a token's KV takes; here waste is in token-seconds, so that factor is left out on both sides of every
@@ -8,15 +8,22 @@ comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from operator import mul
 
-from policies.contract import Costs, Paused
+from policies.contract import Costs, Footprint, Paused
 from policies.estimation import DurationEstimator
 
 REMEMBERED = 1 << 16
-"""Terms kept before all are forgotten: the same contexts are asked about in every iteration."""
+"""Terms kept before all are forgotten: policies ask about the same contexts in every iteration."""
 SAFE = 1 - 1e-9
-"""Sums and products of wastes are off by less than what is left of 1, as a share."""
+"""Factor below 1 that covers the rounding of sums and products of wastes."""
+_FEW = 4
+"""Contexts searched for one by one before all are sorted: mostly the first spends the budget."""
+
+
+# ---- one context
 
 
 def preserve_waste(remaining_s: float, context: int) -> float:
@@ -27,8 +34,8 @@ def preserve_waste(remaining_s: float, context: int) -> float:
 def preserve_exceeds_at(
     estimator: DurationEstimator, paused: Sequence[Paused], contexts: Sequence[int], wastes: Sequence[float], now: float
 ) -> float:
-    """A time before which ``preserve_waste`` of the estimated remaining time of each of several contexts is at most its
-    own of ``wastes``, token-seconds."""
+    """Time until which ``preserve_waste`` of the estimated remaining time of each of several contexts is at most its
+    entry in ``wastes`` (token-seconds), s."""
     seconds = [waste / context * SAFE for waste, context in zip(wastes, contexts, strict=True)]
     return estimator.one_exceeds_at(paused, seconds, now)
 
@@ -60,7 +67,7 @@ def chunked_discard_waste(costs: Costs, context: int, others: int, chunk: int) -
 
 
 def chunked_discard_parts(costs: Costs, context: int, chunks: int) -> tuple[float, float]:
-    """The two terms of equation 4 apart, the second one for each token of C_other: only C_other changes all the time.
+    """The two terms of equation 4 apart, the second per token of C_other: only C_other changes all the time.
 
     Returns:
         T_fwd(C) * C / 2, token-seconds, and n * T_fwd(C / n), seconds, n being ``chunks``.
@@ -72,7 +79,7 @@ def chunked_discard_parts(costs: Costs, context: int, chunks: int) -> tuple[floa
 
 
 class RecomputeTerms(dict[tuple[int, int], tuple[float, float]]):
-    """``chunked_discard_parts`` by context and number of chunks, computed when they are looked up and then kept.
+    """``chunked_discard_parts`` by context and number of chunks, computed at the first look-up and kept.
 
     Args:
         costs: gives T_fwd.
@@ -95,3 +102,97 @@ class RecomputeTerms(dict[tuple[int, int], tuple[float, float]]):
         context, chunks = key
         self[key] = terms = chunked_discard_parts(self.costs, context, chunks)
         return terms
+
+
+# ---- many contexts
+
+
+class PausedWastes:
+    """What each of several contexts wastes, preserved or recomputed, token-seconds; each evaluated only when needed.
+
+    A context of C tokens, of which C' <= C are on the GPU, wastes t C' preserved for t seconds and, by equation 4 with
+    n = ceil(C / c) chunks of at most c tokens,
+
+        T_fwd(C) C / 2 + n T_fwd(ceil(C / n)) C_other  >=  C C_other min over m <= c of T_fwd(m) / m
+
+    recomputed, as m = ceil(C / n) is at most c and n at least C / m. So a context that is away for no longer than
+    C_other times that minimum wastes less preserved, however long it is: most need no evaluation of equation 4.
+
+    Args:
+        paused: the contexts; a place below is one in this list.
+        footprints: where their tokens are, some of each on the GPU.
+        rests: how long each is expected to be away yet, s.
+        terms: of equation 4.
+        chunk: tokens that an iteration may recompute, c.
+        others: context tokens of the running sessions, C_other.
+    """
+
+    def __init__(
+        self,
+        paused: Sequence[Paused],
+        footprints: Sequence[Footprint],
+        rests: Sequence[float],
+        terms: RecomputeTerms,
+        chunk: int,
+        others: int,
+    ) -> None:
+        self.paused = paused
+        self._footprints, self._rests = footprints, rests
+        self._terms, self._chunk, self._others = terms, chunk, others
+        self._order: list[int] | None = None
+
+    @cached_property
+    def own(self) -> list[int]:
+        """The tokens on the GPU that each context alone holds."""
+        return [resident - shared for resident, shared, _ in self._footprints]
+
+    def kept(self, place: int) -> float:
+        """Equation 2: what a context wastes preserved."""
+        resident, shared, _ = self._footprints[place]
+        return self._rests[place] * (resident - shared)
+
+    def recomputed(self, place: int) -> float:
+        """Equation 4: what a context wastes recomputed in chunks."""
+        resident, shared, offloaded = self._footprints[place]
+        lost = resident - shared + offloaded
+        alone, beside = self._terms[lost, -(-lost // self._chunk)]
+        return alone + beside * self._others
+
+    def both(self, place: int) -> dict[str, float]:
+        """The two wastes, as the reasons of a verdict."""
+        return {"preserve": self.kept(place), "recompute": self.recomputed(place)}
+
+    @cached_property
+    def dear(self) -> list[int]:
+        """Contexts that waste less recomputed than preserved, the most wasteful first."""
+        calm = self._terms.least_per_token(self._chunk) * self._others * SAFE
+        away = [place for place, rest in enumerate(self._rests) if rest > calm]
+        dear = [place for place in away if self.recomputed(place) < self.kept(place)]
+        return sorted(dear, key=self.recomputed, reverse=True) if len(dear) > 1 else dear
+
+    def ranked(self) -> Iterator[int]:
+        """All contexts with tokens of their own, by the smaller of the two wastes (equation 5): the most wasteful
+        first, and of equal ones the first."""
+        if self._order is not None:
+            yield from self._order
+            return
+        own = self.own
+        least = list(map(mul, self._rests, own))
+        for place in self.dear:
+            least[place] = self.recomputed(place)
+        if 0 in own:
+            self._order = [place for place in _by_size(least) if own[place]]
+            yield from self._order
+            return
+        rest, few = least.copy(), min(_FEW, len(least))
+        for _ in range(few):
+            place = rest.index(max(rest))
+            rest[place] = -math.inf
+            yield place
+        self._order = _by_size(least)
+        yield from self._order[few:]
+
+
+def _by_size(numbers: Sequence[float]) -> list[int]:
+    """Places of the numbers, those of the largest first."""
+    return sorted(range(len(numbers)), key=numbers.__getitem__, reverse=True)

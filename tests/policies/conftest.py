@@ -167,6 +167,14 @@ class Known(DurationEstimator):
         return self.by_id[paused.id]
 
 
+def learnt(estimator: Any, paused: Callable[..., FakePaused], **pauses: Sequence[float]) -> Any:
+    """The estimator, told of pauses by tool."""
+    for tool, seconds in pauses.items():
+        for duration in seconds:
+            estimator.pause_ended(paused(tool=tool), duration)
+    return estimator
+
+
 @dataclass
 class Replayed:
     """What a replay left behind, by session."""

@@ -12,7 +12,7 @@ from policies.basic.fixed import DiscardAlways, PreserveAlways, SwapAlways
 from policies.basic.heuristic import Heuristic
 from policies.learning.estimators import Elapsed, Oracle, ToolMean
 from policies.papers.infercept import MinWaste
-from policies.papers.infercept_v import Released
+from policies.papers.infercept_v import InferCeptV
 from policies.registry import (
     ESTIMATORS,
     ORDERS,
@@ -63,7 +63,7 @@ def test_every_name_that_ships():
         ("cache-lru", CacheLru),
         ({"name": "heuristic", "estimator": "tool-mean", "swap_above": 4.0}, Heuristic),
         ({"name": "min-waste", "estimator": "elapsed"}, MinWaste),
-        ({"name": "min-waste-released", "estimator": "oracle"}, Released),
+        ({"name": "min-waste-released", "estimator": "oracle"}, InferCeptV),
         ("policies.basic.fixed:SwapAlways", SwapAlways),
     ],
 )

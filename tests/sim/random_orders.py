@@ -10,7 +10,7 @@ from functools import partial
 from policies.basic.fcfs import FirstCome
 from policies.contract import EVERY_ITERATION, NEVER, EngineView, Key, PreemptiveOrder, Queued, QueueOrder
 from policies.papers.autellix import AttainedService
-from policies.papers.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
+from policies.papers.fastserve import FixedPriority, ShortestRemaining, SkipJoinMLFQ
 
 
 class ShortestContext(QueueOrder):
@@ -120,8 +120,8 @@ class WhimsicalOrder(PreemptiveOrder):
 
 
 FEEDBACK: list[Callable[[], PreemptiveOrder]] = [
-    partial(MultiLevelQueue, promote_after=2.0),
-    partial(MultiLevelQueue, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
+    partial(SkipJoinMLFQ, promote_after=2.0),
+    partial(SkipJoinMLFQ, skip_join=False, quantum=0.4, falls_by=1, resumed="keeps"),
     partial(AttainedService, quantum=0.3, beta=0.7),
 ]
 CATCHING_UP: list[Callable[[], PreemptiveOrder]] = [FixedPriority, ShortestRemaining, *FEEDBACK]

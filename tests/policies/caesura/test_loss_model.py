@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.caesura.loss_model import LeastLosses, Losses
+from policies.caesura.loss_model import LossBounds, LossModel
 from tests.policies.conftest import FakePaused, FakeView, LinearCosts, Tiles
 
 
@@ -19,11 +19,11 @@ from tests.policies.conftest import FakePaused, FakeView, LinearCosts, Tiles
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_no_loss_is_less_than_the_least(costs, budget, running, share, tokens):
     """Costs fall at some sizes, batches reach the budget, and contexts are longer and shorter than a chunk."""
-    least = LeastLosses(costs, budget)
+    least = LossBounds(costs, budget)
     least.begin(running)
     beside = least.fewest + round(share * (least.most - least.fewest))
     view = FakeView(costs=costs, token_budget=budget, running_sessions=beside, running_query_tokens=max(1, beside))
-    losses, context = Losses(view), FakePaused(resident_tokens=tokens)
+    losses, context = LossModel(view), FakePaused(resident_tokens=tokens)
     swapped_s, discarded_s = least.token_s(tokens)
     assert (swapped_s + losses.wait_s / tokens) * tokens <= losses.swapped_s(context, tokens) * (1 + 1e-12)
     assert discarded_s * tokens <= losses.discarded_s(context, tokens) + 1e-12 * abs(discarded_s * tokens)
@@ -32,7 +32,7 @@ def test_no_loss_is_less_than_the_least(costs, budget, running, share, tokens):
 def test_the_least_is_that_of_the_fewest_sessions_and_the_fewest_tokens_that_a_chunk_is_longer_by():
     """About 30 sessions are 18 to 42. A chunk of 100 tokens beside 18 is compared with a batch of 42: 118 - 42 = 76
     tokens longer, 76 * 4.63e-5 s for each of 18 sessions, over 100 tokens. A copy takes 4e-5 s a token."""
-    least = LeastLosses(LinearCosts(), 384)
+    least = LossBounds(LinearCosts(), 384)
     least.begin(30)
     assert (least.fewest, least.most) == (18, 42)
     swapped_s, discarded_s = least.token_s(100)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from policies.caesura.loss_model import Losses
+from policies.caesura.loss_model import LossModel
 from policies.caesura.policy import Caesura, DueFirst
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Swap
 from policies.learning.estimators import Oracle
@@ -45,7 +45,7 @@ def test_who_lacks_a_token_queues_so_while_others_wait_nothing_is_dropped(paused
 
 def test_who_must_queue_anyway_loses_only_the_recompute(paused, view, known):
     """Beside the token that was emitted last 20 are missing: 30 more cost 1.389 ms, as with no queue."""
-    losses = Losses(view(running_sessions=1, running_query_tokens=1), queued_s=5.0)
+    losses = LossModel(view(running_sessions=1, running_query_tokens=1), queued_s=5.0)
     assert losses.discarded_s(paused(missing_tokens=21), 30) == pytest.approx(1.389e-3)
     assert losses.discarded_s(paused(missing_tokens=1), 30) == pytest.approx(5.001389)
 
@@ -102,12 +102,12 @@ def test_with_a_full_host_the_context_is_forgotten_that_loses_least(paused, view
 def test_what_is_on_the_host_behind_a_dropped_tail_is_lost_with_it(paused, view, known):
     """Beside one decoding session 30 tokens of the GPU and 40 behind them on the host are 70 to recompute: 3.241 ms."""
     alone = view(running_sessions=1, running_query_tokens=1)
-    assert Losses(alone).discarded_s(paused(offloaded_tokens=40), 30) == pytest.approx(70 * 4.63e-5)
+    assert LossModel(alone).discarded_s(paused(offloaded_tokens=40), 30) == pytest.approx(70 * 4.63e-5)
 
 
 def test_a_recompute_is_paid_in_the_chunks_that_the_budget_allows(paused, view, known):
     """Chunks of 384 - 134 = 250 tokens: a thousand tokens are four chunks of 11.575 ms, for 134 sessions."""
-    assert Losses(view()).discarded_s(paused(resident_tokens=1000), 1000) == pytest.approx(4 * 0.011575 * 134)
+    assert LossModel(view()).discarded_s(paused(resident_tokens=1000), 1000) == pytest.approx(4 * 0.011575 * 134)
 
 
 def test_nothing_leaves_while_the_headroom_is_free(paused, view, known):
@@ -167,7 +167,7 @@ def test_tokens_and_pauses_are_those_of_all_calls(replay, queued):
     policy = Caesura(Oracle())
     replay([Session("a", 0.0, 10, (Call(10, Pause(3.0, 5)), Call(5, Pause(2.0, 5))))], policy)
     assert policy.tokens_expected(queued(id="b")) == 15
-    assert policy.pace == pytest.approx((10.19 + 1.06 + 4.04) / 15)
+    assert policy.mean_normalized_latency == pytest.approx((10.19 + 1.06 + 4.04) / 15)
 
 
 def test_the_shorter_a_session_the_earlier_it_is_due(queued, view, known):
@@ -177,7 +177,7 @@ def test_the_shorter_a_session_the_earlier_it_is_due(queued, view, known):
     order.policy = policy
     for kind, tokens in (("x", 20), ("y", 100)):
         policy.on_finish(queued(id=kind, kind=kind, calls_done=1, emitted_before=tokens), view(now=tokens / 10))
-    assert policy.pace == pytest.approx(0.1)
+    assert policy.mean_normalized_latency == pytest.approx(0.1)
     assert order.key(queued(kind="x", arrival=1.0), view()) == pytest.approx(5.0)
     assert order.key(queued(kind="y", arrival=0.0), view()) == pytest.approx(20.0)
 
@@ -189,16 +189,16 @@ def test_pauses_put_off_when_a_session_is_due(paused, queued, view, known):
     policy.on_finish(queued(id="x", kind="x", calls_done=1, emitted_before=20), view(now=2.0))
     assert order.key(queued(id="a", kind="x", emitted_before=10, paused_s=5.0), view()) == pytest.approx(9.0)
     policy.on_finish(queued(id="a", kind="x", calls_done=2, emitted_before=100, paused_s=5.0), view(now=25.0))
-    assert policy.pace == pytest.approx((0.1 + 20 / 100) / 2)
+    assert policy.mean_normalized_latency == pytest.approx((0.1 + 20 / 100) / 2)
 
 
 def test_the_pace_is_that_of_the_last_to_finish(queued, view, known):
     """1 s, 2 s and 6 s a token, of which two are remembered."""
     policy = Caesura(known(), pace_window=2)
-    assert policy.pace == 0.0
+    assert policy.mean_normalized_latency == 0.0
     for number, seconds in enumerate((10.0, 20.0, 60.0)):
         policy.on_finish(queued(id=str(number), calls_done=1, emitted_before=10), view(now=seconds))
-    assert policy.pace == pytest.approx(4.0)
+    assert policy.mean_normalized_latency == pytest.approx(4.0)
 
 
 def test_before_anybody_has_finished_it_is_first_come_first_served(queued, view, known):

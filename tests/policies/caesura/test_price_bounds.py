@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.basic.fcfs import FirstCome
-from policies.caesura.loss_model import Losses
+from policies.caesura.loss_model import LossModel
 from policies.caesura.policy import Caesura, HostRoom
-from policies.caesura.price_bounds import Floors
+from policies.caesura.price_bounds import PriceBounds
 from policies.contract import Change, EngineView, Swap
-from policies.learning.learned_estimators import Empirical
+from policies.learning.estimators import Empirical
 from policies.registry import make_order, make_policy
 from tests.policies.conftest import FakePaused, FakeView, LinearCosts, Tiles
 from tests.sim.random_orders import PREEMPTIVE
@@ -53,7 +53,7 @@ class PricesEverybody(Caesura):
             yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
         self._settled = candidates == 0
 
-    def _cheapest_first(self, losses: Losses, view: EngineView) -> Any:
+    def _cheapest_first(self, losses: LossModel, view: EngineView) -> Any:
         priced = [(self._price(paused, losses, view.now), paused) for paused in view.unanswered]
         return sorted(priced, key=itemgetter(0))
 
@@ -118,7 +118,7 @@ def test_the_cheapest_are_those_that_pricing_everybody_finds(seed: int, estimato
             running_query_tokens=running + dice.choice([0, 0, 5, 200, 600]),
             waiting_sessions=dice.choice([0, 0, 0, 1]),
         )
-        losses = Losses(here, queued_s=float(here.waiting_sessions))
+        losses = LossModel(here, queued_s=float(here.waiting_sessions))
         plain = sorted([(policy._price(one, losses, now), one) for one in here.unanswered], key=itemgetter(0))
         cheapest = policy._cheapest_first(losses, here)
         for price, one in plain[: dice.choice([0, 0, 1, 1, 2, 4, 100])]:
@@ -146,7 +146,7 @@ def test_what_is_learnt_can_make_another_the_cheapest(paused, view):
 
     def cheapest():
         here = view(paused=contexts)
-        return next(policy._cheapest_first(Losses(here), here))[1].id
+        return next(policy._cheapest_first(LossModel(here), here))[1].id
 
     contexts[0].resident_tokens = contexts[0].offloaded_tokens = 50
     ended("a", 10.0)
@@ -166,12 +166,12 @@ def test_few_are_priced_to_find_the_cheapest(paused, view, known):
 
     contexts = [paused(id=str(number)) for number in range(1, 201)]
     here, priced = view(paused=contexts), []
-    floors = Floors(Bounded(**{one.id: float(one.id) for one in contexts}))
+    floors = PriceBounds(Bounded(**{one.id: float(one.id) for one in contexts}))
 
     def price(one):
         priced.append(one.id)
         return Caesura(floors._estimator).price(one, here)
 
     for _ in range(2):
-        assert next(floors.cheapest_first(here, Losses(here), price))[1].id == "200"
+        assert next(floors.cheapest_first(here, LossModel(here), price))[1].id == "200"
     assert set(priced) == {"200"}

@@ -1,18 +1,14 @@
-"""Estimators of how long a pause still lasts."""
+"""Estimators of how long a pause still lasts: a tool's mean, quantile, moving average, distribution; the truth."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from policies.basic.fixed import PreserveAlways
-from policies.contract import EVERY_ITERATION, NEVER
-from policies.estimation import DurationEstimator
-from policies.learning.estimators import Elapsed, Oracle, ToolMean
-from tests.policies.conftest import FakePaused
+from policies.learning.estimators import Elapsed, Empirical, Ewma, NoisyOracle, Oracle, ToolMean, ToolQuantile
+from tests.policies.conftest import learnt
 from traces.session import Call, Pause, Session
 
 
@@ -120,29 +116,118 @@ def test_a_pause_is_learnt_from_as_it_was_even_when_its_end_is_noticed_late(repl
     assert policy.expected == [math.pi, pytest.approx(1.5)]
 
 
-# ---- when the estimate could exceed a bound
+# ---- a quantile, a moving average, the distribution
 
 
-def test_elapsed_exceeds_a_bound_when_the_pause_has_lasted_it(paused):
-    """Paused at 90: above 7.5 s only after 97.5; the answer may be early by rounding and never late."""
-    at = Elapsed().exceeds_at(paused(paused_at=90.0), 7.5, now=91.0)
-    assert 97.5 - 1e-9 < at <= 97.5
+def test_a_quantile_of_the_tools_pauses_less_what_has_elapsed(paused):
+    """Wiki pauses of 1 to 10 s: nine in ten are at most 9 s, half at most 5 s; 2 s have passed."""
+    wiki = paused(tool="wiki", paused_at=10.0)
+    pauses = [4.0, 1.0, 10.0, 7.0, 2.0, 9.0, 3.0, 8.0, 5.0, 6.0]
+    assert learnt(ToolQuantile(), paused, wiki=pauses).remaining(wiki, 12.0) == 7.0
+    assert learnt(ToolQuantile(share=0.5), paused, wiki=pauses).remaining(wiki, 12.0) == 3.0
+    assert learnt(ToolQuantile(share=1.0), paused, wiki=pauses).remaining(wiki, 25.0) == 0.0
 
 
-@pytest.mark.parametrize(("seconds", "at"), [(2.0, NEVER), (1.9, EVERY_ITERATION)])
-def test_an_estimate_that_only_shrinks_exceeds_a_bound_now_or_never(paused, seconds, at):
-    """Default 3 s, 1 s has passed: 2 s are left, and ever fewer."""
-    assert ToolMean(default=3.0).exceeds_at(paused(paused_at=10.0), seconds, now=11.0) == at
+def test_a_quantile_of_all_tools_for_a_new_one_and_the_default_before_any_pause_has_ended(paused):
+    new = paused(tool="browser")
+    assert ToolQuantile(default=3.0).remaining(new, 1.0) == 2.0
+    assert learnt(ToolQuantile(default=3.0), paused, wiki=[8.0]).remaining(new, 1.0) == 7.0
 
 
-@given(st.lists(st.tuples(st.floats(0, 90), st.floats(0, 50)), max_size=8), st.floats(90, 200))
-def test_many_pauses_at_once_are_judged_as_each_by_itself(begun: list[tuple[float, float]], now: float) -> None:
-    for estimator in (Elapsed(), ToolMean(default=30.0)):
-        contexts, bounds = [FakePaused(paused_at=at) for at, _ in begun], [seconds for _, seconds in begun]
-        assert list(estimator.remaining_of(contexts, now)) == [estimator.remaining(one, now) for one in contexts]
-        each = [estimator.exceeds_at(one, most, now) for one, most in zip(contexts, bounds, strict=True)]
-        assert estimator.one_exceeds_at(contexts, bounds, now) == min(each, default=NEVER)
+def test_a_moving_average_leans_towards_the_newest_pause(paused):
+    """Weight 1/4: 8 s, then 8 + (4 - 8) / 4 = 7, then 7 + (3 - 7) / 4 = 6; 1 s has passed."""
+    estimator = learnt(Ewma(weight=0.25), paused, wiki=[8.0, 4.0, 3.0])
+    assert estimator.remaining(paused(tool="wiki"), 1.0) == 5.0
+    assert estimator.remaining(paused(tool="wiki"), 9.0) == 0.0
 
 
-def test_an_estimator_that_says_nothing_is_asked_every_iteration(paused):
-    assert DurationEstimator().exceeds_at(paused(), 1.0, now=0.0) == EVERY_ITERATION
+def test_a_moving_average_over_all_tools_for_a_new_one(paused):
+    """Weight 1/2: 8 s, then 2 s of another tool: 5 s."""
+    estimator = learnt(Ewma(weight=0.5, default=100.0), paused, wiki=[8.0], calculator=[2.0])
+    assert estimator.remaining(paused(tool="browser"), 1.0) == 4.0
+    assert Ewma(default=100.0).remaining(paused(), 1.0) == 99.0
+
+
+@pytest.mark.parametrize(("elapsed", "remaining"), [(0.0, 4.0), (2.0, 3.5), (5.0, 3.0), (9.0, 9.0)])
+def test_residual_life_is_the_mean_of_the_longer_pauses_less_what_has_elapsed(paused, elapsed, remaining):
+    """Pauses of 1, 3 and 8 s. At once (1 + 3 + 8) / 3 = 4; after 2 s (3 + 8) / 2 - 2 = 3.5; after 5 s 8 - 5 = 3.
+
+    After 9 s it has outlasted them all: as long again.
+    """
+    estimator = learnt(Empirical(enough=3), paused, wiki=[3.0, 8.0, 1.0])
+    assert estimator.remaining(paused(tool="wiki", paused_at=10.0), 10.0 + elapsed) == remaining
+
+
+def test_residual_life_can_grow_while_a_pause_lasts(paused):
+    """Nine pauses of 1 s and one of 100 s: 10.9 s at first; once 1 s has passed it is the long one, 99 s."""
+    estimator = learnt(Empirical(), paused, people=[1.0] * 9 + [100.0])
+    assert estimator.remaining(paused(tool="people"), 0.0) == pytest.approx(10.9)
+    assert estimator.remaining(paused(tool="people"), 1.0) == 99.0
+
+
+def test_a_distribution_is_trusted_from_enough_pauses_on(paused):
+    """Two wiki pauses are too few of 3, so all three pauses count: (2 + 4 + 9) / 3 = 5. Before that, elapsed time."""
+    estimator = learnt(Empirical(enough=3), paused, wiki=[2.0, 4.0])
+    assert estimator.remaining(paused(tool="wiki"), 1.5) == 1.5
+    assert learnt(estimator, paused, calculator=[9.0]).remaining(paused(tool="wiki"), 0.0) == 5.0
+
+
+def test_a_pause_under_way_is_judged_by_what_is_learnt_meanwhile_and_the_next_one_by_its_own_tool(paused):
+    """Expected 2 s, then (2 + 6) / 2 = 4 s. The same session's next pause is one of people: 30 s."""
+    estimator = learnt(Empirical(enough=1), paused, wiki=[2.0], people=[30.0])
+    assert estimator.remaining(paused(tool="wiki"), 0.0) == 2.0
+    estimator.pause_ended(paused(id="other", tool="wiki"), 6.0)
+    assert estimator.remaining(paused(tool="wiki"), 0.0) == 4.0
+    assert estimator.remaining(paused(tool="people", paused_at=7.0), 7.0) == 30.0
+
+
+def test_what_is_older_than_the_window_is_forgotten(paused):
+    """Of 50, 2, 2 and 4 s the last three count: the mean is 8/3 s."""
+    estimator = learnt(Empirical(enough=1, window=3), paused, wiki=[50.0, 2.0, 2.0, 4.0])
+    assert estimator.remaining(paused(tool="wiki"), 0.0) == pytest.approx(8 / 3)
+
+
+# ---- the truth, misjudged
+
+
+def believed(paused, noise, seed=0, **fields):
+    estimator = NoisyOracle(noise, seed)
+    estimator.truth = lambda _: 110.0
+    return estimator.remaining(paused(paused_at=100.0, **fields), 100.0)
+
+
+def test_without_noise_it_is_the_oracle(paused):
+    """The pause lasts from 100 to 110: 4 s are left at 106."""
+    noisy, oracle = NoisyOracle(0.0), Oracle()
+    noisy.truth = oracle.truth = lambda _: 110.0
+    at = paused(paused_at=100.0)
+    assert noisy.remaining(at, 106.0) == oracle.remaining(at, 106.0) == 4.0
+
+
+def test_a_pause_is_misjudged_once_and_the_same_way_whoever_asks(paused):
+    """What is left falls second by second from the one belief; another seed, session or call is misjudged otherwise."""
+    estimator = NoisyOracle(0.3, seed=1)
+    estimator.truth = lambda _: 110.0
+    at = paused(id="x", paused_at=100.0)
+    first = estimator.remaining(at, 100.0)
+    assert estimator.remaining(at, 101.0) == pytest.approx(first - 1.0)
+    assert first == believed(paused, 0.3, seed=1, id="x")
+    others = [believed(paused, 0.3, seed=2, id="x"), believed(paused, 0.3, seed=1, id="y")]
+    others.append(believed(paused, 0.3, seed=1, id="x", calls_done=2))
+    assert len({first, *others}) == 4
+
+
+def test_errors_have_the_mean_and_the_spread_that_was_asked_for(paused):
+    """10 s with p = 0.2: a mean of 10 s and a standard deviation of 2 s, over 2,000 pauses within 0.2 s."""
+    beliefs = [believed(paused, 0.2, id=str(n)) for n in range(2000)]
+    mean = sum(beliefs) / len(beliefs)
+    spread = (sum((one - mean) ** 2 for one in beliefs) / len(beliefs)) ** 0.5
+    assert mean == pytest.approx(10.0, abs=0.2)
+    assert spread == pytest.approx(2.0, abs=0.2)
+
+
+def test_nobody_is_believed_to_be_back_before_the_pause_began(paused):
+    """With p = 5 nearly half of all errors exceed the duration: those pauses are taken to end at once."""
+    beliefs = [believed(paused, 5.0, id=str(n)) for n in range(200)]
+    assert min(beliefs) == 0.0
+    assert 40 < beliefs.count(0.0) < 130

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from policies.basic.fixed import PreserveAlways
-from policies.papers.fastserve import FixedPriority, MultiLevelQueue, ShortestRemaining
+from policies.papers.fastserve import FixedPriority, ShortestRemaining, SkipJoinMLFQ
 from traces.session import Call, Pause, Session
 
 
@@ -36,24 +36,24 @@ def at(now, *running, waiting=(), most_running=2):
 
 def test_quanta_double_from_the_shortest_iteration():
     """T_fwd(1) = 1.01 s is the first quantum of the profile; 1 s when it is given."""
-    assert [MultiLevelQueue().quantum_of(i, at(0)) for i in (1, 2, 3)] == pytest.approx([1.01, 2.02, 4.04])
-    assert [MultiLevelQueue(quantum=1, ratio=3).quantum_of(i, at(0)) for i in (1, 2, 3)] == [1, 3, 9]
+    assert [SkipJoinMLFQ().quantum_of(i, at(0)) for i in (1, 2, 3)] == pytest.approx([1.01, 2.02, 4.04])
+    assert [SkipJoinMLFQ(quantum=1, ratio=3).quantum_of(i, at(0)) for i in (1, 2, 3)] == [1, 3, 9]
 
 
 @pytest.mark.parametrize(("missing", "queue"), [(0, 1), (1, 2), (100, 2), (101, 3), (300, 3), (301, 4)])
 def test_a_session_joins_the_first_queue_whose_quantum_covers_its_prefill(missing, queue):
     """1 s + missing/100 against 1, 2, 4 and 8 s: 100 tokens take 2 s and just fit queue 2."""
-    assert MultiLevelQueue(quantum=1).key(Ready("a", missing), at(7.0)) == (queue, 7.0)
+    assert SkipJoinMLFQ(quantum=1).key(Ready("a", missing), at(7.0)) == (queue, 7.0)
 
 
 def test_the_naive_queue_is_joined_at_the_top():
-    assert MultiLevelQueue(skip_join=False, quantum=1).key(Ready("a", 500), at(7.0)) == (1, 7.0)
+    assert SkipJoinMLFQ(skip_join=False, quantum=1).key(Ready("a", 500), at(7.0)) == (1, 7.0)
 
 
 @pytest.mark.parametrize(("falls_by", "queue"), [(1, 3), (2, 4)])
 def test_who_has_used_up_its_quantum_falls(falls_by, queue):
     """100 tokens join queue 2, q = 2 s: after 1.99 s nothing happens, after 2 s it falls and stands at the tail."""
-    order = MultiLevelQueue(quantum=1, falls_by=falls_by)
+    order = SkipJoinMLFQ(quantum=1, falls_by=falls_by)
     a = Ready("a", 100)
     order.key(a, at(0.0))
     a.running, a.waits_since = True, math.nan
@@ -66,7 +66,7 @@ def test_who_has_used_up_its_quantum_falls(falls_by, queue):
 
 
 def test_the_last_queue_has_no_end():
-    order = MultiLevelQueue(quantum=1, queues=2)
+    order = SkipJoinMLFQ(quantum=1, queues=2)
     a = Ready("a", 500)
     assert order.key(a, at(0.0)) == (2, 0.0)
     a.running, a.waits_since, a.ran = True, math.nan, 1e9
@@ -75,7 +75,7 @@ def test_the_last_queue_has_no_end():
 
 def test_who_has_waited_long_enough_rises_to_the_first_queue():
     """alpha = 5 s. a waits since 0 and rises at 5. b ran until 3, so it rises at 8."""
-    order = MultiLevelQueue(quantum=1, promote_after=5.0)
+    order = SkipJoinMLFQ(quantum=1, promote_after=5.0)
     a, b = Ready("a", 300), Ready("b", 300, waits_since=3.0)
     order.key(a, at(0.0))
     order.key(b, at(0.0))
@@ -88,7 +88,7 @@ def test_who_has_waited_long_enough_rises_to_the_first_queue():
 
 def test_the_order_is_asked_again_when_a_quantum_ends():
     """a joined queue 2 (2 s) and has run 0.5 s at 10.0: 11.5, less a millionth of the quantum against rounding."""
-    order = MultiLevelQueue(quantum=1, promote_after=math.inf)
+    order = SkipJoinMLFQ(quantum=1, promote_after=math.inf)
     a = Ready("a", 100)
     order.key(a, at(0.0))
     a.running, a.ran = True, 0.5
@@ -102,7 +102,7 @@ def test_execution_is_expected_when_those_before_have_fallen_as_far():
     T_execute of queue 2: both of queue 1 run for q_1: 2 * 1 / 2 = 1 s. Of queue 3: both for q_1 + q_2, and the one of
     queue 2 for q_2: (2 * 3 + 2) / 2 = 4 s.
     """
-    order = MultiLevelQueue(quantum=1)
+    order = SkipJoinMLFQ(quantum=1)
     ready = [Ready("a", 0), Ready("b", 0), Ready("c", 100), Ready("d", 300)]
     for one in ready:
         order.key(one, at(0.0))
@@ -113,7 +113,7 @@ def test_the_next_turn_comes_by_execution_or_by_promotion_whichever_is_sooner():
     """As above at 4.5 s, alpha = 5 s: d has waited since 0 and rises in 0.5 s; c, which waits since 4 s, has its
     turn in 1 s. With alpha = 50 s the turns go by queue."""
     for alpha, turns in ((5.0, "abdc"), (50.0, "abcd")):
-        order = MultiLevelQueue(quantum=1, promote_after=alpha)
+        order = SkipJoinMLFQ(quantum=1, promote_after=alpha)
         ready = [Ready("a", 0), Ready("b", 0), Ready("c", 100, waits_since=4.0), Ready("d", 300)]
         for one in ready:
             order.key(one, at(0.0))
@@ -123,7 +123,7 @@ def test_the_next_turn_comes_by_execution_or_by_promotion_whichever_is_sooner():
 @pytest.mark.parametrize(("resumed", "key"), [("joins", (1, 9.0)), ("keeps", (3, 0.0))])
 def test_after_a_pause_a_session_joins_anew_or_keeps_its_queue(resumed, key):
     """300 tokens joined queue 3; preserved, nothing is missing after the pause, and it would join queue 1."""
-    order = MultiLevelQueue(quantum=1, resumed=resumed)
+    order = SkipJoinMLFQ(quantum=1, resumed=resumed)
     a = Ready("a", 300)
     order.key(a, at(0.0))
     a.missing_tokens = 0
@@ -133,7 +133,7 @@ def test_after_a_pause_a_session_joins_anew_or_keeps_its_queue(resumed, key):
 def test_nonsense_is_refused():
     for wrong in ({"ratio": 1}, {"falls_by": 0}, {"promote_after": 0}, {"quantum": 0}, {"resumed": "dies"}):
         with pytest.raises(ValueError, match=r"is above|is 'joins'"):
-            MultiLevelQueue(**wrong)
+            SkipJoinMLFQ(**wrong)
 
 
 A, B = Session("a", 0.0, 50, (Call(5),)), Session("b", 0.5, 10, (Call(1),))
@@ -142,14 +142,14 @@ A, B = Session("a", 0.0, 50, (Call(5),)), Session("b", 0.5, 10, (Call(1),))
 
 def test_a_short_prompt_passes_a_long_answer(replay):
     """q = 1, 2, 4: both join queue 2. a has run 1.5 s of its 2; with its next token, at 2.51, it falls: b, then a."""
-    order = MultiLevelQueue(quantum=1, falls_by=1, promote_after=math.inf)
+    order = SkipJoinMLFQ(quantum=1, falls_by=1, promote_after=math.inf)
     world = replay([A, B], PreserveAlways(), order=order, max_running=1)
     assert world.finished == pytest.approx({"b": 2.51 + 1.1, "a": 3.61 + 3 * 1.01}, rel=1e-9)
 
 
 def test_a_promotion_stops_who_runs(replay):
     """The same with alpha = 1 s: b has waited 1 s at 1.5, where the iteration ends, and joins queue 1."""
-    order = MultiLevelQueue(quantum=1, falls_by=1, promote_after=1.0)
+    order = SkipJoinMLFQ(quantum=1, falls_by=1, promote_after=1.0)
     world = replay([A, B], PreserveAlways(), order=order, max_running=1)
     assert world.finished["b"] == pytest.approx(1.5 + 1.1, rel=1e-9)
 
@@ -158,20 +158,20 @@ def test_a_promotion_that_is_due_when_there_is_room_for_all_counts_for_the_sessi
     """alpha = 2 s: b is due at 2.5, and when a has ended, at 1.9 + 1.01, it joins queue 1. It falls by two after its
     prefill of 4 s, to queue 3: before d, which joined queue 4 at 5.0. From queue 3 it would have fallen behind d."""
     a, b, d = Session("a", 0.0, 90, (Call(2),)), Session("b", 0.5, 300, (Call(2),)), Session("d", 5.0, 301, (Call(1),))
-    order = MultiLevelQueue(quantum=1, promote_after=2.0)
+    order = SkipJoinMLFQ(quantum=1, promote_after=2.0)
     world = replay([a, b, d], PreserveAlways(), order=order, max_running=1, chunked_prefill=False)
     assert world.finished == pytest.approx({"a": 2.91, "b": 6.91 + 1.01, "d": 7.92 + 4.01}, rel=1e-9)
 
 
 def test_orders_forget_sessions_that_have_left(replay):
-    for order in (MultiLevelQueue(quantum=1), FixedPriority()):
+    for order in (SkipJoinMLFQ(quantum=1), FixedPriority()):
         replay([A, B], PreserveAlways(), order=order, max_running=1)
         assert not vars(order).get("_places") and not vars(order).get("_given")
 
 
 def test_who_left_and_came_back_is_promoted_like_a_new_one():
     """It would have been promoted at 0.3 s, but left; back since 0.2 s it is due at 0.5 s."""
-    order, before, back = MultiLevelQueue(quantum=1), Ready("a"), Ready("a", waits_since=0.2)
+    order, before, back = SkipJoinMLFQ(quantum=1), Ready("a"), Ready("a", waits_since=0.2)
     order.key(before, at(0.0))
     before.ready = False
     order.on_finish(before, at(0.1))

@@ -7,8 +7,8 @@ import pytest
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
 from policies.learning.estimators import Elapsed, Oracle, ToolMean
 from policies.papers.infercept_breakdown import SwapOrDiscard
-from policies.papers.infercept_h import GreedySwap, ReleasedHeuristic
-from policies.papers.infercept_v import Released
+from policies.papers.infercept_h import GreedySwap, InferCeptH
+from policies.papers.infercept_v import InferCeptV
 from traces.session import Call, Pause, Session
 
 
@@ -18,7 +18,7 @@ def told(changes) -> list[tuple[str, type, int]]:
 
 @pytest.mark.parametrize(("expected", "verdict"), [(3.99, Preserve), (4.0, Swap), (6.99, Swap), (7.0, Discard)])
 def test_h_b_decides_by_its_thresholds_at_the_pause(paused, view, known, expected, verdict):
-    policy = ReleasedHeuristic(known(a=expected), swap_above=4.0, discard_above=7.0)
+    policy = InferCeptH(known(a=expected), swap_above=4.0, discard_above=7.0)
     assert type(policy.on_pause(paused(), view())) is verdict
 
 
@@ -28,8 +28,8 @@ def test_what_a_threshold_preserved_is_decided_anew_by_the_rule_of_the_release(p
     """
     here = view(paused=[paused(id="a", resident_tokens=20), paused(id="b", resident_tokens=1010)])
     estimator = known(a=3.0, b=3.0)
-    policy = ReleasedHeuristic(estimator, swap_above=4.0)
-    assert told(policy.revise(here)) == [("a", Discard, 0)] == told(Released(estimator).revise(here))
+    policy = InferCeptH(estimator, swap_above=4.0)
+    assert told(policy.revise(here)) == [("a", Discard, 0)] == told(InferCeptV(estimator).revise(here))
 
 
 def test_g_swaps_the_longest_away_first_within_half_of_999_tokens(paused, view, known):

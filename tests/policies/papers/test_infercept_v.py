@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies.contract import EVERY_ITERATION, NEVER, Discard, Preserve, Swap
 from policies.learning.estimators import Elapsed, Oracle
-from policies.papers.infercept_v import DiscardWastes, Released
+from policies.papers.infercept_v import InferCeptV, RecomputeEstimate
 from tests.policies.conftest import AnyCosts
 from traces.session import Call, Pause, Session
 
@@ -27,7 +27,7 @@ def close(value: float) -> object:
 
 
 def discard_wastes(view):
-    wastes, running = DiscardWastes(view.costs), (view.running_query_tokens, view.running_context_tokens)
+    wastes, running = RecomputeEstimate(view.costs), (view.running_query_tokens, view.running_context_tokens)
     return lambda context: wastes.beside([context], *running)[0]
 
 
@@ -73,7 +73,7 @@ def test_whoever_is_not_looked_at_wastes_less_kept(
     contexts: list[tuple[int, float]], times: list[float], queries: int, others: int
 ) -> None:
     """For any forward times, also where more tokens take less time."""
-    wastes = DiscardWastes(AnyCosts(tuple(times)))
+    wastes = RecomputeEstimate(AnyCosts(tuple(times)))
     tokens, rests = [one for one, _ in contexts], [rest for _, rest in contexts]
     recomputed = wastes.beside(tokens, queries, others)
     cheap = {place for place, (one, rest) in enumerate(contexts) if recomputed[place] < rest * one}
@@ -84,7 +84,7 @@ def test_whoever_is_not_looked_at_wastes_less_kept(
 
 
 def test_a_pause_itself_decides_nothing(paused, view):
-    policy = Released(Oracle())
+    policy = InferCeptV(Oracle())
     assert policy.on_pause(paused(), view()) == Preserve()
     assert policy.review_at(view()) == NEVER
 
@@ -106,7 +106,7 @@ def test_it_wants_to_be_asked_when_another_context_may_become_a_candidate(paused
     contexts = [paused(str(place), resident_tokens=one, paused_at=2.0) for place, one in enumerate(tokens)]
     if tokens[0] == 100:
         contexts += [paused("old", resident_tokens=1000, paused_at=0.0), paused("older", resident_tokens=900)]
-    policy = Released(Elapsed())
+    policy = InferCeptV(Elapsed())
     assert policy.review_at(view(now=2.05, paused=contexts, **here)) == pytest.approx(at, abs=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_with_an_oracle_nobody_becomes_a_candidate_while_time_passes(paused, vie
     """What is left of a known pause only shrinks: 0.1 s of 1000 tokens is less than 180.57, now and later."""
     oracle = Oracle()
     oracle.truth = lambda _: 5.0
-    assert Released(oracle).review_at(view(now=4.9, paused=[paused(resident_tokens=1000)])) == NEVER
+    assert InferCeptV(oracle).review_at(view(now=4.9, paused=[paused(resident_tokens=1000)])) == NEVER
 
 
 def test_the_dearest_candidate_waits_for_a_need_and_the_others_are_discarded(paused, view, known):
@@ -131,7 +131,7 @@ def test_the_dearest_candidate_waits_for_a_need_and_the_others_are_discarded(pau
         paused("dearest", resident_tokens=1000),
         paused("cheap", resident_tokens=500),
     ]
-    policy = Released(known(kept=0.1, dearest=1.0, cheap=2.0))
+    policy = InferCeptV(known(kept=0.1, dearest=1.0, cheap=2.0))
     here = view(paused=contexts)
     changes = list(policy.revise(here))
     assert told(changes) == [("cheap", Discard, 0)]
@@ -140,14 +140,14 @@ def test_the_dearest_candidate_waits_for_a_need_and_the_others_are_discarded(pau
 
 
 def test_a_single_candidate_is_never_discarded_at_once(paused, view, known):
-    policy = Released(known(a=1e6))
+    policy = InferCeptV(known(a=1e6))
     here = view(paused=[paused(resident_tokens=500)])
     assert told(policy.revise(here)) == []
     assert told(policy.gives_way(1, here)) == [("a", Swap, 490)]
 
 
 def test_equally_dear_candidates_are_all_victims(paused, view, known):
-    policy = Released(known(a=10.0, b=20.0))
+    policy = InferCeptV(known(a=10.0, b=20.0))
     here = view(paused=[paused("a", resident_tokens=400), paused("b", resident_tokens=400)])
     assert told(policy.revise(here)) == []
     assert told(policy.gives_way(49, here)) == [("a", Swap, 0), ("b", Swap, 310)]
@@ -156,7 +156,7 @@ def test_equally_dear_candidates_are_all_victims(paused, view, known):
 def test_contexts_are_rounded_up_to_blocks(paused, view, known):
     """1001 tokens hold 101 blocks and count as 1010, for both wastes: 0.25 s * 1010 = 252.5 < 256.50463, 0.26 s
     more."""
-    policy = Released(known(a=0.25, b=0.26, c=1.0))
+    policy = InferCeptV(known(a=0.25, b=0.26, c=1.0))
     a, b = paused("a", resident_tokens=1001), paused("b", resident_tokens=1001)
     dearest = paused("c", resident_tokens=1500)
     changes = list(policy.revise(view(paused=[a, b, dearest])))
@@ -165,7 +165,7 @@ def test_contexts_are_rounded_up_to_blocks(paused, view, known):
 
 
 def test_what_moves_or_came_back_is_left_alone(paused, view, known):
-    policy = Released(known(a=10.0, b=10.0, c=10.0))
+    policy = InferCeptV(known(a=10.0, b=10.0, c=10.0))
     a, b, c = (paused(name, resident_tokens=400) for name in "abc")
     a.moving, b.resumed = True, True
     here = view(paused=[a, b, c])
@@ -188,7 +188,7 @@ def test_what_moves_or_came_back_is_left_alone(paused, view, known):
     ],
 )
 def test_a_victim_leaves_from_its_tail_within_the_releases_budget(paused, view, known, needed, free_blocks, leaving):
-    policy = Released(known(a=10.0))
+    policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=free_blocks)
     list(policy.revise(here))
     assert told(policy.gives_way(needed, here)) == ([("a", Swap, (100 - leaving) * 10)] if leaving else [])
@@ -196,7 +196,7 @@ def test_a_victim_leaves_from_its_tail_within_the_releases_budget(paused, view, 
 
 def test_who_was_offered_and_stays_has_spent_nothing(paused, view, known):
     """49 blocks may leave and 60 are needed: too few, so nobody goes, and who needs 10 then finds them."""
-    policy = Released(known(a=10.0))
+    policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
     assert told(policy.gives_way(60, here)) == [("a", Swap, 510)]
     assert told(policy.gives_way(10, here)) == [("a", Swap, 900)]
@@ -205,7 +205,7 @@ def test_who_was_offered_and_stays_has_spent_nothing(paused, view, known):
 @pytest.mark.parametrize("gone", [{"moving": True}, {"resident_tokens": 0}], ids=["on its way", "left"])
 def test_who_leaves_has_spent_the_budget_of_the_iteration(paused, view, known, gone):
     """Of 49 blocks a takes 40; b gives 9 in the same iteration and could give all its 40 in the next."""
-    policy = Released(known(a=10.0, b=10.0))
+    policy = InferCeptV(known(a=10.0, b=10.0))
     a, b = paused("a", resident_tokens=400), paused("b", resident_tokens=400)
     assert told(policy.gives_way(40, view(now=10.0, paused=[a, b], free_gpu_blocks=0))) == [("a", Swap, 0)]
     for name, value in gone.items():
@@ -216,7 +216,7 @@ def test_who_leaves_has_spent_the_budget_of_the_iteration(paused, view, known, g
 
 def test_it_wants_to_be_asked_again_when_the_budget_was_too_small(paused, view, known):
     """49 blocks may leave. Decoding takes free blocks, and half a block each adds to the next iteration's budget."""
-    policy = Released(known(a=10.0))
+    policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
     for needed, review in ((49, NEVER), (50, EVERY_ITERATION)):
         list(policy.gives_way(needed, here))
@@ -226,7 +226,7 @@ def test_it_wants_to_be_asked_again_when_the_budget_was_too_small(paused, view, 
 
 def test_it_decides_afresh_whenever_room_is_needed(paused, view, known):
     """Who was cheap beside a dearer context is the dearest when that has left, and need not wait to be told so."""
-    policy = Released(known(a=10.0, b=10.0))
+    policy = InferCeptV(known(a=10.0, b=10.0))
     a, b = paused("a", resident_tokens=100), paused("b", resident_tokens=400)
     assert told(policy.gives_way(1, view(paused=[a, b]))) == [("b", Swap, 390)]
     assert told(policy.gives_way(1, view(paused=[a]))) == [("a", Swap, 90)]
@@ -236,13 +236,13 @@ def test_who_is_cheaper_to_keep_never_gives_way(paused, view, known):
     """100 tokens: w_d = 0.00463 * 4100 = 18.983, so a pause of 0.18 s more (w_p = 18) is preserved, whatever the
     need."""
     here = view(paused=[paused("a", resident_tokens=100)])
-    assert told(Released(known(a=0.18)).gives_way(10, here)) == []
-    assert told(Released(known(a=0.19)).gives_way(10, here)) == [("a", Swap, 0)]
+    assert told(InferCeptV(known(a=0.18)).gives_way(10, here)) == []
+    assert told(InferCeptV(known(a=0.19)).gives_way(10, here)) == [("a", Swap, 0)]
 
 
 @pytest.mark.parametrize("change", [{"resumed": True}, {"moving": True}, {"resident_tokens": 0}])
 def test_a_victim_that_came_back_or_left_since_is_passed_over(paused, view, known, change):
-    policy = Released(known(a=10.0, b=10.0))
+    policy = InferCeptV(known(a=10.0, b=10.0))
     a, b = paused("a"), paused("b")
     here = view(paused=[a, b])
     list(policy.revise(here))
@@ -277,7 +277,7 @@ def test_one_is_discarded_and_the_dearest_leaves_only_when_an_arrival_needs_its_
         Session("c", 0.0, 40, (Call(5),)),
         Session("d", 2.5, 60, (Call(1),)),
     ]
-    policy = Released(Oracle(), per_token=0.0, fixed=0.0)
+    policy = InferCeptV(Oracle(), per_token=0.0, fixed=0.0)
     world = replay(sessions, policy, gpu_tokens=120, recompute_swapped_when_idle=when_idle)
     assert world.changes() == [(2.0, "p", "discard", 0), (3.01, "q", "swap", 10)]
     assert world.calls("q", "resident_tokens")[1] == 10

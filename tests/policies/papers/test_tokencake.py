@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import NEVER, Prefetch, Preserve, Swap
-from policies.learning.estimators import Oracle
-from policies.learning.learned_estimators import Ewma
+from policies.learning.estimators import Ewma, Oracle
 from policies.papers.tokencake import TokenCake
 from tests.sim.random_worlds import examples, plots
 from traces.session import Call, Pause, Session

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from policies.basic.fcfs import FirstCome
 from policies.contract import NEVER, Change, Discard, EngineView, InterceptPolicy, Key, PreemptiveOrder, Queued
-from policies.papers.fastserve import MultiLevelQueue
+from policies.papers.fastserve import SkipJoinMLFQ
 from policies.papers.lamps import SmallestRemainingMemory
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
@@ -80,7 +80,7 @@ def test_who_runs_again_with_a_quantum_used_up_before_falls_when_its_next_iterat
         session("a", 10, 2, pause(3.0 - 1 / 1024), 9),
         session("d", 10, 2, at=6.5),
     )
-    make = partial(MultiLevelQueue, skip_join=False, quantum=2.0, falls_by=1, promote_after=90.0, resumed="keeps")
+    make = partial(SkipJoinMLFQ, skip_join=False, quantum=2.0, falls_by=1, promote_after=90.0, resumed="keeps")
     rules: dict[str, Any] = {"per_token": 1 / 1024, "max_running": 2}
     world = run(*sessions, order=make(), leap=True, **rules)
     assert_alike(world, run(*sessions, order=always_asked(make), **rules))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.contract import NEVER, Change, EngineView, InterceptPolicy
 from policies.papers.autellix import AttainedService
-from policies.papers.fastserve import MultiLevelQueue, ShortestRemaining
+from policies.papers.fastserve import ShortestRemaining, SkipJoinMLFQ
 from sim.engine.policy_calls import DECODING
 from sim.results.session_log import CAUSES, Diary, Entry
 from tests.sim.random_orders import FEEDBACK, ORDERS, LastCome, LatestPreempts, always_asked
@@ -200,7 +200,7 @@ def test_a_diary_has_nobody_asked_more_often_and_tells_what_happens_in_the_middl
     sessions = session("a", 10, 10), session("b", 10, 1, pause(90.0), 1), session("c", 10, 9, at=1.15)
     asked, diary = [], Diary("c")
     for witness in (None, diary):
-        policy, order = AskedAt(), MultiLevelQueue(skip_join=False, quantum=4.0, falls_by=1, promote_after=90.0)
+        policy, order = AskedAt(), SkipJoinMLFQ(skip_join=False, quantum=4.0, falls_by=1, promote_after=90.0)
         world = run(*sessions, policy=policy, order=order, leap=True, diary=witness)
         asked.append(policy.times)
         assert world.totals["events"] == 4
@@ -241,7 +241,7 @@ def test_the_waste_of_all_sessions_is_what_the_ledger_booked_and_a_diary_changes
 
 def test_a_diary_has_an_order_asked_no_more_often() -> None:
     """All run, and quanta of 0.4 s end in every iteration: one leap, with a diary or without."""
-    order = partial(MultiLevelQueue, skip_join=False, quantum=0.4)
+    order = partial(SkipJoinMLFQ, skip_join=False, quantum=0.4)
     sessions = session("a", 10, 20), session("b", 10, 20)
     told = run(*sessions, order=order(), diary=Diary("a"), leap=True)
     assert told.totals == run(*sessions, order=order(), leap=True).totals

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.contract import EngineView, PreemptiveOrder, Queued, QueueOrder
-from policies.papers.fastserve import MultiLevelQueue
+from policies.papers.fastserve import SkipJoinMLFQ
 from policies.registry import make_policy, make_router
 from policies.routers import RoundRobin
 from policies.routing import ReplicaView, Routed, Router
@@ -129,7 +129,7 @@ def test_a_session_that_comes_to_too_small_a_replica_fails() -> None:
 def test_an_order_forgets_who_goes_on_elsewhere() -> None:
     """a falls to queue 3 at replica 0 and goes on at replica 1, where it pauses at 8.14 + 18 * 0.01 + 1 + 1.01 = 10.33.
     Back at 13.50 it joins queue 1 like a new session; without a move it would have kept its queue."""
-    order = partial(MultiLevelQueue, skip_join=False, quantum=2, promote_after=100.0, resumed="keeps")
+    order = partial(SkipJoinMLFQ, skip_join=False, quantum=2, promote_after=100.0, resumed="keeps")
     a = session("a", 10, 5, pause(3.0, 3), 2, pause(3.17), 1)
     world = simulate([a], [replace(site, order=order) for site in sites()], Scripted(a=[0, 1, 0]))
     before, back = world.engines[0].everyone

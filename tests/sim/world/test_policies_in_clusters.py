@@ -116,4 +116,4 @@ def test_caesura_counts_tokens_and_pauses_of_other_replicas() -> None:
     world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], sites(make=partial(Caesura, Elapsed())), TO_AND_FRO)
     policy = world.engines[1].counsel.policy
     assert isinstance(policy, Caesura)
-    assert policy.pace == pytest.approx((5.14 + 1.35 + 1.01) / 7)
+    assert policy.mean_normalized_latency == pytest.approx((5.14 + 1.35 + 1.01) / 7)
