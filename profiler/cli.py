@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from profiler.backend.model_config import UnknownModel, load_model_config
+from profiler.fit.findings import Findings
 from profiler.fit.forward import NotEnoughPoints
+from profiler.fit.profile_folder import FILE, make_profile, write_profile
 from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Extent
 from profiler.measure.machine import find_device
@@ -22,7 +24,6 @@ from profiler.measure.progress import Report
 from profiler.measure.run import measure
 from profiler.measure.samples import Samples
 from profiler.measure.setup import Request
-from profiler.profile_folder import FILE, Findings, make_profile, write_profile
 from sim.costs.profile import Error
 
 REHEARSAL = Extent(decodes=16, context=512, chunk=256)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from profiler.backend.model_config import ModelConfig
-    from profiler.profile_folder import Findings
+    from profiler.fit.findings import Findings
 
 WITHOUT_GPU = "; `caesura validate --recorded` replays recorded runs without one"
 _INSTALL = {

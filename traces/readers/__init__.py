@@ -17,7 +17,7 @@ from pathlib import Path
 
 from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import UnknownFormat, all_formats
-from traces.readers.tables import Requests
+from traces.readers.request_columns import Requests
 from traces.readers.trace import Trace, Written, convert, detect, read, write
 from traces.readers.trace_format import Format, Head
 from traces.session import Session

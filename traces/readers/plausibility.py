@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from traces.session import Session
 
 if TYPE_CHECKING:
+    from traces.readers.request_columns import Requests
     from traces.readers.session_columns import SessionColumns
-    from traces.readers.tables import Requests
 
 FEWEST_ARRIVALS, FEWEST_PAUSES = 20, 10
 MOST_PAUSES = 10_000

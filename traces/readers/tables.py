@@ -17,43 +17,13 @@ import numpy as np
 from traces.errors import TraceError
 from traces.readers.reading import Reading
 from traces.readers.records import MOST_TOKENS
+from traces.readers.request_columns import Requests
 from traces.readers.typed_columns import Type, typed_columns
 from traces.readers.writing import Writing
-from traces.session import Call, Session
+from traces.session import Session
 
 ROWS_AT_ONCE = 16_384
 MOST_SECONDS = sys.float_info.max
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """Sessions of one call each, column by column; all columns are equally long.
-
-    Attributes:
-        ids: unique in the trace.
-        arrivals: seconds since the trace's begin.
-        prompts: tokens.
-        outputs: tokens, at least 1.
-        kinds: the sessions' kinds, free text.
-    """
-
-    ids: list[str]
-    arrivals: list[float]
-    prompts: list[int]
-    outputs: list[int]
-    kinds: list[str]
-
-    @property
-    def columns(self) -> tuple[list[Any], ...]:
-        """Ids, arrivals, prompts, outputs and kinds."""
-        return self.ids, self.arrivals, self.prompts, self.outputs, self.kinds
-
-    def sessions(self) -> Iterator[Session]:
-        """The same, one object a session."""
-        for id, arrival, prompt, output, kind in zip(
-            self.ids, self.arrivals, self.prompts, self.outputs, self.kinds, strict=True
-        ):
-            yield Session(id, arrival, prompt, (Call(output),), kind)
 
 
 @dataclass(frozen=True, slots=True)

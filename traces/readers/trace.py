@@ -11,9 +11,9 @@ from typing import TypeVar
 from traces.readers.plausibility import Plausibility
 from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import detected, format_named, writable
+from traces.readers.request_columns import Requests
 from traces.readers.session_columns import SessionColumns
 from traces.readers.source import Source
-from traces.readers.tables import Requests
 from traces.readers.tokens import tokenizer_named
 from traces.readers.trace_format import Format
 from traces.readers.writing import writing_to

@@ -14,9 +14,9 @@ from traces.session import Session
 
 if TYPE_CHECKING:
     from traces.readers.reading import Reading
+    from traces.readers.request_columns import Requests
     from traces.readers.session_columns import SessionColumns
     from traces.readers.source import Source
-    from traces.readers.tables import Requests
     from traces.readers.writing import Writing
 
 Part = Literal["arrivals", "calls", "outputs", "pauses", "tools"]

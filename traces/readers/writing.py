@@ -18,8 +18,8 @@ from traces.readers.records import shown
 from traces.session import Session
 
 if TYPE_CHECKING:
+    from traces.readers.request_columns import Requests
     from traces.readers.session_columns import SessionColumns
-    from traces.readers.tables import Requests
 
     Batch = TypeVar("Batch", Requests, SessionColumns)
 

@@ -17,8 +17,8 @@ from profiler.fit.copies import fit_copies
 from profiler.fit.forward import NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit.host import fit_host
 from profiler.fit.measurements import Packing, points_of
+from profiler.fit.profile_folder import make_profile, verdict_on, write_profile
 from profiler.measure.samples import Samples
-from profiler.profile_folder import make_profile, verdict_on, write_profile
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
 from sim.costs.profile import Error, HostCost, PhysicalForward, load_profile

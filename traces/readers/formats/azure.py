@@ -11,15 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from traces.readers.reading import Reading
-from traces.readers.tables import (
-    Requests,
-    moment,
-    read_rows,
-    requests_of,
-    sessions_to_requests,
-    whole,
-    write_table,
-)
+from traces.readers.request_columns import Requests
+from traces.readers.tables import moment, read_rows, requests_of, sessions_to_requests, whole, write_table
 from traces.readers.trace_format import Format, batches_to_sessions
 from traces.readers.writing import Writing
 

@@ -17,18 +17,9 @@ import numpy as np
 
 from traces.readers.grouping import ColumnGathering, Groups
 from traces.readers.reading import Reading
+from traces.readers.request_columns import Requests
 from traces.readers.session_columns import SessionColumns, Turns
-from traces.readers.tables import (
-    Requests,
-    Rows,
-    read_rows,
-    requests_of,
-    seconds,
-    sessions_to_requests,
-    text,
-    whole,
-    write_table,
-)
+from traces.readers.tables import Rows, read_rows, requests_of, seconds, sessions_to_requests, text, whole, write_table
 from traces.readers.trace_format import Format, batches_to_sessions, head_of
 from traces.readers.writing import Writing
 

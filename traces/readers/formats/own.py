@@ -17,8 +17,8 @@ import msgspec
 from traces.readers.formats.session_files import calls_state_prompt
 from traces.readers.reading import Reading
 from traces.readers.records import MOST_TOKENS, Record
+from traces.readers.request_columns import Requests
 from traces.readers.session_columns import SessionColumns
-from traces.readers.tables import Requests
 from traces.readers.trace_format import Format, Head
 from traces.readers.writing import Writing
 from traces.session import Call, Pause, PromptPart, Session, SharedPrefix, ToolRun

@@ -9,15 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 from traces.readers.reading import Reading
-from traces.readers.tables import (
-    Requests,
-    read_rows,
-    requests_of,
-    seconds,
-    sessions_to_requests,
-    whole,
-    write_table,
-)
+from traces.readers.request_columns import Requests
+from traces.readers.tables import read_rows, requests_of, seconds, sessions_to_requests, whole, write_table
 from traces.readers.trace_format import Format, batches_to_sessions
 from traces.readers.writing import Writing
 

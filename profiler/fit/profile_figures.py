@@ -16,19 +16,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from profiler.fit.findings import MEDIAN_AIM, P95_AIM, Findings, recompute_time
 from profiler.fit.forward import relative
 from profiler.fit.host import cold_seconds
 from profiler.fit.measurements import Floats, Mask, Points
 from profiler.fit.saturation import convex
-from profiler.profile_folder import MEDIAN_AIM, P95_AIM, recompute_time
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
 from sim.costs.profile import HostCost, Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from profiler.profile_folder import Findings
 
 BLUE, ORANGE, GREEN, RED, PINK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#777777"
 KINDS = {"decode": BLUE, "prefill": ORANGE, "tokens": PINK, "chunks": GREEN, "mixed": RED}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from profiler.fit.copies import CopyFit, fit_copies
+from profiler.fit.findings import MEDIAN_AIM, P95_AIM, Findings, recompute_time
 from profiler.fit.forward import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit.host import SERVED, fit_host, host_figures
 from profiler.fit.measurements import Floats, Mask, Packing, Points, points_of
@@ -24,32 +25,10 @@ from sim.costs.gpu_state import power_of
 from sim.costs.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
 FILE = "profile.yaml"
-MEDIAN_AIM, P95_AIM = 0.03, 0.08
 HELD_OUT_AIM = 200
 SATURATION_REACH = 2048
 """Tokens: beyond, attention within the chunk is no longer small beside the matrix products."""
 DIGITS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """A profile and what it was made from, for figures and tables.
-
-    Attributes:
-        points: every measured iteration.
-        predicted: seconds for each of them.
-        curve: iteration seconds by query tokens of one chunk without prior context, the points that S comes from.
-        iterations, copies, beside, recompute, serving: the samples.
-    """
-
-    profile: Profile
-    points: Points
-    predicted: Floats
-    curve: tuple[Floats, Floats]
-    copies: pd.DataFrame
-    beside: pd.DataFrame
-    recompute: pd.DataFrame
-    serving: pd.DataFrame
 
 
 def make_profile(samples: Samples) -> Findings:
@@ -108,7 +87,7 @@ def _on_grid(points: Points) -> Mask:
 
 def write_profile(folder: Path, findings: Findings) -> None:
     """Write ``profile.yaml`` and the figures."""
-    from profiler.profile_figures import draw_all
+    from profiler.fit.profile_figures import draw_all  # brings matplotlib
 
     measured = findings.profile.measured
     assert measured is not None
@@ -226,12 +205,6 @@ def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
         now += wall
         state.took(1, now)
     return found
-
-
-def recompute_time(costs: CostModel, context: int, chunk: int) -> float:
-    """Seconds to compute a context in chunks, one iteration each."""
-    starts = range(0, context, chunk)
-    return sum(costs.forward_time(min(chunk, context - start), start) for start in starts)
 
 
 def _measurement(samples: Samples, points: Points, errors: dict[str, Error], copies: CopyFit) -> Measurement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.profile_figures import _in_words
+from profiler.fit.profile_figures import _in_words
 
 
 @pytest.mark.parametrize(
