@@ -34,9 +34,9 @@ def workload_hash(sessions: Iterable[Session]) -> str:
 
 def _written(value: Any) -> str:
     """A value as Python writes it; of a dataclass, only the fields that ``_ALWAYS_WRITTEN`` or their value call for."""
-    kind: type[object] = type(value)
+    kind: Any = type(value)  # to mypy, a type cannot be hashed
     if kind is tuple:
-        if not value or _fields(type(value[0])) is None:
+        if not value or not dataclasses.is_dataclass(value[0]):
             return repr(value)
         return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
     if (fields := _fields(kind)) is None:
