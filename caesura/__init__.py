@@ -6,6 +6,7 @@
     found.table                # a pandas DataFrame: one row a system and load
     found.figure("latency")    # a matplotlib figure
 
+``caesura.policy`` has everything that a policy of your own imports.
 Nothing heavy is imported before the first of these names is used.
 """
 
@@ -15,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from caesura import policy
     from caesura.api import (
         Capacities,
         Comparison,
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
         sweep,
     )
     from caesura.errors import ConfigError, UserError
+    from sim.costs.profile import Profile
+    from sim.engine.settings import EngineSettings
 
 __all__ = [
     "Capacities",
     "Comparison",
     "ConfigError",
+    "EngineSettings",
     "Explanation",
+    "Profile",
     "Simulation",
     "Sweep",
     "UserError",
@@ -45,17 +51,25 @@ __all__ = [
     "explain",
     "load",
     "load_sweep",
+    "policy",
     "run",
     "simulate",
     "sweep",
 ]
 
-_HOMES = {"ConfigError": "caesura.errors", "UserError": "caesura.errors"}
+_HOMES = {
+    "ConfigError": "caesura.errors",
+    "EngineSettings": "sim.engine.settings",
+    "Profile": "sim.costs.profile",
+    "UserError": "caesura.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'caesura' has no attribute {name!r}")
+    if name == "policy":
+        return importlib.import_module("caesura.policy")
     return getattr(importlib.import_module(_HOMES.get(name, "caesura.api")), name)
 
 
