@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from caesura.results.metrics import WASTES, session_table, window_shares
+from profiler.serving.real_engine import POOLS, tells_memory_use
 from profiler.serving.recorded_run import RecordedRun
 from sim.results.run_record import RunRecord
 
@@ -44,8 +45,9 @@ class Fidelity:
     Attributes:
         system, load: what was run.
         real, simulated: figures by name, as ``MEASURE STATISTIC``, in seconds; throughput in sessions a second.
-        error_pct: signed relative errors of the same figures, percent.
-        waste_points: signed differences of the wasted shares of memory, in points, by cause.
+        error_pct: signed relative errors of the figures that both sides have, percent.
+        waste_points: signed differences of the wasted shares of memory, in points, by cause; empty where the real
+            engine did not tell how its memory was used, as ``real_waste`` is then.
         mape_pct: mean absolute relative error over sessions of the normalized latency, percent.
         sessions: how many sessions both runs finished.
         real_waste, simulated_waste: the wasted shares of memory, percent, by cause.
@@ -110,8 +112,7 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
     common = tables[0].index.intersection(tables[1].index)
     both = common[np.isfinite(tables[0].loc[common, "e2el"]) & np.isfinite(tables[1].loc[common, "e2el"])]
     figures = [_figures(table.loc[both], record) for table, record in zip(tables, (real, simulated), strict=True)]
-    windows = [window_shares(record) for record in (real, simulated)]
-    shares = [{waste: window[f"{waste}_pct"] for waste in WASTES} for window in windows]
+    shares = [_waste_shares(record) for record in (real, simulated)]
     latency = [table.loc[both, "normalized_latency"].to_numpy() for table in tables]
     return Fidelity(
         system=run.name,
@@ -119,7 +120,7 @@ def compare(run: RecordedRun, simulated: RunRecord) -> Fidelity:
         real=figures[0],
         simulated=figures[1],
         error_pct={name: 100 * (figures[1][name] / value - 1) for name, value in figures[0].items() if value},
-        waste_points={waste: shares[1][waste] - shares[0][waste] for waste in WASTES},
+        waste_points={waste: shares[1][waste] - share for waste, share in shares[0].items()},
         mape_pct=float(100 * np.mean(np.abs(latency[1] / latency[0] - 1))) if len(both) else float("nan"),
         sessions=len(both),
         real_waste=shares[0],
@@ -133,8 +134,8 @@ def check_comparable(real: RunRecord, simulated: RunRecord) -> None:
     Raises:
         NotComparable: naming what differs.
     """
-    for name in ("gpu_blocks", "host_blocks", "block_size"):
-        if real.totals[name] != simulated.totals[name]:
+    for name in POOLS:
+        if name in real.totals and real.totals[name] != simulated.totals[name]:
             raise NotComparable(
                 f"{name} is {real.totals[name]:g} in the real run, {simulated.totals[name]:g} simulated"
             )
@@ -181,6 +182,14 @@ def table(results: Sequence[Fidelity]) -> pd.DataFrame:
         row |= {f"{name.removeprefix('waste_')} points": value for name, value in one.waste_points.items()}
         rows.append(row | {"MAPE": one.mape_pct})
     return pd.DataFrame(rows)
+
+
+def _waste_shares(record: RunRecord) -> dict[str, float]:
+    """The wasted shares of memory, percent, by cause; none where the engine did not tell how memory was used."""
+    if not tells_memory_use(record):
+        return {}
+    window = window_shares(record)
+    return {waste: window[f"{waste}_pct"] for waste in WASTES}
 
 
 def _by_id(record: RunRecord) -> pd.DataFrame:

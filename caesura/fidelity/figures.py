@@ -35,7 +35,7 @@ PANELS: dict[str, tuple[Callable[[Fidelity, str], float], str]] = {
     "TTFT, mean (s)": (lambda one, side: _figure(one, side, "TTFT mean", 1.0), "log"),
     "TPOT, mean (ms)": (lambda one, side: _figure(one, side, "TPOT mean", 1e3), "log"),
     "throughput (sessions/s)": (lambda one, side: _figure(one, side, "throughput", 1.0), "linear"),
-    "wasted memory (%)": (lambda one, side: sum(getattr(one, f"{side}_waste").values()), "linear"),
+    "wasted memory (%)": (lambda one, side: sum(getattr(one, f"{side}_waste").values() or [math.nan]), "linear"),
 }
 _LINE = 0.27
 _APART = 0.24

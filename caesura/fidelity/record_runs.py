@@ -1,4 +1,4 @@
-"""Run a workload on the real backend, system by system, and record what happened."""
+"""Run a workload on a real engine, system by system, and record what happened."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ from traces.session import Session
 from traces.workload_hash import workload_hash
 
 if TYPE_CHECKING:
-    import torch
-
     from profiler.backend.backend import Backend
     from profiler.backend.model import Llama
     from profiler.backend.model_config import ModelConfig
-    from profiler.serving.token_match import Alone
+    from profiler.serving.real_engine import RealEngine
 
 _SPARE_TOKENS = 128
 
@@ -73,22 +71,14 @@ class Plan:
         return list(fit_to_limit(drawn, self.max_context).sessions)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What all runs of a plan are made on."""
-
-    device: torch.device
-    backend: Backend
-    alone: Alone | None
-
-
-def record_runs(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Path]:
+def record_runs(plan: Plan, out: Path, say: Callable[[str], None], engine: RealEngine | None = None) -> list[Path]:
     """Run everything of ``plan`` for real, one run after the other; returns the folders of the recordings.
 
     A run that is recorded already is not made again, so that the work can be spread over sittings.
 
     Args:
         say: is told what happens, a line at a time.
+        engine: what serves the sessions; None sets up the torch backend, with the pools of the plan's profile.
 
     Raises:
         UserError: there is no such device, system, trace or model; the GPU is busy; or ``out`` holds recordings of
@@ -100,7 +90,7 @@ def record_runs(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Path]
     recorded = [_is_recorded(plan, system, load, out) for load, system in wanted]
     if all(recorded):
         return folders
-    bench = _set_up(plan, systems, say)
+    engine = engine or _set_up(plan, systems, say)
     for number, ((load, system), done) in enumerate(zip(wanted, recorded, strict=True), start=1):
         name = f"{system.name} at {load:g}/s ({number} of {len(wanted)})"
         if done:
@@ -108,7 +98,7 @@ def record_runs(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Path]
             continue
         say(f"{name}: {plan.duration:g} s of arrivals{f', cut at {plan.horizon:g} s' if plan.horizon else ''}")
         begun = time.perf_counter()
-        said = _record(plan, system, load, bench, out)
+        said = _record(plan, system, load, engine, out)
         say(f"{name}: {time.perf_counter() - begun:.0f} s; {said}")
     return folders
 
@@ -138,7 +128,7 @@ def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
     return True
 
 
-def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -> Bench:
+def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
     """One backend for all runs: it has the most of whatever one of them needs.
 
     Raises:
@@ -155,7 +145,8 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
 
     from profiler.backend.backend import make_model
     from profiler.backend.kv_cache import HostPoolRefused
-    from profiler.serving.token_match import Alone
+    from profiler.serving.token_match import Alone, sample
+    from profiler.serving.torch_engine import TorchEngine
 
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -170,7 +161,8 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
             f"{config.name} with pools of {pools} does not fit here; choose smaller ones with --kv-capacity and "
             "--host-capacity"
         ) from None
-    return Bench(device, backend, alone)
+    checked = sample(plan.sessions(min(plan.loads)), plan.checked_sessions)
+    return TorchEngine(backend, device, plan.profile, checked, alone)
 
 
 def _check_shape(plan: Plan, config: ModelConfig) -> None:
@@ -217,39 +209,26 @@ def _budget(system: System, profile: Profile) -> int:
     return profile.saturation_tokens if budget == "saturation" else budget
 
 
-def _record(plan: Plan, system: System, load: float, bench: Bench, out: Path) -> str:
+def _record(plan: Plan, system: System, load: float, engine: RealEngine, out: Path) -> str:
     """Make one run and write it; returns what to say of it."""
-    import pandas as pd
-
-    from policies.registry import make_order, make_policy
-    from profiler.measure.machine import commit_of, describe
-    from profiler.serving.iterations import KEPT, iteration_rows
+    from profiler.measure.commit import commit_of
     from profiler.serving.recorded_run import RecordedRun, save
-    from profiler.serving.server import Server
-    from profiler.serving.token_match import TokenKeeper, agreement, sample
 
-    sessions = plan.sessions(load)
-    policy, order = make_policy(system.policy), make_order(system.order)
-    server = Server(bench.backend, policy=policy, order=order, settings=system.engine, profile=plan.profile)
-    chosen = sample(plan.sessions(min(plan.loads)), plan.checked_sessions)
-    keeper = TokenKeeper(bench.backend.executor, chosen)
-    server.on_leave = keeper.leaving
-    record = server.serve(sessions, plan.horizon)
-    server.abandon()
-    timings = server.timings
+    sessions, rules = plan.sessions(load), system.rules()
+    real = engine.serve(sessions, rules, plan.horizon)
     provenance: dict[str, Any] = {
-        **describe(bench.device),
+        **real.provenance,
         "commit": commit_of(Path(__file__).parent),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "iterations": len(timings.wall),
-        "host_s": sum(timings.wall) - sum(timings.device),
-        "device_s": sum(timings.device),
     }
-    said = f"{record.sessions['status'].count('finished')} of {len(sessions)} sessions finished"
-    if bench.alone is not None:
-        found = provenance["agreement"] = agreement(keeper.tokens(), chosen, bench.alone)
+    said = f"{real.record.sessions['status'].count('finished')} of {len(sessions)} sessions finished"
+    if (found := real.agreement) is not None:
+        provenance["agreement"] = found
         said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
-    rules, iterations = system.rules(), pd.DataFrame(iteration_rows(timings), columns=list(KEPT))
-    run = RecordedRun(system.name, load, rules, plan.profile, plan.horizon, sessions, record, provenance, iterations)
-    save(run, out)
+    save(
+        RecordedRun(
+            system.name, load, rules, plan.profile, plan.horizon, sessions, real.record, provenance, real.iterations
+        ),
+        out,
+    )
     return said

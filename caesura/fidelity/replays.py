@@ -32,6 +32,7 @@ class Replayed:
         misses: what is to be said of a profile that misses its own aim; empty otherwise.
         at_its_pace: the errors of another replay, with both as long as they were in the run in the mean: what is left
             when costs have the right level.
+        missing: which of `profiler.serving.real_engine.PARTS` the real engine did not tell.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Replayed:
     shares: Shares | None = None
     at_its_pace: Fidelity | None = None
     misses: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -207,6 +209,7 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
         shares=found,
         at_its_pace=at_its_pace,
         misses=_missed_aim(name, profile),
+        missing=run.missing,
     )
 
 

@@ -77,6 +77,7 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
             "finished": one.finished,
             "provenance": dict(one.provenance),
             "shares": None if one.shares is None else asdict(one.shares),
+            "missing": list(one.missing),
             "at_its_pace": None if one.at_its_pace is None else asdict(one.at_its_pace),
         }
         for one in replayed

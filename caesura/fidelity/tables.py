@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from caesura.errors import listed
 from caesura.fidelity.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity, aim_of
 from caesura.fidelity.replays import Replayed, rankings
 from caesura.results.html import MARK
 from caesura.results.tables import Rows, number
+from profiler.serving.real_engine import PARTS
 
 _SHOWN = {"mean": "mean", "p50": "P50", "p90": "P90", "p99": "P99"}
 WASTE_HEADINGS = {
@@ -61,7 +63,9 @@ def aim_rows(replayed: Sequence[Replayed]) -> Rows:
 
 def waste_rows(replayed: Sequence[Replayed]) -> Rows:
     """One row a run: by how much each share of wasted memory differs."""
-    rows = [[one.label, *(_signed(one.fidelity.waste_points[waste]) for waste in WASTE_HEADINGS)] for one in replayed]
+    rows = [
+        [one.label, *(_signed(one.fidelity.waste_points.get(waste)) for waste in WASTE_HEADINGS)] for one in replayed
+    ]
     return Rows("Wasted memory, simulated − real, points", ["system @ load", *WASTE_HEADINGS.values()], rows)
 
 
@@ -89,7 +93,7 @@ def value_rows(replayed: Sequence[Replayed]) -> Rows:
         sides = (one.fidelity.real, one.fidelity.simulated)
         cells = [" / ".join(_value(side.get(name), scale) for side in sides) for name, scale in shown.values()]
         wastes = (one.fidelity.real_waste, one.fidelity.simulated_waste)
-        rows.append([one.label, *cells, " / ".join(number(sum(waste.values())) for waste in wastes)])
+        rows.append([one.label, *cells, " / ".join(number(sum(waste.values())) if waste else "–" for waste in wastes)])
     return Rows("Real / simulated", ["system @ load", *shown, "wasted memory, %"], rows)
 
 
@@ -170,7 +174,8 @@ def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
 def verdict(replayed: Sequence[Replayed]) -> str:
     """How much of it is within the aim, in one sentence."""
     runs = [one.fidelity for one in replayed]
-    wastes = f"{sum(one.wastes_within_aim() for one in runs)} of {sum(len(one.waste_points) for one in runs)} wastes"
+    points = sum(len(one.waste_points) for one in runs)
+    wasted = f", {sum(one.wastes_within_aim() for one in runs)} of {points} wastes within ±{AIM_POINTS:g} point"
     mean = _worst_mean(runs)
     worst = f"; mean normalized latency is off by at most {mean:.1f} %" if mean is not None else ""
     ranked = [found for _, found in rankings(replayed)]
@@ -178,7 +183,7 @@ def verdict(replayed: Sequence[Replayed]) -> str:
     ranks = "; every clear ranking is right" if not wrong else f"; {wrong} pairs of systems rank the wrong way round"
     if all(len(found.real) < 2 for found in ranked):
         ranks = ""
-    return f"{_within(runs)} are within the aim ({_AIM}), {wastes} within ±{AIM_POINTS:g} point{worst}{ranks}."
+    return f"{_within(runs)} are within the aim ({_AIM}){wasted if points else ''}{worst}{ranks}."
 
 
 def pace_verdict(replayed: Sequence[Replayed]) -> str:
@@ -195,8 +200,22 @@ def pace_verdict(replayed: Sequence[Replayed]) -> str:
 
 
 def remarks(replayed: Sequence[Replayed]) -> list[str]:
-    """What is to be said beside the verdict: that at the runs' pace, and which profile misses its own aim."""
-    return [one for one in (pace_verdict(replayed), *dict.fromkeys(one.misses for one in replayed)) if one]
+    """What is to be said beside the verdict: that at the runs' pace, which profile misses its own aim, and what could
+    not be compared."""
+    misses = dict.fromkeys(one.misses for one in replayed)
+    return [one for one in (pace_verdict(replayed), *misses, *_not_compared(replayed)) if one]
+
+
+def _not_compared(replayed: Sequence[Replayed]) -> list[str]:
+    """What real engines did not tell, one sentence for the runs that lack the same parts."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for one in replayed:
+        if one.missing:
+            runs.setdefault(one.missing, []).append(one.label)
+    return [
+        f"Not compared for {listed(labels)}: {'; '.join(f'{PARTS[part]} (the run has no {part})' for part in missing)}."
+        for missing, labels in runs.items()
+    ]
 
 
 ERROR_TABLES = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows)

@@ -123,17 +123,6 @@ def describe(device: torch.device, ask: Ask = nvidia_smi) -> dict[str, str]:
     return facts
 
 
-def commit_of(source: Path) -> str:
-    """The git commit of the source that measures, "+" where files have changed since; CAESURA_COMMIT, or unknown."""
-    if "CAESURA_COMMIT" in os.environ:
-        return os.environ["CAESURA_COMMIT"]
-    try:
-        commit = _git(source, "rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if _git(source, "status", "--porcelain", "--untracked-files=no") else "")
-    except (subprocess.SubprocessError, OSError):
-        return "unknown"
-
-
 class ClockReader:
     """Reads clocks while work goes on: nvidia-smi begins now, and its answer is fetched when the work is done."""
 
@@ -184,8 +173,3 @@ def _processor() -> str:
         text = ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _git(source: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(source), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from profiler.measure import copy_sweeps, sweeps
+from profiler.measure.commit import commit_of
 from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Shape
-from profiler.measure.machine import commit_of, describe, require_idle
+from profiler.measure.machine import describe, require_idle
 from profiler.measure.progress import Report
 from profiler.measure.samples import Samples
 from profiler.measure.serving import reopen_bench, serve_for_a_while

@@ -1,7 +1,7 @@
 """Recorded real runs: numbers only, small enough for a repository, with all that a replay needs.
 
 A folder holds one run: ``run.json`` (system, profile with the pools as they were, provenance, totals) and the tables
-``sessions``, ``calls``, ``timeline`` and, unless the run is an old one, ``iterations`` (seconds there as whole
+``sessions``, ``calls`` and, where the engine told them, ``timeline`` and ``iterations`` (seconds there as whole
 microseconds) as parquet. The workload lies beside the runs that share it.
 """
 
@@ -17,6 +17,7 @@ import pandas as pd
 
 from policies.registry import make_order, make_policy
 from profiler.serving.iterations import KEPT
+from profiler.serving.real_engine import missing_parts
 from sim.costs.profile import Profile
 from sim.engine.settings import EngineSettings
 from sim.results.run_record import RunRecord
@@ -32,7 +33,7 @@ _POOLS = ("kv_capacity_tokens", "host_capacity_tokens")
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run of the real backend.
+    """A run of a real engine.
 
     Attributes:
         name: the system's name.
@@ -43,9 +44,8 @@ class RecordedRun:
         sessions: the workload.
         record: what happened.
         provenance: machine, versions, date.
-        iterations: what each iteration computed and took (``profiler.serving.iterations``); None for runs of before
-        they were
-            kept.
+        iterations: what each iteration computed and took (``profiler.serving.iterations``); None where the engine did
+            not tell.
     """
 
     name: str
@@ -63,6 +63,11 @@ class RecordedRun:
         """A name for the run's folder."""
         return f"{self.name}.load-{self.load:g}"
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of `profiler.serving.real_engine.PARTS` the engine did not tell."""
+        return missing_parts(self.record, self.iterations, self.provenance.get("agreement"))
+
 
 def save(run: RecordedRun, folder: Path) -> Path:
     """Write a run below ``folder``; returns its own folder."""
@@ -72,9 +77,13 @@ def save(run: RecordedRun, folder: Path) -> Path:
     workload = folder / f"workload-{hashed[:12]}.jsonl"
     if not workload.exists():
         write_own(workload, run.sessions)
+    tables = [name for name in TABLES if getattr(run.record, name)]
     for name in TABLES:
-        frame = pd.DataFrame(getattr(run.record, name))
-        frame.to_parquet(target / f"{name}.parquet", compression="zstd", index=False)
+        file = target / f"{name}.parquet"
+        if name in tables:
+            pd.DataFrame(getattr(run.record, name)).to_parquet(file, compression="zstd", index=False)
+        else:
+            file.unlink(missing_ok=True)
     iterations = target / f"{ITERATIONS}.parquet"
     if run.iterations is None:
         iterations.unlink(missing_ok=True)
@@ -91,6 +100,8 @@ def save(run: RecordedRun, folder: Path) -> Path:
         "facts": run.record.facts,
         "provenance": run.provenance,
     }
+    if tables != list(TABLES):
+        facts["tables"] = tables
     (target / "run.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return target
 
@@ -106,7 +117,10 @@ def load(folder: Path) -> RecordedRun:
     sessions = read_own(folder.parent / facts["workload"]["file"])
     if workload_hash(sessions) != facts["workload"]["sha256"]:
         raise ValueError(f"{folder}: {facts['workload']['file']} is not the workload that this run served")
-    tables = {name: pd.read_parquet(folder / f"{name}.parquet").to_dict("list") for name in TABLES}
+    there = facts.get("tables", TABLES)
+    tables = {
+        name: pd.read_parquet(folder / f"{name}.parquet").to_dict("list") if name in there else {} for name in TABLES
+    }
     sessions_table = tables["sessions"]
     sessions_table.setdefault("input_ended_at", sessions_table["arrival"])  # recorded before prompts could stream in
     sessions_table.setdefault("inference_tokens", [0] * len(sessions_table["id"]))
