@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from caesura.cli.main import app
+from tests import child_processes
 
 SMALL = """\
 workload: {trace: infercept-mix, arrivals: {poisson: {rate: [1, 2]}}, duration: 10 s}
@@ -63,14 +64,13 @@ def experiment(folder: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def process() -> Callable[..., subprocess.Popen[str]]:
-    """``process(*words)`` starts the command line in a process group of its own."""
+    """``process(*words)`` starts the command line in a process group of its own, with a terminal's signals."""
 
     def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return child_processes.start(
             [sys.executable, "-c", "from caesura.cli.main import main; main()", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from policies.contract import (
     EVERY_ITERATION,
@@ -38,6 +39,7 @@ from traces.session import Call, Pause, PromptPart, Session
 
 HUNT = int(os.environ.get("CAESURA_EXAMPLES", "0"))
 _MINIMISE = [Phase.shrink] if HUNT else []
+_FOUND = DirectoryBasedExampleDatabase(".hypothesis/examples") if HUNT else None
 
 
 def examples(count: int) -> settings:
@@ -46,6 +48,7 @@ def examples(count: int) -> settings:
         max_examples=HUNT or count,
         deadline=None,
         derandomize=not HUNT,
+        database=_FOUND,
         phases=[Phase.explicit, Phase.reuse, Phase.generate, *_MINIMISE],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )

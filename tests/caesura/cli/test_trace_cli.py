@@ -16,6 +16,7 @@ import pytest
 from caesura.config.experiment import read_setup
 from caesura.config.workload import make_sessions
 from caesura.runs.run import expand
+from tests import child_processes
 from traces import Session, read_sessions, shipped
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
@@ -186,10 +187,8 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line as a shell would, ``caesura`` being this one."""
     line = line.replace("caesura ", f"{sys.executable} -m caesura ")
     root = str(Path(__file__).resolve().parents[3])
-    return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line], cwd=folder, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
+    words = ["bash", "-o", "pipefail", "-c", line]
+    return child_processes.run(words, cwd=folder, check=False, timeout=120, env={**os.environ, "PYTHONPATH": root})
 
 
 def test_commands_compose_through_pipes(csv: Path, folder: Path) -> None:
