@@ -31,26 +31,26 @@ def main(folder: Path) -> None:
     counts = sessions[sessions["system"] == SYSTEMS[0]].groupby("kind").size()
     print("| sentences | n | published: whole | LiveMind | less | whole-prompt | livemind | less | no-reuse | less |")
     print("| --- " * 10 + "|")
-    for kind, (whole, live, _) in PUBLISHED.items():
-        print(_latency_row(kind.removeprefix("sentences-"), int(counts[kind]), whole, live, *latency.loc[kind]))
+    for kind, (whole, state, _) in PUBLISHED.items():
+        print(_latency_row(kind.removeprefix("sentences-"), int(counts[kind]), whole, state, *latency.loc[kind]))
     everyone = sessions.groupby("system")["e2el"].mean()[SYSTEMS]
     print(_latency_row("all", int(counts.sum()), 16.33, 6.66, *everyone))
     generation = _generation_seconds(found.calls, sessions)[SYSTEMS]
     print("\n| sentences | published: LiveMind | times whole | whole-prompt | livemind | times | no-reuse | times |")
     print("| --- " * 8 + "|")
     for kind, (published, _, spent) in PUBLISHED.items():
-        whole, live, anew = generation.loc[kind]
+        whole, state, anew = generation.loc[kind]
         cells = (
             f"{spent} | {spent / published:.1f}",
-            f"{live:.1f} | {live / whole:.1f}",
+            f"{state:.1f} | {state / whole:.1f}",
             f"{anew:.1f} | {anew / whole:.1f}",
         )
         print(f"| {kind.removeprefix('sentences-')} | {cells[0]} | {whole:.1f} | {cells[1]} | {cells[2]} |")
 
 
-def _latency_row(name: str, count: int, published: float, live: float, whole: float, reuse: float, anew: float) -> str:
-    less = [f"{100 * (1 - part / of):.0f} %" for part, of in ((live, published), (reuse, whole), (anew, whole))]
-    seconds = (f"{published:.2f} | {live:.2f}", f"{whole:.2f} | {reuse:.2f}", f"{anew:.2f}")
+def _latency_row(name: str, count: int, published: float, state: float, whole: float, reuse: float, anew: float) -> str:
+    less = [f"{100 * (1 - part / of):.0f} %" for part, of in ((state, published), (reuse, whole), (anew, whole))]
+    seconds = (f"{published:.2f} | {state:.2f}", f"{whole:.2f} | {reuse:.2f}", f"{anew:.2f}")
     return (
         f"| {name} | {count} | " + " | ".join(f"{one} | {two}" for one, two in zip(seconds, less, strict=True)) + " |"
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sim.kv.prefix_cache import Key, Prefixes
 
 
-class State(Enum):
+class Status(Enum):
     """Where a session is. Exactly one at a time; the first six are inside, the last four final."""
 
     WAITING = "waiting"
@@ -36,11 +36,11 @@ class State(Enum):
     MOVED = "moved"
 
 
-RUNNING = (State.PREFILLING, State.DECODING)
-READY = (State.WAITING, State.SWAPPED, *RUNNING)
+RUNNING = (Status.PREFILLING, Status.DECODING)
+READY = (Status.WAITING, Status.SWAPPED, *RUNNING)
 
 
-class LiveSession:
+class SessionState:
     """State of one session. Its context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the
     host, then ``missing`` tokens to compute.
 
@@ -92,7 +92,7 @@ class LiveSession:
         "served_s",
         "session",
         "shared",
-        "state",
+        "status",
         "swapped_in",
         "swapped_out",
         "unused_since",
@@ -104,7 +104,7 @@ class LiveSession:
     def __init__(self, session: Session, serial: int, now: float) -> None:
         self.session = session
         self.serial = serial
-        self.state = State.WAITING
+        self.status = Status.WAITING
         self.call_index = 0
         self.missing = session.prompt
         self.offloaded = 0
@@ -267,129 +267,129 @@ class LiveSession:
 
     def __repr__(self) -> str:
         where = f"{self.resident}+{self.offloaded}+{self.missing}"
-        return f"<{self.session.id} {self.state.value} call {self.call_index}: {where}>"
+        return f"<{self.session.id} {self.status.value} call {self.call_index}: {where}>"
 
 
 class SessionView:
     """A session as policies see it, without its future. Implements ``policies.contract.Paused`` and ``Queued``."""
 
-    __slots__ = ("_live", "arrival", "id", "kind")
+    __slots__ = ("_state", "arrival", "id", "kind")
 
-    def __init__(self, live: LiveSession) -> None:
-        self._live = live
-        self.id = live.session.id
-        self.kind = live.session.kind
-        self.arrival = live.session.arrival
+    def __init__(self, state: SessionState) -> None:
+        self._state = state
+        self.id = state.session.id
+        self.kind = state.session.kind
+        self.arrival = state.session.arrival
 
     @property
     def tool(self) -> str:
         """Name of the tool waited for, if known; else who is waited for."""
-        live = self._live
-        pause = live.session.calls[live.call_index].pause
+        state = self._state
+        pause = state.session.calls[state.call_index].pause
         return (pause.tool or pause.waits_for) if pause is not None else ""
 
     @property
     def waits_for(self) -> str:
         """Who is waited for: ``tool``, ``user``, ..."""
-        live = self._live
-        pause = live.session.calls[live.call_index].pause
+        state = self._state
+        pause = state.session.calls[state.call_index].pause
         return pause.waits_for if pause is not None else ""
 
     @property
     def paused_at(self) -> float:
         """When the pause began, s."""
-        return self._live.paused_at
+        return self._state.paused_at
 
     @property
     def ready_at(self) -> float:
         """When the session arrived or its answer came, s."""
-        return self._live.ready_at
+        return self._state.ready_at
 
     @property
     def entered(self) -> float:
         """The time by which the session queues: its arrival or its return, as the engine's ``reentry`` says."""
-        return self._live.entered
+        return self._state.entered
 
     @property
     def calls_done(self) -> int:
         """Calls generated to their end."""
-        live = self._live
-        return live.call_index + (1 if live.state in (State.PAUSED, State.FINISHED) else 0)
+        state = self._state
+        return state.call_index + (1 if state.status in (Status.PAUSED, Status.FINISHED) else 0)
 
     @property
     def resumed(self) -> bool:
         """Whether the answer has come and the session only waits to be served."""
-        return self._live.resumed
+        return self._state.resumed
 
     @property
     def context_tokens(self) -> int:
         """All context tokens so far."""
-        return self._live.context
+        return self._state.context
 
     @property
     def resident_tokens(self) -> int:
         """Context tokens on the GPU."""
-        live = self._live
-        return live._resident if live.group is None else live.resident
+        state = self._state
+        return state._resident if state.group is None else state.resident
 
     @property
     def shared_tokens(self) -> int:
         """Leading context tokens on the GPU that other contexts hold too."""
-        live = self._live
-        if live.prefixes is None or not live.shared:
+        state = self._state
+        if state.prefixes is None or not state.shared:
             return 0
-        return live.prefixes.common(live) * live.prefixes.block_size
+        return state.prefixes.common(state) * state.prefixes.block_size
 
     @property
     def offloaded_tokens(self) -> int:
         """Context tokens on the host."""
-        return self._live.offloaded
+        return self._state.offloaded
 
     @property
     def missing_tokens(self) -> int:
         """Context tokens to compute before the next one can be emitted."""
-        return self._live.missing
+        return self._state.missing
 
     @property
     def emitted_tokens(self) -> int:
         """Tokens emitted in the current call."""
-        return self._live.emitted
+        return self._state.emitted
 
     @property
     def emitted_before(self) -> int:
         """Tokens emitted in the calls that are done."""
-        return self._live.emitted_total
+        return self._state.emitted_total
 
     @property
     def paused_s(self) -> float:
         """Seconds of the pauses that have ended."""
-        return self._live.paused_s
+        return self._state.paused_s
 
     @property
     def ready(self) -> bool:
         """Whether it runs or waits to run."""
-        return self._live.state in READY
+        return self._state.status in READY
 
     @property
     def running(self) -> bool:
         """Whether it decodes or computes missing tokens."""
-        return self._live.state in RUNNING
+        return self._state.status in RUNNING
 
     @property
     def waits_since(self) -> float:
         """Since when it is ready and nothing is computed for it, s; NaN while it runs."""
-        return self._live.waits_since
+        return self._state.waits_since
 
     def served(self, now: float) -> float:
         """Seconds for which it has run by ``now``, in all its calls."""
-        return self._live.served(now)
+        return self._state.served(now)
 
     def waited(self, now: float) -> float:
         """Seconds for which it was ready by ``now`` and nothing was computed for it, in all its calls."""
-        live = self._live
-        return live.queued_s if math.isnan(live.waits_since) else live.queued_s + (now - live.waits_since)
+        state = self._state
+        return state.queued_s if math.isnan(state.waits_since) else state.queued_s + (now - state.waits_since)
 
     @property
     def moving(self) -> bool:
         """Whether a copy of this context is under way."""
-        return self._live.copy is not None
+        return self._state.copy is not None

@@ -16,7 +16,7 @@ from profiler.backend.executor import ChunkWork
 from sim.engine.settings import EngineSettings
 from sim.errors import UnsupportedSession
 from sim.kv.copy import Chunk
-from sim.session import LiveSession
+from sim.session import SessionState
 from traces.session import Session
 
 
@@ -53,62 +53,62 @@ class BranchRows:
 
     def __init__(self, backend: Backend) -> None:
         self._executor, self._tables, self._pool = backend.executor, backend.tables, backend.cache.pool
-        self._further: dict[LiveSession, tuple[Hashable, ...]] = {}  # rows but the first, of sets that have branched
-        self.on_end: Callable[[LiveSession, tuple[Hashable, ...]], None] | None = None
+        self._further: dict[SessionState, tuple[Hashable, ...]] = {}  # rows but the first, of sets that have branched
+        self.on_end: Callable[[SessionState, tuple[Hashable, ...]], None] | None = None
 
-    def keys(self, live: LiveSession) -> tuple[Hashable, ...]:
+    def keys(self, state: SessionState) -> tuple[Hashable, ...]:
         """The rows that emit for a session, its own first."""
-        return (live.session.id, *self._further.get(live, ()))
+        return (state.session.id, *self._further.get(state, ()))
 
-    def decodes(self, decoding: Iterable[LiveSession]) -> list[Hashable]:
+    def decodes(self, decoding: Iterable[SessionState]) -> list[Hashable]:
         """The rows of all decoding sessions, each with the blocks that it needs before the next token."""
         if not self._further:
-            return [live.session.id for live in decoding]
+            return [state.session.id for state in decoding]
         rows: list[Hashable] = []
-        for live in decoding:
-            for key in self._further.get(live, ()):
+        for state in decoding:
+            for key in self._further.get(state, ()):
                 if not self._holds_blocks(key):
-                    self._share(live, key, copy=True)
-            rows += self.keys(live)
+                    self._share(state, key, copy=True)
+            rows += self.keys(state)
         return rows
 
     def work(self, chunk: Chunk) -> list[ChunkWork]:
         """A chunk as the backend computes it: what branches have in common once, and what each has for itself."""
-        live, start, tokens = chunk.live, chunk.start, chunk.tokens
+        state, start, tokens = chunk.state, chunk.start, chunk.tokens
         end = start + tokens
-        if live.samples == 1 or (live.emitted == 0 and tokens < live.missing):
-            return [ChunkWork(live.session.id, start, tokens)]
-        if live.emitted == 0:
-            return [ChunkWork(live.session.id, start, tokens, self._branch(live, end))]
-        chunks = [ChunkWork(live.session.id, start, tokens)]
-        if end > live.fork:
-            self._grow(live.session.id, end)
-            for key in self._further[live]:
+        if state.samples == 1 or (state.emitted == 0 and tokens < state.missing):
+            return [ChunkWork(state.session.id, start, tokens)]
+        if state.emitted == 0:
+            return [ChunkWork(state.session.id, start, tokens, self._branch(state, end))]
+        chunks = [ChunkWork(state.session.id, start, tokens)]
+        if end > state.fork:
+            self._grow(state.session.id, end)
+            for key in self._further[state]:
                 begin = start
                 if not self._holds_blocks(key):
-                    begin = self._share(live, key, copy=False)
+                    begin = self._share(state, key, copy=False)
                 chunks.append(ChunkWork(key, begin, end - begin))
         return chunks
 
-    def _branch(self, live: LiveSession, tokens: int) -> tuple[Hashable, ...]:
+    def _branch(self, state: SessionState, tokens: int) -> tuple[Hashable, ...]:
         """Open a row for each further sample of a context of ``tokens`` tokens; none holds a block yet."""
-        further = tuple((live.session.id, number) for number in range(1, live.samples))
+        further = tuple((state.session.id, number) for number in range(1, state.samples))
         for key in further:
-            self._executor.open_branch(key, live.session.id, tokens)
-        self._further[live] = further
+            self._executor.open_branch(key, state.session.id, tokens)
+        self._further[state] = further
         return further
 
-    def _share(self, live: LiveSession, key: Hashable, copy: bool) -> int:
+    def _share(self, state: SessionState, key: Hashable, copy: bool) -> int:
         """Let a row begin with the whole blocks of the fork, and with a ``copy`` of the part-full one, if there is one.
         Returns the tokens that it has so."""
-        whole, rest = divmod(live.fork, self._tables.block_size)
-        self._tables.share(key, live.session.id, whole)
+        whole, rest = divmod(state.fork, self._tables.block_size)
+        self._tables.share(key, state.session.id, whole)
         if copy and rest:
-            self._grow(key, live.fork)
+            self._grow(key, state.fork)
             rows = self._tables.rows
-            own, source = (int(self._tables.gpu[rows[one], whole]) for one in (key, live.session.id))
+            own, source = (int(self._tables.gpu[rows[one], whole]) for one in (key, state.session.id))
             self._pool[own] = self._pool[source]
-            return live.fork
+            return state.fork
         return whole * self._tables.block_size
 
     def _grow(self, key: Hashable, tokens: int) -> None:
@@ -118,19 +118,19 @@ class BranchRows:
     def _holds_blocks(self, key: Hashable) -> bool:
         return bool(self._tables.gpu_count[self._tables.rows[key]])
 
-    def kept(self, live: LiveSession) -> None:
+    def kept(self, state: SessionState) -> None:
         """A set that gave way holds nothing any more."""
-        for key in self._further.get(live, ()):
-            assert live.resident == 0, live
+        for key in self._further.get(state, ()):
+            assert state.resident == 0, state
             self._tables.keep(key, 0, 0)
 
-    def joined(self, live: LiveSession) -> None:
+    def joined(self, state: SessionState) -> None:
         """A call has ended: only the first sample stays."""
         if self.on_end is not None:
-            self.on_end(live, self.keys(live))
-        self.close(live)
+            self.on_end(state, self.keys(state))
+        self.close(state)
 
-    def close(self, live: LiveSession) -> None:
+    def close(self, state: SessionState) -> None:
         """Close all rows of a set but the first."""
-        for key in self._further.pop(live, ()):
+        for key in self._further.pop(state, ()):
             self._executor.close(key)

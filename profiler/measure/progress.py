@@ -26,8 +26,8 @@ class Report:
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        self._live = self._console.is_terminal and not quiet
-        self._bar = Progress(*columns, console=self._console, disable=not self._live)
+        self._state = self._console.is_terminal and not quiet
+        self._bar = Progress(*columns, console=self._console, disable=not self._state)
         self._begun = time.perf_counter()
         self._task: TaskID | None = None
         self._stage, self._total, self._done, self._left = "", 0, 0, ""
@@ -47,7 +47,7 @@ class Report:
     def stage(self, name: str, total: int) -> None:
         """A stage of ``total`` points begins."""
         self._stage, self._total, self._done = name, total, 0
-        if self._live:
+        if self._state:
             self._task = self._bar.add_task(name, total=total, left="")
         elif total:
             self.say(f"{name}: {total} points")
@@ -56,7 +56,7 @@ class Report:
         """A point is measured; ``left_s`` seconds of the budget are left."""
         self._done += 1
         left = "" if left_s is None else f"{max(left_s, 0):.0f} s of the budget left"
-        if self._live and self._task is not None:
+        if self._state and self._task is not None:
             self._bar.update(self._task, completed=self._done, left=left)
         elif self._done % max(1, self._total // 5) == 0 and self._total >= 50:
             self.say(f"  {self._done} of {self._total}{f', {left}' if left else ''}")

@@ -32,7 +32,7 @@ from sim.kv.prefix_cache import Key
 from sim.results.memory_accounting import Ledger
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from sim.world.streamed import by_arrival
 from traces.session import Session
 
@@ -52,19 +52,19 @@ class BlockFollower:
         self.blocking: list[Job] = []
         self._tables.forget_all()  # what an engine before this one could find
 
-    def kept(self, live: LiveSession) -> None:
+    def kept(self, state: SessionState) -> None:
         """Free what the context no longer holds."""
-        self._tables.keep(live.session.id, live.resident, live.offloaded)
-        self.branches.kept(live)
+        self._tables.keep(state.session.id, state.resident, state.offloaded)
+        self.branches.kept(state)
 
-    def joined(self, live: LiveSession) -> None:
+    def joined(self, state: SessionState) -> None:
         """Close the rows of all samples but the first."""
-        self.branches.joined(live)
+        self.branches.joined(state)
 
     def begun(self, copy: Copy) -> None:
         """Take block ids and start the copy."""
         begin = self._tables.begin_out if copy.direction is Direction.OUT else self._tables.begin_in
-        move = begin(copy.live.session.id, copy.blocks)
+        move = begin(copy.state.session.id, copy.blocks)
         self._moves[copy] = move
         self._copies[move] = copy
         job = self._swapper.submit(move, blocking=copy.blocking)
@@ -77,13 +77,13 @@ class BlockFollower:
         del self._copies[move]
         self._tables.finish(move)
 
-    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def found(self, state: SessionState, keys: Sequence[Key]) -> None:
         """Let the context begin with the ids of blocks that are there."""
-        self._tables.find(live.session.id, keys)
+        self._tables.find(state.session.id, keys)
 
-    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def published(self, state: SessionState, keys: Sequence[Key]) -> None:
         """Note where the blocks of ``keys`` are."""
-        self._tables.name(live.session.id, live.shared, keys)
+        self._tables.name(state.session.id, state.shared, keys)
 
     def unpublished(self, keys: Sequence[Key]) -> None:
         """Forget where they were."""
@@ -154,12 +154,12 @@ class Server:
             self.engine.contexts.prefixes.tell(self._follower)
         ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
         self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
-        self._due: list[tuple[float, int, LiveSession]] = []  # answers by time
+        self._due: list[tuple[float, int, SessionState]] = []  # answers by time
         self._accounted = 0.0
         self._left = 0
         self._opened = 0
         self.timings = Timings()
-        self.on_leave: Callable[[LiveSession], None] | None = None
+        self.on_leave: Callable[[SessionState], None] | None = None
 
     def serve(self, sessions: Sequence[Session], horizon: float | None = None) -> RunRecord:
         """Serve ``sessions`` at their arrival times until all have left, or for ``horizon`` seconds.
@@ -195,9 +195,9 @@ class Server:
             self._backend.swapper.wait_for_one()
             for copy in self._follower.ended():
                 self.engine.contexts.finish(copy)
-        for live in self.engine.queues.inside():
-            self.branches.close(live)
-            self._backend.executor.close(live.session.id)
+        for state in self.engine.queues.inside():
+            self.branches.close(state)
+            self._backend.executor.close(state.session.id)
 
     def _take_news(self, arrivals: list[Session], now: float) -> None:
         """Ends of copies, answers, arrivals: in this order, each stamped with the time when it was due."""
@@ -206,29 +206,29 @@ class Server:
             if ended is not None:
                 self._leave(ended, ended.ready_at)
         while self._due and self._due[0][0] <= now:
-            at, _, live = heappop(self._due)
-            self._recorder.answered(live, at)
-            self._lengthen(live, at)
-            if self.engine.resume(live, at):
-                self._leave(live, at)
+            at, _, state = heappop(self._due)
+            self._recorder.answered(state, at)
+            self._lengthen(state, at)
+            if self.engine.resume(state, at):
+                self._leave(state, at)
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
             self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
             self._opened += 1
-            live = self.engine.submit(session, session.arrival)
-            self._recorder.arrived(live)
-            if live.state is State.REJECTED:
-                self._leave(live, None)
+            state = self.engine.submit(session, session.arrival)
+            self._recorder.arrived(state)
+            if state.status is Status.REJECTED:
+                self._leave(state, None)
 
-    def _lengthen(self, live: LiveSession, at: float) -> None:
+    def _lengthen(self, state: SessionState, at: float) -> None:
         """The answer's tokens join the backend's context."""
-        pause = live.call.pause
-        if pause is None or live.last_call:
+        pause = state.call.pause
+        if pause is None or state.last_call:
             return
-        executor, key = self._backend.executor, live.session.id
+        executor, key = self._backend.executor, state.session.id
         if pause.keeps is not None:
             executor.cut(key, pause.keeps)
-        executor.extend(key, live.next_call(at)[1])
+        executor.extend(key, state.next_call(at)[1])
 
     def _iterate(self, plan: Plan, blocking: list[Job], begun: float, now: float) -> None:
         iteration: Iteration | None = None
@@ -261,12 +261,12 @@ class Server:
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
         self._recorder.committed(outcome, now)
-        for live in outcome.paused:
-            pause = live.call.pause
+        for state in outcome.paused:
+            pause = state.call.pause
             assert pause is not None
-            heappush(self._due, (pause.end(now, live.session.arrival), live.serial, live))
-        for live in outcome.finished:
-            self._leave(live, now)
+            heappush(self._due, (pause.end(now, state.session.arrival), state.serial, state))
+        for state in outcome.finished:
+            self._leave(state, now)
 
     def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
         """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
@@ -284,12 +284,12 @@ class Server:
         self._recorder.ledger.idle(self.engine, self._accounted, now)
         self._accounted = now
 
-    def _leave(self, live: LiveSession, at: float | None) -> None:
+    def _leave(self, state: SessionState, at: float | None) -> None:
         if at is not None:
-            self._recorder.finished(live, at)
+            self._recorder.finished(state, at)
         if self.on_leave is not None:
-            self.on_leave(live)
-        self._backend.executor.close(live.session.id)
+            self.on_leave(state)
+        self._backend.executor.close(state.session.id)
         self._left += 1
 
 

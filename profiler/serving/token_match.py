@@ -19,7 +19,7 @@ from profiler.backend.backend import make_backend
 from profiler.backend.executor import ChunkWork, Executor
 from profiler.backend.model import Llama
 from profiler.serving.prompts import common_beginning
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from traces.session import Session
 
 
@@ -47,11 +47,11 @@ class TokenKeeper:
         self._ids = torch.zeros((len(chosen), store.shape[1]), dtype=store.dtype, device=store.device)
         self._lengths: dict[str, int] = {}
 
-    def leaving(self, live: LiveSession) -> None:
+    def leaving(self, state: SessionState) -> None:
         """For ``Server.on_leave``."""
-        key = live.session.id
+        key = state.session.id
         place = self._places.get(key)
-        if place is None or live.state is not State.FINISHED:
+        if place is None or state.status is not Status.FINISHED:
             return
         row = self._executor.tables.rows[key]
         self._ids[place].copy_(self._executor.store.ids[row])

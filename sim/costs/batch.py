@@ -39,15 +39,15 @@ class Batch:
     begun: int = 0
     opened: int = 0
 
-    def add_missing(self, live: BranchSet, start: int, tokens: int) -> None:
+    def add_missing(self, state: BranchSet, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
-        if not live.fork or start + tokens <= live.fork:
+        if not state.fork or start + tokens <= state.fork:
             self.add_chunk(start, tokens)
             return
-        shared = max(0, live.fork - start)
+        shared = max(0, state.fork - start)
         if shared:
             self.add_chunk(start, shared)
-        for _ in range(live.samples):
+        for _ in range(state.samples):
             self.add_chunk(start + shared, tokens - shared)
 
     @property

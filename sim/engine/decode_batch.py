@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from itertools import accumulate, cycle, islice
 
 from sim.kv.sample_layout import BranchBlocks
-from sim.session import LiveSession
+from sim.session import SessionState
 
 
 class DecodeGroup:
@@ -37,16 +37,16 @@ class DecodeGroup:
         self._branches = branches or BranchBlocks("paged-sharing", block_size)
         self._copied = 0  # blocks that branch sets take in the next iteration because they write for the first time
         self._shared_again = 0  # tokens that branches share, once for each branch but the first
-        self._members: dict[int, LiveSession] = {}
+        self._members: dict[int, SessionState] = {}
         self._length_sum = 0  # sum of tokens that are read, less tick times seats
         self._at_edge = [0] * block_size  # members by (resident - tick) modulo the block size
-        self._ends: list[tuple[int, int, int, LiveSession]] = []  # tick, serial and number of joining; some have left
+        self._ends: list[tuple[int, int, int, SessionState]] = []  # tick, serial and number of joining; some have left
         self._joins = 0
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def __iter__(self) -> Iterator[LiveSession]:
+    def __iter__(self) -> Iterator[SessionState]:
         return iter(self._members.values())
 
     @property
@@ -59,45 +59,45 @@ class DecodeGroup:
         """Resident tokens, those that branches share once."""
         return self._length_sum + self.seats * self.tick - self._shared_again
 
-    def join(self, live: LiveSession, tokens_left: int) -> None:
+    def join(self, state: SessionState, tokens_left: int) -> None:
         """Add a session that will emit ``tokens_left`` more tokens in its call, one in each iteration from the next."""
-        assert live.missing == 1 and live.offloaded == 0 and tokens_left >= 1
-        base = live.resident - self.tick
-        self._members[live.serial] = live
-        if live.samples == 1:
+        assert state.missing == 1 and state.offloaded == 0 and tokens_left >= 1
+        base = state.resident - self.tick
+        self._members[state.serial] = state
+        if state.samples == 1:
             self.seats += 1
             self._length_sum += base
             self._at_edge[base % self.block_size] += 1
         else:
-            self._count_set(live, base, live.samples)
-        live.group, live.joined = self, self.tick
+            self._count_set(state, base, state.samples)
+        state.group, state.joined = self, self.tick
         self._joins += 1
-        live.joining = self._joins
-        heappush(self._ends, (self.tick + tokens_left, live.serial, self._joins, live))
+        state.joining = self._joins
+        heappush(self._ends, (self.tick + tokens_left, state.serial, self._joins, state))
 
-    def leave(self, live: LiveSession) -> None:
+    def leave(self, state: SessionState) -> None:
         """Take a session out; its lengths are written down."""
-        del self._members[live.serial]
-        base = live.resident - self.tick
-        if live.samples == 1:
+        del self._members[state.serial]
+        base = state.resident - self.tick
+        if state.samples == 1:
             self.seats -= 1
             self._length_sum -= base
             self._at_edge[base % self.block_size] -= 1
         else:
-            self._count_set(live, base, -live.samples)
-        live.settle()
+            self._count_set(state, base, -state.samples)
+        state.settle()
 
-    def _count_set(self, live: LiveSession, base: int, seats: int) -> None:
+    def _count_set(self, state: SessionState, base: int, seats: int) -> None:
         """Count the branches of a session of several samples, or with negative ``seats`` no longer."""
         sign = 1 if seats > 0 else -1
         self.seats += seats
         self._length_sum += seats * base
-        steps = self._branches.steps_at(live)
+        steps = self._branches.steps_at(state)
         if steps is not None:
             self._at_edge[(base - steps) % self.block_size] += seats
-        self._copied += sign * self._branches.copied_at_fork(live)
+        self._copied += sign * self._branches.copied_at_fork(state)
         if self._branches.layout != "contiguous":
-            self._shared_again += (seats - sign) * live.fork
+            self._shared_again += (seats - sign) * state.fork
 
     def blocks_needed(self) -> int:
         """GPU blocks that the next iteration adds: one for each branch whose last block is full, or is shared."""
@@ -123,7 +123,7 @@ class DecodeGroup:
         while self._ends[0][3].group is not self or self._ends[0][3].joining != self._ends[0][2]:
             heappop(self._ends)
 
-    def advance(self, iterations: int = 1) -> list[LiveSession]:
+    def advance(self, iterations: int = 1) -> list[SessionState]:
         """Iterations have passed, no call having ended before the last of them.
 
         Removes and returns the members whose call has ended, in order of submission.
@@ -132,8 +132,8 @@ class DecodeGroup:
         self._copied = 0
         ended = []
         while self._ends and self._ends[0][0] <= self.tick:
-            _, _, joining, live = heappop(self._ends)
-            if live.group is self and live.joining == joining:
-                self.leave(live)
-                ended.append(live)
+            _, _, joining, state = heappop(self._ends)
+            if state.group is self and state.joining == joining:
+                self.leave(state)
+                ended.append(state)
         return ended

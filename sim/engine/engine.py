@@ -43,7 +43,7 @@ from sim.engine.view import View
 from sim.errors import StalledEngine
 from sim.kv.copy import Copy
 from sim.kv.kv_cache import Contexts
-from sim.session import RUNNING, LiveSession, State
+from sim.session import RUNNING, SessionState, Status
 from traces.session import Session
 
 
@@ -99,7 +99,7 @@ class Engine:
 
     # ---- what happens to the engine
 
-    def submit(self, session: Session, now: float) -> LiveSession:
+    def submit(self, session: Session, now: float) -> SessionState:
         """A session arrives. It is queued, or rejected with a reason if it could never be served.
 
         Raises:
@@ -107,14 +107,14 @@ class Engine:
         """
         self.hear(now)
         require_supported(session)
-        live = LiveSession(session, self.next_serial(), now)
-        live.reason = self.too_large(session)
-        if live.reason:
-            live.state = State.REJECTED
+        state = SessionState(session, self.next_serial(), now)
+        state.reason = self.too_large(session)
+        if state.reason:
+            state.status = Status.REJECTED
         else:
-            live.key = self.counsel.key(live)
-            self.queues.enqueue(live)
-        return live
+            state.key = self.counsel.key(state)
+            self.queues.enqueue(state)
+        return state
 
     def next_serial(self) -> int:
         """The number of a session that comes in: ties fall to the one that came first."""
@@ -134,64 +134,64 @@ class Engine:
             f"the GPU pool has {blocks}"
         )
 
-    def resume(self, live: LiveSession, now: float) -> bool:
+    def resume(self, state: SessionState, now: float) -> bool:
         """The answer came: its tokens join the context and the session queues. True if nothing follows and it is over.
 
         While the context is being copied the answer is taken up when the copy ends.
         """
-        live.ready_at = live.waits_since = now
-        self.end_pause(live, now)
-        if live.copy is not None:
-            live.answered = True
+        state.ready_at = state.waits_since = now
+        self.end_pause(state, now)
+        if state.copy is not None:
+            state.answered = True
             return False
-        return self._take_answer(live)
+        return self._take_answer(state)
 
-    def end_pause(self, live: LiveSession, now: float) -> None:
+    def end_pause(self, state: SessionState, now: float) -> None:
         """The answer came, whether the session goes on here or at another replica."""
-        assert live.state is State.PAUSED, live
+        assert state.status is Status.PAUSED, state
         self.hear(now)
-        duration = now - live.paused_at
-        live.paused_s += duration
-        self.counsel.answer(live, duration)
+        duration = now - state.paused_at
+        state.paused_s += duration
+        self.counsel.answer(state, duration)
 
     def hear(self, at: float) -> None:
         """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""
         if at > self.now:
             self.now = at
 
-    def _take_answer(self, live: LiveSession) -> bool:
-        self.room.forget_wish(live)
-        self.queues.unpause(live)
-        live.answered = False
-        if live.last_call:
-            self._finish(live)
+    def _take_answer(self, state: SessionState) -> bool:
+        self.room.forget_wish(state)
+        self.queues.unpause(state)
+        state.answered = False
+        if state.last_call:
+            self._finish(state)
             return True
-        pause = live.call.pause
+        pause = state.call.pause
         assert pause is not None
         if pause.keeps is not None:
-            self.contexts.cut(live, pause.keeps)
-        live.call_index, joined = live.next_call(live.ready_at)
-        live.missing += joined
-        live.emitted = 0
-        live.scheduled_at = math.nan
-        live.entered = live.ready_at if self.settings.reentry == "tail" else live.session.arrival
-        live.resumed = True
-        live.key = self.counsel.key(live)
-        self.queues.enqueue(live, at_once=self.settings.resume_resident == "running")
+            self.contexts.cut(state, pause.keeps)
+        state.call_index, joined = state.next_call(state.ready_at)
+        state.missing += joined
+        state.emitted = 0
+        state.scheduled_at = math.nan
+        state.entered = state.ready_at if self.settings.reentry == "tail" else state.session.arrival
+        state.resumed = True
+        state.key = self.counsel.key(state)
+        self.queues.enqueue(state, at_once=self.settings.resume_resident == "running")
         return False
 
-    def copied(self, copy: Copy, now: float) -> LiveSession | None:
+    def copied(self, copy: Copy, now: float) -> SessionState | None:
         """A copy has ended: its blocks change hands. Returns its session if that has ended with it."""
         self.hear(now)
         self.contexts.finish(copy)
-        live = copy.live
-        if live.leaving:
-            depart(self, live)
+        state = copy.state
+        if state.leaving:
+            depart(self, state)
             return None
-        if live.answered:
-            return live if self._take_answer(live) else None
-        if live.state is State.SWAPPED:
-            self.queues.arrived(live)
+        if state.answered:
+            return state if self._take_answer(state) else None
+        if state.status is Status.SWAPPED:
+            self.queues.arrived(state)
         return None
 
     # ---- one iteration
@@ -211,8 +211,8 @@ class Engine:
             losses = self.contexts.losses
             plan = self._plan_once(now)
             if not plan.empty or (self.contexts.losses == losses and not self._stalled(plan)):
-                for live in plan.started:
-                    self.counsel.start(live)
+                for state in plan.started:
+                    self.counsel.start(state)
                 return plan
             if self.contexts.losses == losses:
                 self._break_stall()
@@ -304,17 +304,17 @@ class Engine:
             self.emitted_tokens += self.queues.decoding.seats * plan.iterations
             outcome.ended.extend(self.queues.decoding.advance(plan.iterations))
         for chunk in plan.chunks:
-            live = chunk.live
-            if live.samples > 1 and not live.fork:
-                self.contexts.branch(live)
-            live.resident += chunk.tokens * plan.iterations
-            live.missing -= chunk.tokens * plan.iterations
-            live.recomputed += live.queries(chunk.start, chunk.recomputed)
-            self.contexts.computed(live)
-            if live.missing == 0:
-                self._emit_first(live, outcome)
-        for live in outcome.ended:
-            self._end_call(live, outcome)
+            state = chunk.state
+            if state.samples > 1 and not state.fork:
+                self.contexts.branch(state)
+            state.resident += chunk.tokens * plan.iterations
+            state.missing -= chunk.tokens * plan.iterations
+            state.recomputed += state.queries(chunk.start, chunk.recomputed)
+            self.contexts.computed(state)
+            if state.missing == 0:
+                self._emit_first(state, outcome)
+        for state in outcome.ended:
+            self._end_call(state, outcome)
         return outcome
 
     def _catch_up(self, ends: Sequence[float]) -> None:
@@ -331,42 +331,42 @@ class Engine:
                 index += 1
         decoding.tick = first - 1
 
-    def _emit_first(self, live: LiveSession, outcome: Outcome) -> None:
+    def _emit_first(self, state: SessionState, outcome: Outcome) -> None:
         """The last missing token was computed: its logits give the next token, which is now the missing one."""
-        assert live.offloaded == 0, live  # INV-3
-        live.missing = 1
-        live.emitted += 1
-        self.emitted_tokens += live.samples
-        self.queues.end_prefill(live)
-        if live.emitted == 1:
-            outcome.first_tokens.append(live)
-        left = live.call.output - live.emitted
+        assert state.offloaded == 0, state  # INV-3
+        state.missing = 1
+        state.emitted += 1
+        self.emitted_tokens += state.samples
+        self.queues.end_prefill(state)
+        if state.emitted == 1:
+            outcome.first_tokens.append(state)
+        left = state.call.output - state.emitted
         if left == 0:
-            outcome.ended.append(live)
+            outcome.ended.append(state)
         else:
-            live.state = State.DECODING
-            self.queues.decoding.join(live, left)
+            state.status = Status.DECODING
+            self.queues.decoding.join(state, left)
 
-    def _end_call(self, live: LiveSession, outcome: Outcome) -> None:
-        live.end_service(self.now)
-        live.emitted_total += live.emitted
-        live.inferred += live.emitted if live.infers else 0
-        live.peak = max(live.peak, live.resident)
-        if live.fork:
-            self.contexts.join_branches(live)
-        if live.call.pause is None:
-            self._finish(live)
-            outcome.finished.append(live)
+    def _end_call(self, state: SessionState, outcome: Outcome) -> None:
+        state.end_service(self.now)
+        state.emitted_total += state.emitted
+        state.inferred += state.emitted if state.infers else 0
+        state.peak = max(state.peak, state.resident)
+        if state.fork:
+            self.contexts.join_branches(state)
+        if state.call.pause is None:
+            self._finish(state)
+            outcome.finished.append(state)
             return
-        live.paused_at = self.now
-        live.resumed = False
-        self.queues.pause(live)
-        outcome.paused.append(live)
-        self.room.pause(live)
+        state.paused_at = self.now
+        state.resumed = False
+        self.queues.pause(state)
+        outcome.paused.append(state)
+        self.room.pause(state)
 
-    def _finish(self, live: LiveSession) -> None:
-        self.queues.leave(live)
-        self.counsel.finish(live)
+    def _finish(self, state: SessionState) -> None:
+        self.queues.leave(state)
+        self.counsel.finish(state)
 
     # ---- when nothing moves
 
@@ -381,11 +381,11 @@ class Engine:
     def _break_stall(self) -> None:
         """Ready sessions hold the memory that they wait for: the last in the queue's order forgets its context."""
         ready = self.queues.ready()
-        holding = [live for live in ready if live.resident or live.offloaded]
+        holding = [state for state in ready if state.resident or state.offloaded]
         if len(ready) < 2 or not holding:
             raise StalledEngine(f"at {self.now:.6f} s {len(ready)} sessions wait, nothing runs, nothing can change it")
         last = max(holding, key=by_key)
-        ran = last.state in RUNNING
+        ran = last.status in RUNNING
         if ran:
             self.queues.stop(last)
             last.interrupt(self.now)

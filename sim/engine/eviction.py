@@ -13,7 +13,7 @@ from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
 from sim.kv.kv_cache import Contexts
 from sim.kv.prefix_cache import Tally
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 _LEAVING = (Swap, Discard)  # a union would be made anew by every check
 
@@ -35,11 +35,11 @@ class Room:
         self._counsel = counsel
         self._overlapped = settings.swap == "overlapped"
         self.hides_copies = self._overlapped and settings.swap_budget != "unlimited"
-        self._wanted: dict[LiveSession, int] = {}  # contexts on their way out since their pause, with what stays
+        self._wanted: dict[SessionState, int] = {}  # contexts on their way out since their pause, with what stays
         self._hidden: Callable[[], float] = lambda: math.inf
         self._account = {way: way if settings.swap_budget == "hidden-each-way" else Direction.OUT for way in Direction}
         self._left: dict[Direction, float] = {}  # of the budget, by account
-        self.spared: LiveSession | None = None
+        self.spared: SessionState | None = None
         self.copies: list[Copy] = []
         self._reserve_refused = False
         self.watermark_blocks = math.ceil(settings.watermark * contexts.gpu.capacity)
@@ -61,8 +61,8 @@ class Room:
             if not changes or (not urgent and found < lacking):
                 return False
             free = contexts.gpu.free
-            for live, verdict in changes:
-                self._apply(live, verdict, "room", not later, Need(lacking, by))
+            for state, verdict in changes:
+                self._apply(state, verdict, "room", not later, Need(lacking, by))
             if contexts.gpu.free == free:
                 return False  # copies beside the batch free their blocks at their end
         if self._counsel.policy.one_lru:
@@ -73,29 +73,29 @@ class Room:
         """Of ``blocks`` free blocks none is to be a cached one that was used later than a context that can give way."""
         contexts, gpu = self._contexts, self._contexts.gpu
         while gpu.cached and contexts.held and (lacking := blocks - gpu.free + len(gpu.cached)) > 0:
-            first = next((live for live, _ in self._counsel.room(lacking) if live.copy is None), None)
+            first = next((state for state, _ in self._counsel.room(lacking) if state.copy is None), None)
             if first is None:
                 return
             lacking -= gpu.older(first.unused_since, lacking)
             if lacking == 0:
                 return
             losses = contexts.losses
-            for live, verdict in self._counsel.room(lacking):
-                self._apply(live, verdict, "room", True, Need(lacking, by))
+            for state, verdict in self._counsel.room(lacking):
+                self._apply(state, verdict, "room", True, Need(lacking, by))
                 break
             if contexts.losses == losses:
                 return
 
-    def _offers(self, lacking: int) -> tuple[list[tuple[LiveSession, Verdict]], int]:
+    def _offers(self, lacking: int) -> tuple[list[tuple[SessionState, Verdict]], int]:
         """Contexts that the policy lets give way, until ``lacking`` blocks are found, and how many are."""
         contexts = self._contexts
         found, tally = 0, Tally(contexts.block_size)
-        changes: list[tuple[LiveSession, Verdict]] = []
+        changes: list[tuple[SessionState, Verdict]] = []
         if lacking > 0:
-            for live, verdict in self._counsel.room(lacking):
-                if live.copy is None and isinstance(verdict, _LEAVING):
-                    found += tally.add(live, verdict.keep, leaves_common=isinstance(verdict, Swap))
-                    changes.append((live, verdict))
+            for state, verdict in self._counsel.room(lacking):
+                if state.copy is None and isinstance(verdict, _LEAVING):
+                    found += tally.add(state, verdict.keep, leaves_common=isinstance(verdict, Swap))
+                    changes.append((state, verdict))
                 if found >= lacking:
                     break
         return changes, found
@@ -111,16 +111,16 @@ class Room:
         if lacking <= 0:
             return
         self._reserve_refused = True
-        for live, verdict in self._counsel.room(lacking):
+        for state, verdict in self._counsel.room(lacking):
             if not isinstance(verdict, Swap):
                 return
             self._reserve_refused = False
             if not self.has_budget(Direction.OUT):
                 return
-            if live.copy is None and self._begin_out(live, verdict.keep, blocking=False):
-                self._counsel.applied(live, verdict, "room", Need(lacking, RESERVE))
-                assert live.copy is not None
-                lacking -= live.copy.blocks
+            if state.copy is None and self._begin_out(state, verdict.keep, blocking=False):
+                self._counsel.applied(state, verdict, "room", Need(lacking, RESERVE))
+                assert state.copy is not None
+                lacking -= state.copy.blocks
             if lacking <= 0:
                 return
 
@@ -138,74 +138,74 @@ class Room:
         cached = len(contexts.gpu.cached) if self._counsel.policy.one_lru else 0
         return max(cached, self.watermark_blocks if self._overlapped and not self._reserve_refused else 0)
 
-    def pause(self, live: LiveSession) -> None:
+    def pause(self, state: SessionState) -> None:
         """A session has just paused: ask what becomes of its context, and do it."""
-        verdict = self._counsel.pause(live)
+        verdict = self._counsel.pause(state)
         if isinstance(verdict, Discard):
-            self._contexts.keep_only(live, verdict.keep)
+            self._contexts.keep_only(state, verdict.keep)
         elif isinstance(verdict, Swap) and self._overlapped:
-            self._wanted[live] = verdict.keep
+            self._wanted[state] = verdict.keep
         elif isinstance(verdict, Swap):
-            leaving = self._contexts.blocks(live.resident) - self._contexts.blocks(verdict.keep)
+            leaving = self._contexts.blocks(state.resident) - self._contexts.blocks(verdict.keep)
             if self._contexts.host.free >= leaving:
-                self._begin_out(live, verdict.keep, blocking=True)
+                self._begin_out(state, verdict.keep, blocking=True)
             elif self._settings.host_full == "discard":
-                self._contexts.keep_only(live, verdict.keep)
+                self._contexts.keep_only(state, verdict.keep)
 
-    def forget_wish(self, live: LiveSession) -> None:
+    def forget_wish(self, state: SessionState) -> None:
         """The session came back: what has not left stays."""
-        self._wanted.pop(live, None)
+        self._wanted.pop(state, None)
 
     def serve_wishes(self) -> None:
         """Contexts that were to be swapped out at their pause go on leaving, within the budget."""
         contexts = self._contexts
-        for live, keep in list(self._wanted.items()):
-            if live.copy is not None:
+        for state, keep in list(self._wanted.items()):
+            if state.copy is not None:
                 continue
-            if contexts.blocks(live.resident) <= contexts.blocks(keep):
-                del self._wanted[live]
-            elif self.has_budget(Direction.OUT) and not self._begin_out(live, keep, blocking=False):
-                del self._wanted[live]
+            if contexts.blocks(state.resident) <= contexts.blocks(keep):
+                del self._wanted[state]
+            elif self.has_budget(Direction.OUT) and not self._begin_out(state, keep, blocking=False):
+                del self._wanted[state]
                 if self._settings.host_full == "discard":
-                    contexts.keep_only(live, keep)
+                    contexts.keep_only(state, keep)
 
     def revise(self) -> None:
         """Ask the policy for changes of mind, and carry them out."""
         if self.concerns_policy:
-            for live, verdict in self._counsel.revisions():
+            for state, verdict in self._counsel.revisions():
                 if isinstance(verdict, Prefetch):
-                    self._fetch(live, verdict)
+                    self._fetch(state, verdict)
                 else:
-                    self._apply(live, verdict, "revise", blocking=not self._overlapped)
+                    self._apply(state, verdict, "revise", blocking=not self._overlapped)
 
     @property
     def concerns_policy(self) -> bool:
         """Whether there is a context about which the policy might change its mind."""
         return bool(self._contexts.held or (self._counsel.policy.prefetches and self._contexts.away))
 
-    def _fetch(self, live: LiveSession, verdict: Prefetch) -> None:
+    def _fetch(self, state: SessionState, verdict: Prefetch) -> None:
         """Begin to copy a paused context back ahead of its answer, into memory that is free."""
         contexts, blocking = self._contexts, not self._overlapped
         free = contexts.gpu.free - self.watermark_blocks
-        if live.copy is not None or live.state is not State.PAUSED:
+        if state.copy is not None or state.status is not Status.PAUSED:
             return
-        copy = contexts.begin_in(live, min(free, self._budget_blocks(Direction.IN)), blocking)
+        copy = contexts.begin_in(state, min(free, self._budget_blocks(Direction.IN)), blocking)
         if copy is None:
             return
-        self._counsel.applied(live, verdict, "revise")
-        self._wanted.pop(live, None)
+        self._counsel.applied(state, verdict, "revise")
+        self._wanted.pop(state, None)
         if blocking:
             contexts.finish(copy)
         else:
             self._spend(copy)
         self.copies.append(copy)
 
-    def begin_in(self, live: LiveSession) -> Copy | None:
+    def begin_in(self, state: SessionState) -> Copy | None:
         """Begin to copy a context back, as far as the swap budget goes."""
         budget = self._budget_blocks(Direction.IN)
         if budget < 1:
             return None
-        copy = self._contexts.begin_in(live, budget, blocking=not self._overlapped)
+        copy = self._contexts.begin_in(state, budget, blocking=not self._overlapped)
         if copy is not None:
             self._spend(copy)
             self.copies.append(copy)
@@ -215,14 +215,14 @@ class Room:
         """Whether the swap budget still covers a block."""
         return self._budget_blocks(way) >= 1
 
-    def swap_out_beside(self, live: LiveSession) -> bool:
+    def swap_out_beside(self, state: SessionState) -> bool:
         """Begin to copy a waiting session's context out beside the batch, within the budget. False if nothing moves."""
-        return self._begin_out(live, 0, blocking=False)
+        return self._begin_out(state, 0, blocking=False)
 
-    def swap_out_waiting(self, live: LiveSession) -> bool:
+    def swap_out_waiting(self, state: SessionState) -> bool:
         """Copy a waiting session's whole context out while the batch waits. False if the host cannot hold it."""
-        held = self._contexts.held_by(live)
-        return 0 < held <= self._contexts.host.free and self._begin_out(live, 0, blocking=True)
+        held = self._contexts.held_by(state)
+        return 0 < held <= self._contexts.host.free and self._begin_out(state, 0, blocking=True)
 
     @property
     def copies_beside(self) -> bool:
@@ -253,26 +253,26 @@ class Room:
     def _spend(self, copy: Copy) -> None:
         self._left[self._account[copy.direction]] -= copy.tokens
 
-    def _apply(self, live: LiveSession, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
+    def _apply(self, state: SessionState, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
-        if live.copy is not None or not isinstance(verdict, _LEAVING):
+        if state.copy is not None or not isinstance(verdict, _LEAVING):
             return
         if isinstance(verdict, Swap):
-            if self._begin_out(live, verdict.keep, blocking):
-                self._counsel.applied(live, verdict, asked, need)
+            if self._begin_out(state, verdict.keep, blocking):
+                self._counsel.applied(state, verdict, asked, need)
                 return
-            full = self._contexts.host.free == 0 and live.resident > 0
+            full = self._contexts.host.free == 0 and state.resident > 0
             if not full or not (blocking or self._settings.host_full == "discard"):
                 return
             verdict = Discard(verdict.keep, {**verdict.because, "host_is_full": 1.0})
-        self._counsel.applied(live, verdict, asked, need)
-        self._wanted.pop(live, None)
-        self._contexts.keep_only(live, verdict.keep)
+        self._counsel.applied(state, verdict, asked, need)
+        self._wanted.pop(state, None)
+        self._contexts.keep_only(state, verdict.keep)
 
-    def _begin_out(self, live: LiveSession, keep: int, blocking: bool) -> bool:
+    def _begin_out(self, state: SessionState, keep: int, blocking: bool) -> bool:
         """Begin to copy a context out; a blocking copy counts as done, and the next iteration waits for it."""
         most = math.inf if blocking else self._budget_blocks(Direction.OUT)
-        copy = self._contexts.begin_out(live, keep, most, blocking)
+        copy = self._contexts.begin_out(state, keep, most, blocking)
         if copy is None:
             return False
         if blocking:
@@ -280,9 +280,9 @@ class Room:
         else:
             self._spend(copy)
         self.copies.append(copy)
-        if live.state is State.WAITING:  # it had come back and must now be copied in first
-            self._queues.withdraw(live)
-            self._queues.wait_for_copy(live)
+        if state.status is Status.WAITING:  # it had come back and must now be copied in first
+            self._queues.withdraw(state)
+            self._queues.wait_for_copy(state)
         return True
 
     def _budget_blocks(self, way: Direction) -> float:

@@ -75,15 +75,15 @@ def _find_chunks(engine: Engine, plan: Plan) -> None:
         or not engine.settings.mixed_batches
     ):
         return
-    live, tokens = chunk.live, chunk.tokens
-    if chunk.start < live.peak:
+    state, tokens = chunk.state, chunk.tokens
+    if chunk.start < state.peak:
         return
-    most = min(LONGEST_LEAP, (live.missing - 1) // tokens)
+    most = min(LONGEST_LEAP, (state.missing - 1) // tokens)
     blocks = contexts.gpu.free - engine.room.untouched_blocks()
-    first = contexts.growth(live, tokens)
+    first = contexts.growth(state, tokens)
     growth = []
     for index, decodes in enumerate(queues.decoding.growth(most, blocks)):
-        grown = decodes + contexts.growth(live, tokens * (index + 1)) - first
+        grown = decodes + contexts.growth(state, tokens * (index + 1)) - first
         if grown > blocks:
             break
         growth.append(grown)

@@ -13,72 +13,72 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.kv.copy import Copy
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 if TYPE_CHECKING:
     from sim.engine.engine import Engine
 
 
-def successor(old: LiveSession, now: float) -> LiveSession:
+def successor(old: SessionState, now: float) -> SessionState:
     """A paused session as another replica takes it up when the answer comes at ``now``: all of it missing."""
-    live = LiveSession(old.session, -1, now)
-    live.call_index, joined = old.next_call(now)
-    live.carried = old.kept()
-    live.missing = live.carried + joined
-    live.emitted_total, live.inferred = old.emitted_total, old.inferred
-    live.peak = min(old.peak, live.carried)
-    live.unwritten = min(old.unwritten, live.carried)
-    live.paused_at, live.paused_s = old.paused_at, old.paused_s + (now - old.paused_at)
-    live.resumed = True
-    live.queued_s, live.served_s, live.preemptions = old.queued_s, old.served_s, old.preemptions
-    live.recomputed, live.prefix_hits = old.recomputed, old.prefix_hits
-    live.swapped_out, live.swapped_in = old.swapped_out, old.swapped_in
-    live.place, live.moves = old.place, old.moves + 1
-    live.received, live.left_behind = old.received, old.left_behind
-    return live
+    state = SessionState(old.session, -1, now)
+    state.call_index, joined = old.next_call(now)
+    state.carried = old.kept()
+    state.missing = state.carried + joined
+    state.emitted_total, state.inferred = old.emitted_total, old.inferred
+    state.peak = min(old.peak, state.carried)
+    state.unwritten = min(old.unwritten, state.carried)
+    state.paused_at, state.paused_s = old.paused_at, old.paused_s + (now - old.paused_at)
+    state.resumed = True
+    state.queued_s, state.served_s, state.preemptions = old.queued_s, old.served_s, old.preemptions
+    state.recomputed, state.prefix_hits = old.recomputed, old.prefix_hits
+    state.swapped_out, state.swapped_in = old.swapped_out, old.swapped_in
+    state.place, state.moves = old.place, old.moves + 1
+    state.received, state.left_behind = old.received, old.left_behind
+    return state
 
 
-def withdraw(engine: Engine, live: LiveSession, now: float, readable: bool) -> None:
+def withdraw(engine: Engine, state: SessionState, now: float, readable: bool) -> None:
     """The answer came, and the session goes on at another replica.
 
     Its memory is free at once or, if it is to be ``readable`` there, after ``let_go``; never before the end of a copy
     of it that is under way.
     """
-    engine.end_pause(live, now)
-    engine.counsel.leave(live)
-    engine.room.forget_wish(live)
-    live.leaving, live.pinned = True, readable
-    if live.copy is None:
-        depart(engine, live)
+    engine.end_pause(state, now)
+    engine.counsel.leave(state)
+    engine.room.forget_wish(state)
+    state.leaving, state.pinned = True, readable
+    if state.copy is None:
+        depart(engine, state)
 
 
-def depart(engine: Engine, live: LiveSession) -> None:
+def depart(engine: Engine, state: SessionState) -> None:
     """Nothing copies the context within this replica any more: it is kept to be read, or freed."""
-    engine.queues.unpause(live)
-    if live.pinned:
-        live.state = State.DEPARTING
-        engine.queues.departing[live] = None
-        engine.contexts.pin(live)
+    engine.queues.unpause(state)
+    if state.pinned:
+        state.status = Status.DEPARTING
+        engine.queues.departing[state] = None
+        engine.contexts.pin(state)
     else:
-        _forget(engine, live)
+        _forget(engine, state)
 
 
-def let_go(engine: Engine, live: LiveSession, now: float) -> None:
+def let_go(engine: Engine, state: SessionState, now: float) -> None:
     """The context of a session that was withdrawn need not be read any more."""
     engine.hear(now)
-    live.pinned = False
-    if live.state is State.DEPARTING:
-        del engine.queues.departing[live]
-        engine.contexts.unpin(live)
-        _forget(engine, live)
+    state.pinned = False
+    if state.status is Status.DEPARTING:
+        del engine.queues.departing[state]
+        engine.contexts.unpin(state)
+        _forget(engine, state)
 
 
-def _forget(engine: Engine, live: LiveSession) -> None:
-    live.state = State.MOVED
-    engine.contexts.release(live)
+def _forget(engine: Engine, state: SessionState) -> None:
+    state.status = Status.MOVED
+    engine.contexts.release(state)
 
 
-def adopt(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | None:
+def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
     """A session that paused elsewhere goes on here. It has failed if its context outgrows this replica.
 
     Args:
@@ -91,18 +91,18 @@ def adopt(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | 
         The copy that has begun; without one the whole context is computed anew.
     """
     engine.hear(now)
-    live.serial = engine.next_serial()
-    live.reason = engine.too_large(live.session)
-    if live.reason:
-        live.state = State.FAILED
-        live.reason = f"moved to a replica that is too small: {live.reason}"
+    state.serial = engine.next_serial()
+    state.reason = engine.too_large(state.session)
+    if state.reason:
+        state.status = Status.FAILED
+        state.reason = f"moved to a replica that is too small: {state.reason}"
         return None
-    live.entered = now if engine.settings.reentry == "tail" else live.session.arrival
-    live.key = engine.counsel.key(live)
-    copy = engine.batching.take_over(live, tokens, now) if tokens else None
+    state.entered = now if engine.settings.reentry == "tail" else state.session.arrival
+    state.key = engine.counsel.key(state)
+    copy = engine.batching.take_over(state, tokens, now) if tokens else None
     if copy is None:
-        engine.queues.wait(live)
+        engine.queues.wait(state)
     else:
-        engine.queues.wait_for_copy(live)
-    engine.counsel.join(live)
+        engine.queues.wait_for_copy(state)
+    engine.counsel.join(state)
     return copy

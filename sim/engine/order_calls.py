@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policies.contract import PreemptiveOrder, QueueOrder
 from sim.engine.policy_calls import Guard, RankWitness, blame, checked_key, checked_number
 from sim.engine.view import View, WithoutDecoders
-from sim.session import READY, LiveSession, SessionView
+from sim.session import READY, SessionState, SessionView
 
 
 class Turns:
@@ -19,19 +19,19 @@ class Turns:
         self.witness: RankWitness | None = None
         self.asked_at = 0.0  # for the last time, who stands elsewhere
 
-    def reranked(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+    def reranked(self) -> list[tuple[SessionState, tuple[float, ...]]]:
         """Who stands elsewhere in the queue from now on, and where."""
         self.asked_at = self._view.now
         return self._moved_in(self._view)
 
-    def _moved_in(self, view: View) -> list[tuple[LiveSession, tuple[float, ...]]]:
+    def _moved_in(self, view: View) -> list[tuple[SessionState, tuple[float, ...]]]:
         moved = []
         asked = "-"
         try:
             for queued, key in self._order.rerank(view):
                 asked = getattr(queued, "id", "?")
-                live = _ready(queued)
-                moved.append((live, checked_key(key, live)))
+                state = _ready(queued)
+                moved.append((state, checked_key(key, state)))
                 asked = "-"
         except Exception as error:
             raise blame(self._order, "rerank", asked, self._view.now, error) from error
@@ -39,10 +39,10 @@ class Turns:
             self.witness.reranked(moved)
         return moved
 
-    def preempted(self, live: LiveSession) -> None:
+    def preempted(self, state: SessionState) -> None:
         """A session that ran must wait again."""
-        with Guard(self._order, "on_preempt", live.session.id, self._view.now):
-            self._order.on_preempt(live.view, self._view)
+        with Guard(self._order, "on_preempt", state.session.id, self._view.now):
+            self._order.on_preempt(state.view, self._view)
 
     def next_review(self) -> float:
         """Time at which the order wants to be asked again; minus infinity for every iteration."""
@@ -51,10 +51,10 @@ class Turns:
         except Exception as error:
             raise blame(self._order, "review_at", "-", self._view.now, error) from error
 
-    def admits(self, live: LiveSession) -> bool:
+    def admits(self, state: SessionState) -> bool:
         """Whether the head of the queue may begin if there is room."""
-        with Guard(self._order, "admits", live.session.id, self._view.now):
-            return bool(self._order.admits(live.view, self._view))
+        with Guard(self._order, "admits", state.session.id, self._view.now):
+            return bool(self._order.admits(state.view, self._view))
 
 
 class Precedence(Turns):
@@ -76,19 +76,19 @@ class Precedence(Turns):
         self._without_decoders = WithoutDecoders(view)
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
 
-    def reranked_beside_decoders(self) -> list[tuple[LiveSession, tuple[float, ...]]]:
+    def reranked_beside_decoders(self) -> list[tuple[SessionState, tuple[float, ...]]]:
         """The same while no place of those who decode matters; whoever watches ranks sees theirs all the same."""
         if not self.keys_age or self.witness is not None:
             return self.reranked()
         return self._moved_in(self._without_decoders)
 
-    def runs(self, live: LiveSession) -> None:
+    def runs(self, state: SessionState) -> None:
         """A session that waited runs from now on."""
         if self._hears_of_runs:
             try:
-                self._order.on_run(live.view, self._view)
+                self._order.on_run(state.view, self._view)
             except Exception as error:
-                raise blame(self._order, "on_run", live.session.id, self._view.now, error) from error
+                raise blame(self._order, "on_run", state.session.id, self._view.now, error) from error
 
     def most_running(self) -> float:
         """How many sessions may run for all that the order minds."""
@@ -102,27 +102,27 @@ class Precedence(Turns):
         except Exception as error:
             raise blame(self._order, "review_after", "-", self._view.now, error) from error
 
-    def soonest_first(self, waiting: Sequence[LiveSession]) -> list[LiveSession]:
+    def soonest_first(self, waiting: Sequence[SessionState]) -> list[SessionState]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
         if not waiting:
             return []
         with Guard(self._order, "soonest_first", "-", self._view.now):
             turns = [
-                _ready(queued) for queued in self._order.soonest_first([live.view for live in waiting], self._view)
+                _ready(queued) for queued in self._order.soonest_first([state.view for state in waiting], self._view)
             ]
             if len(turns) != len(waiting) or set(turns) != set(waiting):
                 raise ValueError("expected the sessions that were given, in another order")
             return turns
 
 
-def _ready(queued: object) -> LiveSession:
+def _ready(queued: object) -> SessionState:
     if not isinstance(queued, SessionView):
         raise TypeError(f"expected a session from view.running or view.waiting, got {queued!r}")
-    if queued._live.state not in READY:
+    if queued._state.status not in READY:
         raise ValueError(
-            f"session {queued.id} is {queued._live.state.value}; only ready ones have a place in the queue"
+            f"session {queued.id} is {queued._state.status.value}; only ready ones have a place in the queue"
         )
-    return queued._live
+    return queued._state
 
 
 def turns_of(order: QueueOrder, view: View) -> Turns | None:

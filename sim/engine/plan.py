@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sim.costs.batch import Batch
 from sim.kv.copy import Chunk, Copy
-from sim.session import LiveSession
+from sim.session import SessionState
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Plan:
     iterations: int = 1
     ends: Sequence[float] = ()
     review_at: float = math.inf
-    started: list[LiveSession] = field(default_factory=list)
+    started: list[SessionState] = field(default_factory=list)
     withheld: bool = False
 
     @property
@@ -62,7 +62,7 @@ class Plan:
         rest = Batch(whole.decode_sessions, whole.decode_context, begun=whole.begun, opened=whole.opened)
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
-                rest.add_missing(chunk.live, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)
+                rest.add_missing(chunk.state, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)
         return rest
 
 
@@ -70,7 +70,7 @@ class Plan:
 class Outcome:
     """What an iteration brought: sessions whose call began to emit, ended, and so paused or finished."""
 
-    first_tokens: list[LiveSession] = field(default_factory=list)
-    ended: list[LiveSession] = field(default_factory=list)
-    paused: list[LiveSession] = field(default_factory=list)
-    finished: list[LiveSession] = field(default_factory=list)
+    first_tokens: list[SessionState] = field(default_factory=list)
+    ended: list[SessionState] = field(default_factory=list)
+    paused: list[SessionState] = field(default_factory=list)
+    finished: list[SessionState] = field(default_factory=list)

@@ -22,14 +22,14 @@ from policies.contract import (
 )
 from policies.estimation import NextCall
 from sim.errors import PolicyError, place_of
-from sim.session import LiveSession, SessionView, State
+from sim.session import SessionState, SessionView, Status
 
 if TYPE_CHECKING:
     from sim.engine.view import View
 
 
 _LEAVING, _NUMBERS = (Swap, Discard), (int, float)  # a union would be made anew by every check
-_IDLE = (State.PAUSED, State.WAITING)
+_IDLE = (Status.PAUSED, Status.WAITING)
 DECODING = "(decoding)"
 RESERVE = "(reserve)"
 
@@ -45,10 +45,10 @@ class Need:
 class RankWitness(Protocol):
     """Is told of every place in the queue before it is taken."""
 
-    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+    def ranked(self, state: SessionState, key: tuple[float, ...]) -> None:
         """A session becomes ready with this key."""
 
-    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+    def reranked(self, moved: list[tuple[SessionState, tuple[float, ...]]]) -> None:
         """Ready sessions have these keys from now on."""
 
 
@@ -77,87 +77,87 @@ class Counsel:
         if order.needs_truth:
             order.truth = _tokens_to_come
 
-    def key(self, live: LiveSession) -> tuple[float, ...]:
+    def key(self, state: SessionState) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
         try:
-            key = checked_key(self.order.key(live.view, self.view), live)
+            key = checked_key(self.order.key(state.view, self.view), state)
         except Exception as error:
-            raise blame(self.order, "order", live.session.id, self.view.now, error) from error
+            raise blame(self.order, "order", state.session.id, self.view.now, error) from error
         if self.witness is not None:
-            self.witness.ranked(live, key)
+            self.witness.ranked(state, key)
         return key
 
-    def pause(self, live: LiveSession) -> Verdict:
+    def pause(self, state: SessionState) -> Verdict:
         """This session just paused: what becomes of its context?"""
         try:
-            verdict = self.policy.on_pause(live.view, self.view)
-            self._check(live.view, verdict, "on_pause")
+            verdict = self.policy.on_pause(state.view, self.view)
+            self._check(state.view, verdict, "on_pause")
         except Exception as error:
-            raise self._blame("on_pause", live.session.id, error) from error
-        self.applied(live, verdict, "pause")
+            raise self._blame("on_pause", state.session.id, error) from error
+        self.applied(state, verdict, "pause")
         return verdict
 
-    def answer(self, live: LiveSession, duration: float) -> None:
+    def answer(self, state: SessionState, duration: float) -> None:
         """A pause has ended after ``duration`` seconds; policies may learn from it."""
         policy = self.policy
         try:
             if policy.estimator is not None:
-                policy.estimator.pause_ended(live.view, duration)
+                policy.estimator.pause_ended(state.view, duration)
             if policy.predictor is not None:
-                pause = live.call.pause
+                pause = state.call.pause
                 returned = pause.returned if pause is not None else 0
-                policy.predictor.call_ended(live.view, NextCall(live.call.output, duration, returned))
-            policy.on_resume(live.view, duration, self.view)
+                policy.predictor.call_ended(state.view, NextCall(state.call.output, duration, returned))
+            policy.on_resume(state.view, duration, self.view)
         except Exception as error:
-            raise self._blame("on_resume", live.session.id, error) from error
+            raise self._blame("on_resume", state.session.id, error) from error
 
-    def start(self, live: LiveSession) -> None:
+    def start(self, state: SessionState) -> None:
         """A session begins to compute for its call."""
         if not self._told_of_starts:
             return
         try:
-            self.policy.on_start(live.view, self.view)
+            self.policy.on_start(state.view, self.view)
         except Exception as error:
-            raise self._blame("on_start", live.session.id, error) from error
+            raise self._blame("on_start", state.session.id, error) from error
 
-    def finish(self, live: LiveSession) -> None:
+    def finish(self, state: SessionState) -> None:
         """A session has left for good."""
         if self._told_of_ends:
             try:
-                if self.policy.predictor is not None and live.call.pause is None:
-                    self.policy.predictor.call_ended(live.view, NextCall(live.call.output))
-                self.policy.on_finish(live.view, self.view)
+                if self.policy.predictor is not None and state.call.pause is None:
+                    self.policy.predictor.call_ended(state.view, NextCall(state.call.output))
+                self.policy.on_finish(state.view, self.view)
             except Exception as error:
-                raise self._blame("on_finish", live.session.id, error) from error
-        self._forget_place(live)
+                raise self._blame("on_finish", state.session.id, error) from error
+        self._forget_place(state)
 
-    def leave(self, live: LiveSession) -> None:
+    def leave(self, state: SessionState) -> None:
         """A session goes on at another replica."""
         try:
-            self.policy.on_leave(live.view, self.view)
+            self.policy.on_leave(state.view, self.view)
         except Exception as error:
-            raise self._blame("on_leave", live.session.id, error) from error
-        self._forget_place(live)
+            raise self._blame("on_leave", state.session.id, error) from error
+        self._forget_place(state)
 
-    def join(self, live: LiveSession) -> None:
+    def join(self, state: SessionState) -> None:
         """A session goes on here that came from another replica."""
         try:
-            self.policy.on_join(live.view, self.view)
+            self.policy.on_join(state.view, self.view)
         except Exception as error:
-            raise self._blame("on_join", live.session.id, error) from error
+            raise self._blame("on_join", state.session.id, error) from error
 
-    def _forget_place(self, live: LiveSession) -> None:
+    def _forget_place(self, state: SessionState) -> None:
         if self._order_remembers:
             try:
-                self.order.on_finish(live.view, self.view)
+                self.order.on_finish(state.view, self.view)
             except Exception as error:
-                raise blame(self.order, "on_finish", live.session.id, self.view.now, error) from error
+                raise blame(self.order, "on_finish", state.session.id, self.view.now, error) from error
 
-    def room(self, blocks: int) -> Iterator[tuple[LiveSession, Verdict]]:
+    def room(self, blocks: int) -> Iterator[tuple[SessionState, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
         return self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
 
-    def revisions(self) -> Iterator[tuple[LiveSession, Verdict]]:
+    def revisions(self) -> Iterator[tuple[SessionState, Verdict]]:
         """An iteration is planned: the policy's changes of mind."""
         return self._changes("revise", lambda: self.policy.revise(self.view)) if self.revises else iter(())
 
@@ -170,25 +170,25 @@ class Counsel:
         except Exception as error:
             raise self._blame("review_at", "-", error) from error
 
-    def applied(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None = None) -> None:
+    def applied(self, state: SessionState, verdict: Verdict, asked: str, need: Need | None = None) -> None:
         """Log a change that the engine carries out, and whose need of room asked for it."""
         if self._log:
-            self._note(live, verdict, asked, need)
+            self._note(state, verdict, asked, need)
 
-    def _changes(self, question: str, ask: Callable[[], Iterable[Change]]) -> Iterator[tuple[LiveSession, Verdict]]:
+    def _changes(self, question: str, ask: Callable[[], Iterable[Change]]) -> Iterator[tuple[SessionState, Verdict]]:
         session = "-"
         try:  # what goes wrong where the changes are carried out passes it by
             for paused, verdict in ask():
                 session = getattr(paused, "id", "?")
-                live = self._check(paused, verdict, question)
-                if live.state not in _IDLE:
-                    raise ValueError(f"session {paused.id} is {live.state.value}; only paused contexts can give way")
-                yield live, verdict
+                state = self._check(paused, verdict, question)
+                if state.status not in _IDLE:
+                    raise ValueError(f"session {paused.id} is {state.status.value}; only paused contexts can give way")
+                yield state, verdict
                 session = "-"
         except Exception as error:
             raise self._blame(question, session, error) from error
 
-    def _check(self, paused: Paused, verdict: object, question: str) -> LiveSession:
+    def _check(self, paused: Paused, verdict: object, question: str) -> SessionState:
         if not isinstance(paused, SessionView):
             raise TypeError(f"expected a paused context from view.paused, got {paused!r}")
         if isinstance(verdict, _LEAVING):
@@ -199,20 +199,20 @@ class Counsel:
                 raise TypeError("Prefetch is an answer of revise only")
         elif not isinstance(verdict, Preserve):
             raise TypeError(f"expected Preserve, Swap or Discard, got {verdict!r}")
-        return paused._live
+        return paused._state
 
-    def _note(self, live: LiveSession, verdict: Verdict, asked: str, need: Need | None) -> None:
+    def _note(self, state: SessionState, verdict: Verdict, asked: str, need: Need | None) -> None:
         self.decisions.append(
             {
                 "time": self.view.now,
-                "session": live.session.id,
-                "call": live.call_index,
+                "session": state.session.id,
+                "call": state.call_index,
                 "asked": asked,
                 "verdict": type(verdict).__name__.lower(),
-                "keep": getattr(verdict, "keep", live.context),
-                "context": live.context,
-                "resident": live.resident,
-                "offloaded": live.offloaded,
+                "keep": getattr(verdict, "keep", state.context),
+                "context": state.context,
+                "resident": state.resident,
+                "offloaded": state.offloaded,
                 "needed_blocks": need.blocks if need is not None else 0,
                 "needed_by": need.by if need is not None else "",
                 "because": dict(verdict.because),
@@ -262,8 +262,8 @@ def checked_number(answer: object, at_least: float = -math.inf) -> float:
     return answer
 
 
-def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
-    """An order's answer where the key of ``live`` is wanted, with the tie-breaker.
+def checked_key(answer: object, state: SessionState) -> tuple[float, ...]:
+    """An order's answer where the key of ``state`` is wanted, with the tie-breaker.
 
     Raises:
         ValueError: it is neither a number nor a tuple of numbers.
@@ -272,29 +272,29 @@ def checked_key(answer: object, live: LiveSession) -> tuple[float, ...]:
         for number in answer:
             if not isinstance(number, _NUMBERS) or number != number:
                 checked_number(number)
-        return *answer, live.serial
-    return checked_number(answer), live.serial
+        return *answer, state.serial
+    return checked_number(answer), state.serial
 
 
 def _true_end(paused: Paused) -> float:
     """When the pause under way really ends, s. Handed to oracles only."""
     assert isinstance(paused, SessionView)
-    live = paused._live
-    pause = live.call.pause
+    state = paused._state
+    pause = state.call.pause
     assert pause is not None
-    return pause.end(live.paused_at, live.session.arrival)
+    return pause.end(state.paused_at, state.session.arrival)
 
 
 def _tokens_to_come(queued: Queued) -> int:
     """Tokens that a session will still generate in its call. Handed to oracles only."""
     assert isinstance(queued, SessionView)
-    return queued._live.call.output - queued._live.emitted
+    return queued._state.call.output - queued._state.emitted
 
 
 def _true_call(queued: Queued) -> NextCall:
     """What the call of a session really does. Handed to oracles only."""
     assert isinstance(queued, SessionView)
-    call = queued._live.call
+    call = queued._state.call
     if call.pause is None:
         return NextCall(call.output)
     return NextCall(call.output, call.pause.duration, call.pause.returned)

@@ -19,7 +19,7 @@ from sim.engine.queues import Queues, by_key
 from sim.engine.ready_queue import Line
 from sim.engine.settings import EngineSettings
 from sim.kv.kv_cache import Contexts
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 
 class Seating:
@@ -52,7 +52,7 @@ class Seating:
         self._room = room
         self._line = Line(queues)
         self._owed = OwedTurns()
-        self._head: LiveSession | None = None  # the first that found no tokens or no memory
+        self._head: SessionState | None = None  # the first that found no tokens or no memory
         self._joined_after_refusal = False
         self.calm = False
         self._places = queues.most_running
@@ -91,9 +91,9 @@ class Seating:
 
         Then the first that finds none stops all that would have to compute more than their next token.
         """
-        for live in self._line:
-            if not self._seat_one(live, now):
-                self._head = live
+        for state in self._line:
+            if not self._seat_one(state, now):
+                self._head = state
                 self._seat_decoders(now)
                 return
 
@@ -102,25 +102,25 @@ class Seating:
         while queues.running > self._places and queues.several_run:
             self._stop(queues.latest_running(), now)
         prefills = sorted(queues.prefilling, key=by_key) if self._unpromised_blocks() < 0 or contexts.gpu.cached else ()
-        for live in prefills:
-            if live in queues.prefilling:
-                self._make_room(contexts.growth(live, min(live.missing, self._token_budget)), live, now)
-        for live in self._line:
-            if self._full_before(live):
+        for state in prefills:
+            if state in queues.prefilling:
+                self._make_room(contexts.growth(state, min(state.missing, self._token_budget)), state, now)
+        for state in self._line:
+            if self._full_before(state):
                 break
-            if live.state is State.SWAPPED and self._full_before(live, self._arriving()):
+            if state.status is Status.SWAPPED and self._full_before(state, self._arriving()):
                 continue
-            if not self._seat_one(live, now):
-                self._head = live
+            if not self._seat_one(state, now):
+                self._head = state
                 break
         self._seat_decoders(now)
 
     def _seat_decoders(self, now: float) -> None:
         """Those who hold their memory and compute but their next token run on, while there are places."""
-        for live in sorted([one for one in self._idle() if _decodes(one)], key=by_key):
-            if self._full_before(live):
+        for state in sorted([one for one in self._idle() if _decodes(one)], key=by_key):
+            if self._full_before(state):
                 break
-            self._joined_after_refusal |= self._seat_one(live, now)
+            self._joined_after_refusal |= self._seat_one(state, now)
 
     def _prompts_compete(self) -> bool:
         """Whether somebody computes a prompt beside others that have yet to."""
@@ -135,11 +135,11 @@ class Seating:
         seats, blocks = queues.running, self._unpromised_blocks()
         if not (queues.waiting or queues.swapped):
             return blocks >= 0
-        for live in (*[live for _, live in queues.waiting], *queues.swapped):
-            seats += live.samples
-            if live.copy is None:
-                blocks -= contexts.lacking(live)
-            leaves = live.copy is not None and live.copy.direction is Direction.OUT
+        for state in (*[state for _, state in queues.waiting], *queues.swapped):
+            seats += state.samples
+            if state.copy is None:
+                blocks -= contexts.lacking(state)
+            leaves = state.copy is not None and state.copy.direction is Direction.OUT
             if leaves or seats > queues.most_running or blocks < self._room.watermark_blocks:
                 return False
         return blocks >= 0
@@ -148,140 +148,140 @@ class Seating:
         """Sessions stand where the order wants them from now on, as far as it matters while all who decode go on."""
         self._move(self._precedence.reranked_beside_decoders())
 
-    def _move(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+    def _move(self, moved: list[tuple[SessionState, tuple[float, ...]]]) -> None:
         waiting = []
-        for live, key in moved:
-            self._owed.move(live, key)
-            if live.state is State.WAITING:
-                waiting.append(live)
-            elif live.state is State.SWAPPED:
+        for state, key in moved:
+            self._owed.move(state, key)
+            if state.status is Status.WAITING:
+                waiting.append(state)
+            elif state.status is Status.SWAPPED:
                 self._line.swapped_moved()
         self._queues.rise(waiting)
 
-    def _full_before(self, live: LiveSession, arriving: Sequence[LiveSession] = ()) -> bool:
+    def _full_before(self, state: SessionState, arriving: Sequence[SessionState] = ()) -> bool:
         """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
         way. With nobody before it, it may run even if the order would have fewer run than it has samples."""
-        queues, key = self._queues, live.key
-        if queues.running + sum([one.samples for one in arriving]) + live.samples <= self._places:
+        queues, key = self._queues, state.key
+        if queues.running + sum([one.samples for one in arriving]) + state.samples <= self._places:
             return False
         before = sum(one.samples for one in chain(queues.decoding, queues.prefilling, arriving) if one.key < key)
-        return before > 0 and before + live.samples > self._places
+        return before > 0 and before + state.samples > self._places
 
-    def _arriving(self) -> Sequence[LiveSession]:
+    def _arriving(self) -> Sequence[SessionState]:
         """Sessions that are being copied in."""
         flying = self._contexts.flying
         if not flying:
             return ()
-        return [copy.live for copy in flying if copy.direction is Direction.IN and copy.live.state is State.SWAPPED]
+        return [copy.state for copy in flying if copy.direction is Direction.IN and copy.state.status is Status.SWAPPED]
 
-    def _seat_one(self, live: LiveSession, now: float) -> bool:
+    def _seat_one(self, state: SessionState, now: float) -> bool:
         """Let a session run, or begin to copy it in. False if there are no tokens or no memory for it yet."""
         queues, room = self._queues, self._room
         if not queues.running and room.copies_beside:
             return False  # copies that were begun without a limit, because nobody computed, get no batch to slow
-        if live.state is State.SWAPPED and not self._bring_back(live, now):
-            return live.copy is not None
-        decodes = _decodes(live)
-        if not decodes and not self._finds_tokens(live):
+        if state.status is Status.SWAPPED and not self._bring_back(state, now):
+            return state.copy is not None
+        decodes = _decodes(state)
+        if not decodes and not self._finds_tokens(state):
             return False
-        growth = self._contexts.growth(live, live.missing)
-        if not self._make_room(growth + (0 if decodes else room.watermark_blocks), live, now):
+        growth = self._contexts.growth(state, state.missing)
+        if not self._make_room(growth + (0 if decodes else room.watermark_blocks), state, now):
             return False
-        while queues.running and queues.running + live.samples > self._places:
+        while queues.running and queues.running + state.samples > self._places:
             self._stop(queues.latest_running(), now)
-        queues.withdraw(live)
-        self._owed.begin(live)
+        queues.withdraw(state)
+        self._owed.begin(state)
         if decodes:
-            self.begin_service(live, now)
-            queues.go_on(live)
+            self.begin_service(state, now)
+            queues.go_on(state)
         else:
-            self._contexts.take_found(live)
-            queues.start(live)
+            self._contexts.take_found(state)
+            queues.start(state)
         room.settle_budget()
         return True
 
-    def begin_service(self, live: LiveSession, now: float) -> None:
+    def begin_service(self, state: SessionState, now: float) -> None:
         """The coming iteration computes for a session that waited."""
-        live.begin_service(now)
-        self._precedence.runs(live)
+        state.begin_service(now)
+        self._precedence.runs(state)
 
-    def _bring_back(self, live: LiveSession, now: float) -> bool:
+    def _bring_back(self, state: SessionState, now: float) -> bool:
         """Copy a context in as far as the budget goes. True if it is all there, and its session waits to run."""
         contexts = self._contexts
-        need = contexts.lacking(live) + self._room.watermark_blocks
-        if not self._make_room(need, live, now):
+        need = contexts.lacking(state) + self._room.watermark_blocks
+        if not self._make_room(need, state, now):
             return False
-        copy = self._room.begin_in(live)
+        copy = self._room.begin_in(state)
         if copy is not None:
-            self._owed.begin(live)
+            self._owed.begin(state)
             self._line.swapped_moved()
         if copy is not None and copy.blocking:
             contexts.finish(copy)
-            self._queues.arrived(live)
-        return live.state is State.WAITING
+            self._queues.arrived(state)
+        return state.status is Status.WAITING
 
-    def _finds_tokens(self, live: LiveSession) -> bool:
+    def _finds_tokens(self, state: SessionState) -> bool:
         """Whether the iteration has tokens left for it after the missing ones of those before it."""
-        key, seats, left = live.key, live.samples, self._token_budget
+        key, seats, left = state.key, state.samples, self._token_budget
         for one in self._queues.prefilling:
             if one.key < key:
                 seats += one.samples
                 left -= one.queries(one.resident, one.missing) if one.fork else one.missing
-        if seats == live.samples:
+        if seats == state.samples:
             return True  # nobody is before it
         if self._settings.mixed_batches:
             left -= min(self._queues.decoding.seats, self._places - seats)
         if self._settings.chunked_prefill:
-            return left >= live.samples
-        return left >= live.queries(live.resident, live.missing)
+            return left >= state.samples
+        return left >= state.queries(state.resident, state.missing)
 
-    def _stop(self, live: LiveSession, now: float) -> None:
+    def _stop(self, state: SessionState, now: float) -> None:
         """A running session must wait; its context stays."""
-        self._queues.stop(live)
-        if math.isnan(live.waits_since):
-            live.interrupt(now)
-            live.preemptions += 1
-            self._precedence.preempted(live)
-        self._queues.wait(live)
+        self._queues.stop(state)
+        if math.isnan(state.waits_since):
+            state.interrupt(now)
+            state.preemptions += 1
+            self._precedence.preempted(state)
+        self._queues.wait(state)
 
     # ---- memory
 
-    def _idle(self) -> list[LiveSession]:
+    def _idle(self) -> list[SessionState]:
         """Ready sessions that do not run and hold GPU memory that is not being copied."""
         queues, held = self._queues, self._contexts.held
         if not (queues.waiting or queues.swapped):
             return []
         if len(held) < len(queues.waiting) + len(queues.swapped):  # either may be long: many pause, or many wait
-            return [one for one in held if one.copy is None and one.state in (State.WAITING, State.SWAPPED)]
-        ready = [*queues.swapped, *(live for _, live in queues.waiting)]
+            return [one for one in held if one.copy is None and one.status in (Status.WAITING, Status.SWAPPED)]
+        ready = [*queues.swapped, *(state for _, state in queues.waiting)]
         return [one for one in ready if one.copy is None and one in held]
 
-    def _copyable(self) -> list[LiveSession]:
+    def _copyable(self) -> list[SessionState]:
         """Idle sessions that can leave by a copy: not branch sets in the middle of their call."""
         return [one for one in self._idle() if not one.fork]
 
-    def _idle_after(self, live: LiveSession) -> list[LiveSession]:
-        return [one for one in self._idle() if one.key > live.key]
+    def _idle_after(self, state: SessionState) -> list[SessionState]:
+        return [one for one in self._idle() if one.key > state.key]
 
-    def _by_turn(self, idle: list[LiveSession]) -> list[LiveSession]:
+    def _by_turn(self, idle: list[SessionState]) -> list[SessionState]:
         """Idle sessions in the order in which they give way."""
         return self._precedence.soonest_first(sorted(idle, key=by_key))[::-1]
 
-    def _make_room(self, blocks: int, live: LiveSession, now: float) -> bool:
+    def _make_room(self, blocks: int, state: SessionState, now: float) -> bool:
         """See that ``blocks`` blocks are free beyond those promised before and those that decoding sessions take now;
         paused contexts give way, then later ones.
 
         Nobody gives way unless it is enough; copies beside the batch free their blocks at their end.
         """
         contexts, room, decoding = self._contexts, self._room, self._queues.decoding
-        blocks += self._promised(live)
-        if room.make(blocks + decoding.blocks_needed(), False, live.session.id):
+        blocks += self._promised(state)
+        if room.make(blocks + decoding.blocks_needed(), False, state.session.id):
             return True
-        idle, key = self._idle_after(live), live.key
+        idle, key = self._idle_after(state), state.key
         running = [one for one in (*decoding, *self._queues.prefilling) if one.key > key]
         held = sum(contexts.held_by(one) for one in (*idle, *running))
         growing = sum(contexts.growth(one, 1) for one in decoding if one.key < key)
-        if held == 0 or not room.make(blocks + growing - held, False, live.session.id):
+        if held == 0 or not room.make(blocks + growing - held, False, state.session.id):
             return False
         for one in (*self._by_turn(idle), *sorted(running, key=by_key, reverse=True)):
             free = contexts.gpu.free + contexts.coming_blocks()
@@ -289,9 +289,9 @@ class Seating:
                 break
         return contexts.gpu.free >= blocks + decoding.blocks_needed()
 
-    def _promised(self, live: LiveSession) -> int:
-        """GPU blocks that sessions before ``live`` will take, beyond the next token of those that decode."""
-        contexts, key, blocks = self._contexts, live.key, 0
+    def _promised(self, state: SessionState) -> int:
+        """GPU blocks that sessions before ``state`` will take, beyond the next token of those that decode."""
+        contexts, key, blocks = self._contexts, state.key, 0
         for one in self._queues.prefilling:
             if one.key < key:
                 blocks += contexts.lacking(one)
@@ -310,28 +310,28 @@ class Seating:
             blocks -= contexts.to_come(one)
         return blocks
 
-    def _leaves(self, live: LiveSession, now: float) -> bool:
+    def _leaves(self, state: SessionState, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
-        beside = self._ahead_of_need and self._contexts.host.free > 0 and not live.fork
+        beside = self._ahead_of_need and self._contexts.host.free > 0 and not state.fork
         if beside and not self._room.has_budget(Direction.OUT):
             return False
-        if live.state is State.PREFILLING or live.state is State.DECODING:
-            self._stop(live, now)
+        if state.status is Status.PREFILLING or state.status is Status.DECODING:
+            self._stop(state, now)
         if not beside:
-            self._leave_at_once(live)
+            self._leave_at_once(state)
             return True
-        return self._room.swap_out_beside(live)
+        return self._room.swap_out_beside(state)
 
-    def _leave_at_once(self, live: LiveSession) -> None:
+    def _leave_at_once(self, state: SessionState) -> None:
         """An idle context is copied out while the batch waits, or is forgotten."""
-        if self._swaps and self._room.swap_out_waiting(live):
+        if self._swaps and self._room.swap_out_waiting(state):
             return
-        self._contexts.keep_only(live, 0)
-        if live.state is State.SWAPPED:
-            self._queues.withdraw(live)
-            self._queues.wait(live)
+        self._contexts.keep_only(state, 0)
+        if state.status is Status.SWAPPED:
+            self._queues.withdraw(state)
+            self._queues.wait(state)
 
-    def take_from_idle(self, after: LiveSession) -> bool:
+    def take_from_idle(self, after: SessionState) -> bool:
         """A running session lacks blocks: one idle context after it in the order leaves at once. False for none."""
         idle = self._idle_after(after)
         if idle:
@@ -349,18 +349,18 @@ class Seating:
         if not self._ahead_of_need or not self._queues.swapped:
             return
         room.settle_budget()
-        promised = sum(contexts.growth(live, live.missing) for live in self._queues.prefilling)
+        promised = sum(contexts.growth(state, state.missing) for state in self._queues.prefilling)
         if head is not None and head.copy is None:
             promised += contexts.lacking(head)
         spare = contexts.gpu.free - promised - room.watermark_blocks
         if spare <= 0 or not room.has_budget(Direction.IN):
             return
-        away = [live for live in self._queues.swapped if live.copy is None and live is not head]
-        needs = {live: contexts.lacking(live) for live in away}
+        away = [state for state in self._queues.swapped if state.copy is None and state is not head]
+        needs = {state: contexts.lacking(state) for state in away}
         if min(needs.values(), default=math.inf) > spare:
             return
-        for live in self._precedence.soonest_first(sorted(away, key=by_key)):
-            if needs[live] + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(live) is None:
+        for state in self._precedence.soonest_first(sorted(away, key=by_key)):
+            if needs[state] + promised + room.watermark_blocks <= contexts.gpu.free and room.begin_in(state) is None:
                 return
 
     def keep_reserve(self) -> None:
@@ -370,9 +370,9 @@ class Seating:
             return
         if not room.has_budget(Direction.OUT):
             return
-        for live in self._by_turn(self._copyable()):
+        for state in self._by_turn(self._copyable()):
             lacking = room.watermark_blocks - contexts.gpu.free - contexts.coming_blocks()
-            if lacking <= 0 or not room.has_budget(Direction.OUT) or not room.swap_out_beside(live):
+            if lacking <= 0 or not room.has_budget(Direction.OUT) or not room.swap_out_beside(state):
                 return
 
     def _short(self) -> bool:
@@ -393,6 +393,6 @@ class Seating:
         return self._room.watermark_blocks if could else 0
 
 
-def _decodes(live: LiveSession) -> bool:
+def _decodes(state: SessionState) -> bool:
     """Whether a waiting session has all but the token that it emitted last, and goes on with the next one."""
-    return live.missing == 1 and live.emitted > 0 and live.offloaded == 0
+    return state.missing == 1 and state.emitted > 0 and state.offloaded == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sim.session import READY, LiveSession
+from sim.session import READY, SessionState
 
 Key = tuple[float, ...]
 
@@ -24,29 +24,29 @@ class OwedTurns:
     """
 
     def __init__(self) -> None:
-        self._keys: dict[LiveSession, Key] = {}  # of those who are owed a token: where the order wants them
+        self._keys: dict[SessionState, Key] = {}  # of those who are owed a token: where the order wants them
         self._turns = 0
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def begin(self, live: LiveSession) -> None:
+    def begin(self, state: SessionState) -> None:
         """A session that stands in no queue by its key gets its turn."""
-        if live.lost_at == live.progress and live not in self._keys:
+        if state.lost_at == state.progress and state not in self._keys:
             self._turns += 1
-            self._keys[live] = live.key
-            live.key = (-math.inf, -math.inf, self._turns)
+            self._keys[state] = state.key
+            state.key = (-math.inf, -math.inf, self._turns)
 
-    def move(self, live: LiveSession, key: Key) -> None:
+    def move(self, state: SessionState, key: Key) -> None:
         """The order wants a session elsewhere: at once, or when it has emitted."""
-        if live in self._keys:
-            self._keys[live] = key
+        if state in self._keys:
+            self._keys[state] = key
         else:
-            live.key = key
+            state.key = key
 
     def settle(self) -> None:
         """Those who have emitted go back to where the order wants them."""
-        for live in [one for one in self._keys if one.lost_at != one.progress or one.state not in READY]:
-            key = self._keys.pop(live)
-            if live.group is not None:
-                live.key = key
+        for state in [one for one in self._keys if one.lost_at != one.progress or one.status not in READY]:
+            key = self._keys.pop(state)
+            if state.group is not None:
+                state.key = key

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from sim.engine.decode_batch import DecodeGroup
 from sim.kv.kv_cache import Contexts
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 
 class Queues:
@@ -30,14 +30,14 @@ class Queues:
         self._contexts = contexts
         self._start_at_once = start_at_once
         self.most_running = most_running
-        self.waiting: list[tuple[tuple[float, ...], LiveSession]] = []
-        self.swapped: dict[LiveSession, None] = {}
+        self.waiting: list[tuple[tuple[float, ...], SessionState]] = []
+        self.swapped: dict[SessionState, None] = {}
         self.swapped_changes = 0
-        self.prefilling: dict[LiveSession, None] = {}
+        self.prefilling: dict[SessionState, None] = {}
         self.decoding = DecodeGroup(contexts.block_size, contexts.branches)
         self._prefilling_seats = 0
-        self.paused: dict[LiveSession, None] = {}
-        self.departing: dict[LiveSession, None] = {}
+        self.paused: dict[SessionState, None] = {}
+        self.departing: dict[SessionState, None] = {}
 
     @property
     def running(self) -> int:
@@ -49,142 +49,142 @@ class Queues:
         """Whether more than one session runs."""
         return len(self.decoding) + len(self.prefilling) > 1
 
-    def seats_for(self, live: LiveSession, taken: int = 0) -> bool:
+    def seats_for(self, state: SessionState, taken: int = 0) -> bool:
         """Whether a session may run with all its samples, ``taken`` places being spoken for."""
-        return self.running + taken + live.samples <= self.most_running
+        return self.running + taken + state.samples <= self.most_running
 
-    def pause(self, live: LiveSession) -> None:
+    def pause(self, state: SessionState) -> None:
         """A call has ended; its session is in no place at present."""
-        live.state = State.PAUSED
-        self._contexts.set_idle(live, True)
-        self.paused[live] = None
+        state.status = Status.PAUSED
+        self._contexts.set_idle(state, True)
+        self.paused[state] = None
 
-    def unpause(self, live: LiveSession) -> None:
+    def unpause(self, state: SessionState) -> None:
         """The answer came. The session is in no place until it is queued or has left."""
-        del self.paused[live]
+        del self.paused[state]
 
-    def leave(self, live: LiveSession) -> None:
+    def leave(self, state: SessionState) -> None:
         """A session in no place has ended: its memory is free."""
-        self._contexts.release(live)
-        live.state = State.FINISHED
+        self._contexts.release(state)
+        state.status = Status.FINISHED
 
-    def enqueue(self, live: LiveSession, at_once: bool = False) -> None:
+    def enqueue(self, state: SessionState, at_once: bool = False) -> None:
         """A session in no place is ready: it waits for its copy, or to be admitted.
 
         ``at_once`` it runs instead, if it has nothing to compute that was computed before, and may run.
         """
-        if live.offloaded:
-            self.wait_for_copy(live)
-        elif at_once and self._start_at_once and live.resident >= live.peak > 0 and self.seats_for(live):
-            self.start(live)
+        if state.offloaded:
+            self.wait_for_copy(state)
+        elif at_once and self._start_at_once and state.resident >= state.peak > 0 and self.seats_for(state):
+            self.start(state)
         else:
-            self.wait(live)
+            self.wait(state)
 
-    def arrived(self, live: LiveSession) -> None:
+    def arrived(self, state: SessionState) -> None:
         """A copy has ended; if it was the last that its session waited for, the session runs."""
-        if live.state is State.SWAPPED and live.offloaded == 0:
-            self.withdraw(live)
-            self.enqueue(live, at_once=True)
+        if state.status is Status.SWAPPED and state.offloaded == 0:
+            self.withdraw(state)
+            self.enqueue(state, at_once=True)
 
-    def wait(self, live: LiveSession) -> None:
+    def wait(self, state: SessionState) -> None:
         """Queue a session that is in no place; what it has on the GPU policies may decide about."""
-        live.state = State.WAITING
+        state.status = Status.WAITING
         self._contexts.changes += 1
-        heappush(self.waiting, (live.key, live))
+        heappush(self.waiting, (state.key, state))
 
-    def wait_for_copy(self, live: LiveSession) -> None:
+    def wait_for_copy(self, state: SessionState) -> None:
         """Queue a session that is in no place and has offloaded tokens."""
-        live.state = State.SWAPPED
+        state.status = Status.SWAPPED
         self._contexts.changes += 1
-        self.swapped[live] = None
+        self.swapped[state] = None
         self.swapped_changes += 1
 
-    def start(self, live: LiveSession) -> None:
+    def start(self, state: SessionState) -> None:
         """A session that is in no place begins to compute missing tokens."""
-        live.state = State.PREFILLING
-        self._contexts.set_idle(live, False)
-        self.prefilling[live] = None
-        self._prefilling_seats += live.samples
+        state.status = Status.PREFILLING
+        self._contexts.set_idle(state, False)
+        self.prefilling[state] = None
+        self._prefilling_seats += state.samples
 
-    def end_prefill(self, live: LiveSession) -> None:
+    def end_prefill(self, state: SessionState) -> None:
         """A session has nothing missing any more, or stops; it is in no place."""
-        del self.prefilling[live]
-        self._prefilling_seats -= live.samples
+        del self.prefilling[state]
+        self._prefilling_seats -= state.samples
 
-    def go_on(self, live: LiveSession) -> None:
+    def go_on(self, state: SessionState) -> None:
         """A session that is in no place emits its next token in the coming iteration."""
-        live.state = State.DECODING
-        self._contexts.set_idle(live, False)
-        self.decoding.join(live, live.call.output - live.emitted)
+        state.status = Status.DECODING
+        self._contexts.set_idle(state, False)
+        self.decoding.join(state, state.call.output - state.emitted)
 
     def admit(self) -> None:
         """The head of the queue begins to compute."""
         self.start(heappop(self.waiting)[1])
 
-    def stop(self, live: LiveSession) -> None:
+    def stop(self, state: SessionState) -> None:
         """A running session stops, and is in no place."""
-        if live.group is not None:
-            self.decoding.leave(live)
+        if state.group is not None:
+            self.decoding.leave(state)
         else:
-            self.end_prefill(live)
-        self._contexts.set_idle(live, True)
+            self.end_prefill(state)
+        self._contexts.set_idle(state, True)
 
-    def withdraw(self, live: LiveSession) -> None:
+    def withdraw(self, state: SessionState) -> None:
         """Take a ready session that does not run out of its place; it is in none."""
-        if live.state is State.SWAPPED:
-            del self.swapped[live]
+        if state.status is Status.SWAPPED:
+            del self.swapped[state]
             self.swapped_changes += 1
-        elif self.waiting[0][1] is live:
+        elif self.waiting[0][1] is state:
             heappop(self.waiting)
         else:
-            self.waiting.remove((live.key, live))
+            self.waiting.remove((state.key, state))
             heapify(self.waiting)
 
-    def move(self, reranked: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+    def move(self, reranked: list[tuple[SessionState, tuple[float, ...]]]) -> None:
         """Ready sessions that do not run stand elsewhere from now on."""
-        for live, key in reranked:
-            live.key = key
+        for state, key in reranked:
+            state.key = key
         if reranked:
             self.reorder()
 
     def reorder(self) -> None:
         """Keys have changed."""
-        self.waiting = [(live.key, live) for _, live in self.waiting]
+        self.waiting = [(state.key, state) for _, state in self.waiting]
         heapify(self.waiting)
 
-    def rise(self, risen: list[LiveSession]) -> None:
+    def rise(self, risen: list[SessionState]) -> None:
         """The keys of some who wait have changed, mostly of few and to smaller ones."""
         waiting = self.waiting
-        for live in risen:
-            place, entry = [one for _, one in waiting].index(live), (live.key, live)
+        for state in risen:
+            place, entry = [one for _, one in waiting].index(state), (state.key, state)
             if waiting[place] < entry:
                 return self.reorder()
             while place and entry < waiting[above := (place - 1) // 2]:
                 waiting[place], place = waiting[above], above
             waiting[place] = entry
 
-    def latest_running(self) -> LiveSession:
+    def latest_running(self) -> SessionState:
         """The running session that comes last in the queue's order."""
-        running: list[LiveSession] = [*self.decoding, *self.prefilling]
+        running: list[SessionState] = [*self.decoding, *self.prefilling]
         return max(running, key=by_key)
 
-    def ready(self) -> list[LiveSession]:
+    def ready(self) -> list[SessionState]:
         """Ready sessions that do not decode."""
-        return [*self.swapped, *self.prefilling, *(live for _, live in self.waiting)]
+        return [*self.swapped, *self.prefilling, *(state for _, state in self.waiting)]
 
     @property
     def empty(self) -> bool:
         """Whether nobody is inside."""
         return not (self.running or self.waiting or self.swapped or self.paused or self.departing)
 
-    def inside(self) -> list[LiveSession]:
+    def inside(self) -> list[SessionState]:
         """Every session that is inside, each once. For checks: it walks over all of them."""
         return [*self.decoding, *self.ready(), *self.paused, *self.departing]
 
     def pauses_hold_memory(self) -> bool:
         """Whether the end of some pause could free or move memory."""
-        return any(live.state is State.PAUSED for live in self._contexts.held)
+        return any(state.status is Status.PAUSED for state in self._contexts.held)
 
 
-by_key: Callable[[LiveSession], tuple[float, ...]] = attrgetter("key")
+by_key: Callable[[SessionState], tuple[float, ...]] = attrgetter("key")
 """Sort key: the queue's order."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from heapq import heappop
 
 from sim.engine.queues import Queues
-from sim.session import LiveSession
+from sim.session import SessionState
 
 
 class Line:
@@ -18,33 +18,33 @@ class Line:
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
-        self._swapped: list[tuple[tuple[float, ...], LiveSession]] = []  # sorted at that count of ``swapped_changes``
+        self._swapped: list[tuple[tuple[float, ...], SessionState]] = []  # sorted at that count of ``swapped_changes``
         self._sorted_at = 0
 
-    def __iter__(self) -> Iterator[LiveSession]:
+    def __iter__(self) -> Iterator[SessionState]:
         """Those whose context is not being copied. Those that stop meanwhile are not among them."""
         waiting = self._queues.waiting.copy()  # a heap
         swapped, next_swapped = self.swapped(), 0
         while waiting or next_swapped < len(swapped):
             if next_swapped < len(swapped) and (not waiting or swapped[next_swapped] < waiting[0]):
-                live = swapped[next_swapped][1]
+                state = swapped[next_swapped][1]
                 next_swapped += 1
-                if live.copy is None:
-                    yield live
+                if state.copy is None:
+                    yield state
                 continue
-            live = waiting[0][1]
-            if live.copy is None:
-                yield live
+            state = waiting[0][1]
+            if state.copy is None:
+                yield state
             heappop(waiting)
 
-    def swapped(self) -> list[tuple[tuple[float, ...], LiveSession]]:
+    def swapped(self) -> list[tuple[tuple[float, ...], SessionState]]:
         """Sessions that wait for their context from the host, by their keys: a list that is never changed.
 
         It is made anew when any came, went or was moved.
         """
         queues = self._queues
         if self._sorted_at != queues.swapped_changes:
-            self._swapped = sorted([(live.key, live) for live in queues.swapped])
+            self._swapped = sorted([(state.key, state) for state in queues.swapped])
             self._sorted_at = queues.swapped_changes
         return self._swapped
 

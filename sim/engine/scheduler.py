@@ -14,7 +14,7 @@ from sim.engine.queues import Queues, by_key
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Chunk, Copy
 from sim.kv.kv_cache import Contexts
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 
 class Batching:
@@ -64,23 +64,23 @@ class Batching:
         prefilling = self._queues.prefilling
         if not prefilling:
             return
-        planned = {chunk.live for chunk in plan.chunks}
-        for live in sorted(prefilling, key=by_key):
-            if live not in prefilling or live in planned:
+        planned = {chunk.state for chunk in plan.chunks}
+        for state in sorted(prefilling, key=by_key):
+            if state not in prefilling or state in planned:
                 continue
-            tokens = self._chunk_tokens(live, plan)
+            tokens = self._chunk_tokens(state, plan)
             if tokens == 0:
                 return
-            if self._room_for_chunk(live, tokens, planned, plan.now):
-                self._compute(live, tokens, plan)
-                planned.add(live)
+            if self._room_for_chunk(state, tokens, planned, plan.now):
+                self._compute(state, tokens, plan)
+                planned.add(state)
 
-    def _room_for_chunk(self, live: LiveSession, tokens: int, planned: set[LiveSession], now: float) -> bool:
-        while not self._room.make(self._contexts.growth(live, tokens), urgent=True, by=live.session.id):
-            if self._seating is not None and self._seating.take_from_idle(live):
+    def _room_for_chunk(self, state: SessionState, tokens: int, planned: set[SessionState], now: float) -> bool:
+        while not self._room.make(self._contexts.growth(state, tokens), urgent=True, by=state.session.id):
+            if self._seating is not None and self._seating.take_from_idle(state):
                 continue
             last = max(self._queues.prefilling.keys() - planned, key=by_key)
-            if last is live:
+            if last is state:
                 return False
             self._preempt(last, now)
         return True
@@ -94,95 +94,95 @@ class Batching:
             return
         promised = self._promised_blocks(plan)
         while queues.waiting and queues.running < queues.most_running:
-            live = queues.waiting[0][1]
-            found, whole = self._contexts.found(live)
-            if live.samples > 1 and not queues.seats_for(live):
+            state = queues.waiting[0][1]
+            found, whole = self._contexts.found(state)
+            if state.samples > 1 and not queues.seats_for(state):
                 return
-            if self._chunk_tokens(live, plan, found) == 0 or self._withheld(live, plan):
+            if self._chunk_tokens(state, plan, found) == 0 or self._withheld(state, plan):
                 return
-            self._room.spared = live
-            fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False, by=live.session.id)
+            self._room.spared = state
+            fits = self._room.make(whole + promised + self._room.watermark_blocks, urgent=False, by=state.session.id)
             self._room.spared = None
-            fits = fits and self._contexts.found(live) == (found, whole)  # not by blocks of those who gave way
+            fits = fits and self._contexts.found(state) == (found, whole)  # not by blocks of those who gave way
             if not fits or (not plan.computes and self._room.copies_beside):
                 return  # copies that were begun without a limit, because nobody computed, get no batch to slow
-            self._contexts.take_found(live)
+            self._contexts.take_found(state)
             queues.admit()
-            tokens = self._chunk_tokens(live, plan)
-            promised += self._contexts.growth(live, live.missing) - self._contexts.growth(live, tokens)
-            self._compute(live, tokens, plan)
+            tokens = self._chunk_tokens(state, plan)
+            promised += self._contexts.growth(state, state.missing) - self._contexts.growth(state, tokens)
+            self._compute(state, tokens, plan)
 
-    def take_over(self, live: LiveSession, tokens: int, now: float) -> Copy | None:
+    def take_over(self, state: SessionState, tokens: int, now: float) -> Copy | None:
         """Begin to copy ``tokens`` tokens of a context in from another replica, if the whole of it finds room at once.
 
         Paused contexts give way for it as for an admission, except by copies beside the batch: those end too late.
         """
         self._room.open_budget(lambda: 0.0)
-        need = self._contexts.lacking(live) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
-        return self._contexts.begin_over(live, tokens) if self._room.make(need, False, live.session.id) else None
+        need = self._contexts.lacking(state) + self._promised_blocks(Plan(now)) + self._room.watermark_blocks
+        return self._contexts.begin_over(state, tokens) if self._room.make(need, False, state.session.id) else None
 
-    def _withheld(self, live: LiveSession, plan: Plan) -> bool:
-        plan.withheld = self._turns is not None and not self._turns.admits(live)
+    def _withheld(self, state: SessionState, plan: Plan) -> bool:
+        plan.withheld = self._turns is not None and not self._turns.admits(state)
         return plan.withheld
 
-    def _chunk_tokens(self, live: LiveSession, plan: Plan, found: int = 0) -> int:
-        """Missing tokens, ``found`` ones left out, that this iteration may compute for ``live``; 0 for none."""
-        left, missing = self._token_budget - plan.batch.query_tokens, live.missing - found
-        if live.fork:
-            return self._tokens_of_branches(live, missing, left, not plan.chunks)
+    def _chunk_tokens(self, state: SessionState, plan: Plan, found: int = 0) -> int:
+        """Missing tokens, ``found`` ones left out, that this iteration may compute for ``state``; 0 for none."""
+        left, missing = self._token_budget - plan.batch.query_tokens, state.missing - found
+        if state.fork:
+            return self._tokens_of_branches(state, missing, left, not plan.chunks)
         if self._settings.chunked_prefill:
             return min(missing, max(left, 0))
         return missing if missing <= left or not plan.chunks else 0
 
-    def _tokens_of_branches(self, live: LiveSession, missing: int, left: int, alone: bool) -> int:
+    def _tokens_of_branches(self, state: SessionState, missing: int, left: int, alone: bool) -> int:
         """The same of a branch set that is computed again: tokens of each branch, of which ``left`` are for all."""
-        start = live.context - missing
+        start = state.context - missing
         if not self._settings.chunked_prefill:
-            return missing if live.queries(start, missing) <= left or alone else 0
-        shared = max(0, live.fork - start)
-        return min(missing, max(left, 0) if left <= shared else shared + (left - shared) // live.samples)
+            return missing if state.queries(start, missing) <= left or alone else 0
+        shared = max(0, state.fork - start)
+        return min(missing, max(left, 0) if left <= shared else shared + (left - shared) // state.samples)
 
-    def _compute(self, live: LiveSession, tokens: int, plan: Plan) -> None:
-        start = live.resident
-        self._contexts.claim(self._contexts.growth(live, tokens))
-        plan.chunks.append(Chunk(live, start, tokens, max(0, min(start + tokens, live.peak) - start)))
-        plan.batch.add_missing(live, start, tokens)
-        if math.isnan(live.scheduled_at):
-            live.scheduled_at = plan.now
-            plan.started.append(live)
+    def _compute(self, state: SessionState, tokens: int, plan: Plan) -> None:
+        start = state.resident
+        self._contexts.claim(self._contexts.growth(state, tokens))
+        plan.chunks.append(Chunk(state, start, tokens, max(0, min(start + tokens, state.peak) - start)))
+        plan.batch.add_missing(state, start, tokens)
+        if math.isnan(state.scheduled_at):
+            state.scheduled_at = plan.now
+            plan.started.append(state)
             plan.batch.begun += 1
-            plan.batch.opened += live.call_index == 0
-        if math.isnan(live.waits_since):
+            plan.batch.opened += state.call_index == 0
+        if math.isnan(state.waits_since):
             return
         if self._seating is not None:
-            self._seating.begin_service(live, plan.now)
+            self._seating.begin_service(state, plan.now)
         else:
-            live.begin_service(plan.now)
+            state.begin_service(plan.now)
 
     def _promised_blocks(self, plan: Plan) -> int:
         """GPU blocks that sessions under way will still take, beyond what this plan has claimed for them."""
-        contexts, planned = self._contexts, {chunk.live: chunk.tokens for chunk in plan.chunks}
+        contexts, planned = self._contexts, {chunk.state: chunk.tokens for chunk in plan.chunks}
         promised = 0
-        for live in self._queues.prefilling:
-            promised += contexts.growth(live, live.missing) - contexts.growth(live, planned.get(live, 0))
-        for live in self._queues.swapped:
-            leaving = live.copy is not None and live.copy.direction is Direction.OUT
-            if (live.resident or live.copy is not None) and not leaving:
-                promised += contexts.to_come(live)
+        for state in self._queues.prefilling:
+            promised += contexts.growth(state, state.missing) - contexts.growth(state, planned.get(state, 0))
+        for state in self._queues.swapped:
+            leaving = state.copy is not None and state.copy.direction is Direction.OUT
+            if (state.resident or state.copy is not None) and not leaving:
+                promised += contexts.to_come(state)
         return promised
 
-    def _preempt(self, live: LiveSession, now: float) -> None:
+    def _preempt(self, state: SessionState, now: float) -> None:
         """A running session gives way: its context is swapped out or forgotten, and it queues again."""
-        self._queues.stop(live)
-        live.preemptions += 1
-        live.interrupt(now)
-        if self._settings.preemption == "swap" and self._room.swap_out_waiting(live):
-            self._queues.wait_for_copy(live)
+        self._queues.stop(state)
+        state.preemptions += 1
+        state.interrupt(now)
+        if self._settings.preemption == "swap" and self._room.swap_out_waiting(state):
+            self._queues.wait_for_copy(state)
         else:
-            self._contexts.keep_only(live, 0)
-            self._queues.wait(live)
+            self._contexts.keep_only(state, 0)
+            self._queues.wait(state)
         if self._turns is not None:
-            self._turns.preempted(live)
+            self._turns.preempted(state)
 
     def swap_in(self, plan: Plan) -> None:
         """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""
@@ -192,35 +192,35 @@ class Batching:
         self._room.settle_budget()
         if self._settings.recompute_swapped_when_idle and not queues.waiting:
             self._recompute_first_swapped()
-        arriving = sum(live.samples for live in queues.swapped if live.copy is not None)
-        for live in sorted(queues.swapped, key=by_key):
-            if live.copy is not None:
+        arriving = sum(state.samples for state in queues.swapped if state.copy is not None)
+        for state in sorted(queues.swapped, key=by_key):
+            if state.copy is not None:
                 continue
-            need = self._contexts.lacking(live)
-            if not queues.seats_for(live, arriving) or not self._room.make(need, False, live.session.id):
+            need = self._contexts.lacking(state)
+            if not queues.seats_for(state, arriving) or not self._room.make(need, False, state.session.id):
                 return
-            copy = self._room.begin_in(live)
+            copy = self._room.begin_in(state)
             if copy is None:
                 return
             if copy.blocking:
                 self._arrive(copy, plan)
             else:
-                arriving += live.samples
+                arriving += state.samples
 
     def _arrive(self, copy: Copy, plan: Plan) -> None:
         """A blocking copy in is done before the batch computes: its session computes in the same iteration."""
-        live = copy.live
+        state = copy.state
         self._contexts.finish(copy)
-        self._queues.arrived(live)
-        if live.state is State.PREFILLING and self._settings.mixed_batches:
-            tokens = self._chunk_tokens(live, plan)
-            if tokens and self._contexts.growth(live, tokens) <= self._contexts.gpu.free:
-                self._compute(live, tokens, plan)
+        self._queues.arrived(state)
+        if state.status is Status.PREFILLING and self._settings.mixed_batches:
+            tokens = self._chunk_tokens(state, plan)
+            if tokens and self._contexts.growth(state, tokens) <= self._contexts.gpu.free:
+                self._compute(state, tokens, plan)
 
     def _recompute_first_swapped(self) -> None:
         """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
-        live = min(self._queues.swapped, key=by_key)
-        if live.copy is None:
-            self._queues.withdraw(live)
-            self._contexts.keep_only(live, live.resident)
-            self._queues.enqueue(live)
+        state = min(self._queues.swapped, key=by_key)
+        if state.copy is None:
+            self._queues.withdraw(state)
+            self._contexts.keep_only(state, state.resident)
+            self._queues.enqueue(state)

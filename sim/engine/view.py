@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from policies.contract import Footprint
 from sim.costs.batch import Direction
-from sim.session import SessionView, State
+from sim.session import SessionView, Status
 
 if TYPE_CHECKING:
     from sim.costs.cost_model import CostModel
@@ -67,13 +67,13 @@ class View:
     def running_context_tokens(self) -> int:
         """Resident tokens of the running sessions: C_other of the waste equations."""
         queues = self._engine.queues
-        return queues.decoding.resident_tokens + sum([live.resident for live in queues.prefilling])
+        return queues.decoding.resident_tokens + sum([state.resident for state in queues.prefilling])
 
     @property
     def running_query_tokens(self) -> int:
         """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
         queues = self._engine.queues
-        return queues.decoding.seats + sum([live.queries(live.resident, live.missing) for live in queues.prefilling])
+        return queues.decoding.seats + sum([state.queries(state.resident, state.missing) for state in queues.prefilling])
 
     @property
     def waiting_sessions(self) -> int:
@@ -92,9 +92,9 @@ class View:
         Under a preemptive order only those of paused sessions: the others are the order's.
         """
         if self._engine.seating is not None:
-            return [live.view for live in self._engine.contexts.held if live.state is State.PAUSED]
-        spared, swapped = self._engine.room.spared, State.SWAPPED
-        return [live.view for live in self._engine.contexts.held if live is not spared and live.state is not swapped]
+            return [state.view for state in self._engine.contexts.held if state.status is Status.PAUSED]
+        spared, swapped = self._engine.room.spared, Status.SWAPPED
+        return [state.view for state in self._engine.contexts.held if state is not spared and state.status is not swapped]
 
     @property
     def unanswered(self) -> Sequence[SessionView]:
@@ -113,31 +113,31 @@ class View:
         if self._listed_at != self._engine.contexts.changes:
             self._list()
         if self._footprints is None:
-            self._footprints = [(one._live._resident, 0, one._live.offloaded) for one in self._unanswered]
+            self._footprints = [(one._state._resident, 0, one._state.offloaded) for one in self._unanswered]
         return self._footprints
 
     def _list(self) -> None:
-        contexts, paused = self._engine.contexts, State.PAUSED
+        contexts, paused = self._engine.contexts, Status.PAUSED
         self._listed_at = contexts.changes
-        self._unanswered = [live.view for live in contexts.held if live.copy is None and live.state is paused]
+        self._unanswered = [state.view for state in contexts.held if state.copy is None and state.status is paused]
         self._footprints = None
 
     @property
     def offloaded(self) -> list[SessionView]:
         """Paused contexts with tokens on the host: a list of its own."""
-        return [live.view for live in self._engine.contexts.away if live.state is State.PAUSED]
+        return [state.view for state in self._engine.contexts.away if state.status is Status.PAUSED]
 
     @property
     def running(self) -> list[SessionView]:
         """Sessions that decode or compute missing tokens: a list of its own."""
         queues = self._engine.queues
-        return [live.view for live in (*queues.decoding, *queues.prefilling)]
+        return [state.view for state in (*queues.decoding, *queues.prefilling)]
 
     @property
     def waiting(self) -> list[SessionView]:
         """Sessions that are ready and do not run, those waiting for a copy included, in no order."""
         queues = self._engine.queues
-        return [*(live.view for _, live in queues.waiting), *(live.view for live in queues.swapped)]
+        return [*(state.view for _, state in queues.waiting), *(state.view for state in queues.swapped)]
 
 
 class WithoutDecoders(View):
@@ -151,4 +151,4 @@ class WithoutDecoders(View):
     @property
     def running(self) -> list[SessionView]:
         """Sessions that compute missing tokens: a list of its own."""
-        return [live.view for live in self._engine.queues.prefilling]
+        return [state.view for state in self._engine.queues.prefilling]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.costs.batch import Direction
-from sim.session import LiveSession
+from sim.session import SessionState
 
 
 @dataclass(eq=False, slots=True)
@@ -21,7 +21,7 @@ class Copy:
         from_replica: it comes in from another replica, not from the host.
     """
 
-    live: LiveSession
+    state: SessionState
     direction: Direction
     blocks: int
     tokens: int
@@ -40,7 +40,7 @@ class Chunk:
         recomputed: how many of them had been computed before.
     """
 
-    live: LiveSession
+    state: SessionState
     start: int
     tokens: int
     recomputed: int

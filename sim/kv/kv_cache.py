@@ -13,17 +13,17 @@ from sim.kv.block_pool import BlockPool
 from sim.kv.copy import Chunk, Copy
 from sim.kv.prefix_cache import Prefixes
 from sim.kv.sample_layout import BranchBlocks, Layout
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from traces.session import Session
 
 
 class Witness(Protocol):
     """Is told of every change while it happens, so that real blocks can follow the counts."""
 
-    def kept(self, live: LiveSession) -> None:
+    def kept(self, state: SessionState) -> None:
         """All but its present resident and offloaded tokens was forgotten."""
 
-    def joined(self, live: LiveSession) -> None:
+    def joined(self, state: SessionState) -> None:
         """A call of several samples has ended: all but the first is forgotten."""
 
     def begun(self, copy: Copy) -> None:
@@ -61,8 +61,8 @@ class Contexts:
         self.gpu = BlockPool(gpu_blocks)
         self.host = BlockPool(host_blocks)
         self.block_size = block_size
-        self.held: dict[LiveSession, None] = {}
-        self.away: dict[LiveSession, None] = {}
+        self.held: dict[SessionState, None] = {}
+        self.away: dict[SessionState, None] = {}
         self.claimed = 0
         self.flying: dict[Copy, None] = {}
         self.prefixes = Prefixes(self.gpu, block_size) if prefix_sharing else None
@@ -78,74 +78,74 @@ class Contexts:
         """Blocks that hold ``tokens`` tokens of one context."""
         return -(-tokens // self.block_size)
 
-    def held_by(self, live: LiveSession) -> int:
+    def held_by(self, state: SessionState) -> int:
         """GPU blocks of a context, those that it shares with others included."""
-        return self.branches.blocks(live, live.resident) if live.fork else -(-live.resident // self.block_size)
+        return self.branches.blocks(state, state.resident) if state.fork else -(-state.resident // self.block_size)
 
-    def blocks_at(self, live: LiveSession, resident: int) -> int:
+    def blocks_at(self, state: SessionState, resident: int) -> int:
         """GPU blocks of a context in its call once ``resident`` tokens, of each branch, are resident."""
-        return self.branches.blocks(live, resident) if live.samples > 1 else -(-resident // self.block_size)
+        return self.branches.blocks(state, resident) if state.samples > 1 else -(-resident // self.block_size)
 
     def recomputing(self, chunk: Chunk) -> float:
         """GPU blocks of a context under recompute, by the share of its chunk that was computed before."""
-        return self.blocks_at(chunk.live, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
+        return self.blocks_at(chunk.state, chunk.start + chunk.tokens) * chunk.recomputed / chunk.tokens
 
     def most_blocks(self, session: Session) -> int:
         """GPU blocks that a session holds at most, if it holds its whole context."""
         return self.branches.most_blocks(session) if session.samples > 1 else self.blocks(session.max_context)
 
-    def growth(self, live: LiveSession, tokens: int) -> int:
+    def growth(self, state: SessionState, tokens: int) -> int:
         """GPU blocks that ``tokens`` more resident tokens would take."""
-        if live.samples > 1:
-            return self.blocks_at(live, live.resident + tokens) - self.held_by(live)
-        size, resident = self.block_size, live.resident
+        if state.samples > 1:
+            return self.blocks_at(state, state.resident + tokens) - self.held_by(state)
+        size, resident = self.block_size, state.resident
         return -(-(resident + tokens) // size) + -resident // size
 
-    def lacking(self, live: LiveSession) -> int:
+    def lacking(self, state: SessionState) -> int:
         """GPU blocks that a context still takes until all of it is resident."""
-        return self.blocks_at(live, live.context) - self.held_by(live)
+        return self.blocks_at(state, state.context) - self.held_by(state)
 
-    def to_come(self, live: LiveSession) -> int:
+    def to_come(self, state: SessionState) -> int:
         """The same less the blocks that a copy is filling."""
-        arriving = live.copy is not None and live.copy.direction is Direction.IN
-        return self.lacking(live) - (live.copy.blocks if live.copy is not None and arriving else 0)
+        arriving = state.copy is not None and state.copy.direction is Direction.IN
+        return self.lacking(state) - (state.copy.blocks if state.copy is not None and arriving else 0)
 
     @property
     def idle_blocks(self) -> int:
         """GPU blocks that only contexts hold which compute nothing, those being copied out left out."""
         return self._idle_private if self.prefixes is None else self._idle_private + self.prefixes.idle
 
-    def found(self, live: LiveSession) -> tuple[int, int]:
+    def found(self, state: SessionState) -> tuple[int, int]:
         """Missing tokens that are on the GPU in blocks of others, and the free blocks that the whole context takes."""
-        growth = self.growth(live, live.missing)
+        growth = self.growth(state, state.missing)
         if self.prefixes is None:
             return 0, growth
-        blocks, held = self.prefixes.found(live)
+        blocks, held = self.prefixes.found(state)
         return blocks * self.block_size, growth - held
 
-    def take_found(self, live: LiveSession) -> None:
+    def take_found(self, state: SessionState) -> None:
         """A context that is about to compute holds what others have of it."""
         if self.prefixes is not None:
-            self.prefixes.take_found(live)
-            self._index(live)
+            self.prefixes.take_found(state)
+            self._index(state)
 
-    def branch(self, live: LiveSession) -> None:
+    def branch(self, state: SessionState) -> None:
         """A session of several samples begins to compute for its call: the blocks that the layout wants are claimed."""
-        live.fork = live.context
+        state.fork = state.context
 
-    def join_branches(self, live: LiveSession) -> None:
+    def join_branches(self, state: SessionState) -> None:
         """A call of several samples has ended: the first stays in the context, the others' blocks are free."""
-        held = self.held_by(live)
-        live.fork = 0
-        self.gpu.give(held - self.held_by(live))
+        held = self.held_by(state)
+        state.fork = 0
+        self.gpu.give(held - self.held_by(state))
         if self.witness is not None:
-            self.witness.joined(live)
+            self.witness.joined(state)
 
-    def computed(self, live: LiveSession) -> None:
+    def computed(self, state: SessionState) -> None:
         """Missing tokens of a context have come to be on the GPU: others may find them."""
         if self.prefixes is not None:
-            shared = self.prefixes.publish(live)
-            self._idle_private -= shared if live.idle else 0
+            shared = self.prefixes.publish(state)
+            self._idle_private -= shared if state.idle else 0
 
     def _use_ends(self) -> int:
         self._uses += 1
@@ -160,203 +160,203 @@ class Contexts:
         """GPU blocks that copies under way will free."""
         return sum([copy.blocks for copy in self.flying if copy.direction is Direction.OUT]) if self.flying else 0
 
-    def set_idle(self, live: LiveSession, idle: bool) -> None:
+    def set_idle(self, state: SessionState, idle: bool) -> None:
         """Note that a context begins or ceases to hold memory without computing. It is not being copied."""
-        assert live.copy is None, live
-        if idle != live.idle:
-            live.idle = idle
-            private = self.held_by(live) - live.shared
+        assert state.copy is None, state
+        if idle != state.idle:
+            state.idle = idle
+            private = self.held_by(state) - state.shared
             self._idle_private += private if idle else -private
             if self.prefixes is not None:
-                self.prefixes.set_idle(live, idle)
-                live.unused_since = self._use_ends()
-            self._index(live)
+                self.prefixes.set_idle(state, idle)
+                state.unused_since = self._use_ends()
+            self._index(state)
 
-    def _index(self, live: LiveSession) -> None:
+    def _index(self, state: SessionState) -> None:
         """Keep ``held`` and ``away`` what they say."""
         self.changes += 1
-        idle, held, away = live.idle, self.held, self.away
-        if idle and live.resident:
-            held.setdefault(live)
-        elif live in held:
-            del held[live]
-        if idle and live.offloaded:
-            away.setdefault(live)
-        elif live in away:
-            del away[live]
+        idle, held, away = state.idle, self.held, self.away
+        if idle and state.resident:
+            held.setdefault(state)
+        elif state in held:
+            del held[state]
+        if idle and state.offloaded:
+            away.setdefault(state)
+        elif state in away:
+            del away[state]
 
-    def keep_only(self, live: LiveSession, tokens: int) -> None:
+    def keep_only(self, state: SessionState, tokens: int) -> None:
         """Forget all but the first ``tokens`` tokens of what is resident or offloaded; the rest goes missing.
 
         Of a resident part whole blocks are kept, so up to a block less one token more than ``tokens`` may stay.
         """
-        assert live.copy is None and live.group is None, live
-        resident = live.resident
-        live.peak = max(live.peak, resident + live.offloaded)
-        if tokens < resident + live.offloaded and live.offloaded:
+        assert state.copy is None and state.group is None, state
+        resident = state.resident
+        state.peak = max(state.peak, resident + state.offloaded)
+        if tokens < resident + state.offloaded and state.offloaded:
             kept = max(0, tokens - resident)
-            self.host.give(self.blocks(live.offloaded) - self.blocks(kept))
-            live.missing += live.offloaded - kept
-            live.offloaded = kept
-            self._lost(live)
+            self.host.give(self.blocks(state.offloaded) - self.blocks(kept))
+            state.missing += state.offloaded - kept
+            state.offloaded = kept
+            self._lost(state)
         kept = min(resident, self.blocks(tokens) * self.block_size)
         if kept < resident:
-            stays = self.branches.blocks(live, kept) if live.fork else self.blocks(kept)
-            freed = self.held_by(live) - stays - self._unshare(live, self.blocks(kept))
+            stays = self.branches.blocks(state, kept) if state.fork else self.blocks(kept)
+            freed = self.held_by(state) - stays - self._unshare(state, self.blocks(kept))
             self.gpu.give(freed)
-            self._lost(live)
-            self._idle_private -= freed if live.idle else 0
-            live.missing += resident - kept
-            live.resident = kept
-        self._index(live)
+            self._lost(state)
+            self._idle_private -= freed if state.idle else 0
+            state.missing += resident - kept
+            state.resident = kept
+        self._index(state)
         if self.witness is not None:
-            self.witness.kept(live)
+            self.witness.kept(state)
 
-    def _lost(self, live: LiveSession) -> None:
+    def _lost(self, state: SessionState) -> None:
         self.losses += 1
-        live.lost_at = live.progress
+        state.lost_at = state.progress
 
-    def _unshare(self, live: LiveSession, keep: int) -> int:
+    def _unshare(self, state: SessionState, keep: int) -> int:
         """Let go of the shared blocks beyond the first ``keep``. Returns how many."""
-        if self.prefixes is None or live.shared <= keep:
+        if self.prefixes is None or state.shared <= keep:
             return 0
-        return self.prefixes.release(live, keep, live.unused_since if live.idle else self._use_ends())
+        return self.prefixes.release(state, keep, state.unused_since if state.idle else self._use_ends())
 
-    def cut(self, live: LiveSession, tokens: int) -> None:
+    def cut(self, state: SessionState, tokens: int) -> None:
         """The client rewrote the context: only its first ``tokens`` tokens survive, as tokens and as KV.
 
         Of a shared block that does not survive whole nothing is kept: others go on with it as it is.
         """
-        if tokens >= live.context:
+        if tokens >= state.context:
             return
         whole = tokens // self.block_size
-        live.unwritten = min(live.unwritten, tokens)
-        self.keep_only(live, tokens if live.shared <= whole else whole * self.block_size)
-        live.prefix_keys = live.prefix_keys[:whole]
-        live.resident = min(live.resident, tokens)  # inside the same block
-        self._index(live)
-        live.missing = tokens - live.resident - live.offloaded
-        live.peak = min(live.peak, tokens)
+        state.unwritten = min(state.unwritten, tokens)
+        self.keep_only(state, tokens if state.shared <= whole else whole * self.block_size)
+        state.prefix_keys = state.prefix_keys[:whole]
+        state.resident = min(state.resident, tokens)  # inside the same block
+        self._index(state)
+        state.missing = tokens - state.resident - state.offloaded
+        state.peak = min(state.peak, tokens)
 
-    def begin_out(self, live: LiveSession, keep: int, most_blocks: float, blocking: bool) -> Copy | None:
+    def begin_out(self, state: SessionState, keep: int, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the resident tail beyond ``keep`` tokens to the host: as many whole blocks as ``most_blocks``
         and the host's free blocks allow. None if that is none. Blocks that others hold too stay, and so do branch sets
         in the middle of their call."""
-        assert live.copy is None and live.group is None, live
-        if live.fork:
+        assert state.copy is None and state.group is None, state
+        if state.fork:
             return None
-        size, resident = self.block_size, live.resident
+        size, resident = self.block_size, state.resident
         held = -(-resident // size)
         stays = -(-min(keep, resident) // size)
-        if live.prefixes is not None:
-            stays = max(stays, live.prefixes.common(live))
+        if state.prefixes is not None:
+            stays = max(stays, state.prefixes.common(state))
         blocks = int(min(held - stays, most_blocks, self.host.free))
         if blocks <= 0:
             return None
         if self.prefixes is not None:
-            private = self.prefixes.withdraw(live, held - blocks)
-            self._idle_private += private if live.idle else 0
-        copy = Copy(live, Direction.OUT, blocks, resident - (held - blocks) * size, blocking)
+            private = self.prefixes.withdraw(state, held - blocks)
+            self._idle_private += private if state.idle else 0
+        copy = Copy(state, Direction.OUT, blocks, resident - (held - blocks) * size, blocking)
         self.host.take(blocks)
         self._begin(copy)
         return copy
 
-    def begin_in(self, live: LiveSession, most_blocks: float, blocking: bool) -> Copy | None:
+    def begin_in(self, state: SessionState, most_blocks: float, blocking: bool) -> Copy | None:
         """Begin to copy the leading offloaded blocks back: as many as ``most_blocks`` and the GPU's free ones allow."""
-        assert live.copy is None and live.group is None, live
-        blocks = int(min(self.blocks(live.offloaded), most_blocks, self.gpu.free))
+        assert state.copy is None and state.group is None, state
+        blocks = int(min(self.blocks(state.offloaded), most_blocks, self.gpu.free))
         if blocks <= 0:
             return None
-        copy = Copy(live, Direction.IN, blocks, min(live.offloaded, blocks * self.block_size), blocking)
+        copy = Copy(state, Direction.IN, blocks, min(state.offloaded, blocks * self.block_size), blocking)
         self.gpu.take(blocks)
         self._begin(copy)
         return copy
 
-    def begin_over(self, live: LiveSession, tokens: int) -> Copy:
+    def begin_over(self, state: SessionState, tokens: int) -> Copy:
         """Begin to copy the first ``tokens`` missing tokens in from another replica; their blocks are free."""
-        assert live.resident == live.offloaded == 0 and live.copy is None and tokens <= live.missing, live
-        copy = Copy(live, Direction.IN, self.blocks(tokens), tokens, blocking=False, from_replica=True)
+        assert state.resident == state.offloaded == 0 and state.copy is None and tokens <= state.missing, state
+        copy = Copy(state, Direction.IN, self.blocks(tokens), tokens, blocking=False, from_replica=True)
         self.gpu.take(copy.blocks)
         self._begin(copy)
         return copy
 
-    def pin(self, live: LiveSession) -> None:
+    def pin(self, state: SessionState) -> None:
         """Another replica reads this context: nobody else may touch it until ``unpin``."""
-        self.set_idle(live, False)
-        self.copying_blocks += self.held_by(live) - live.shared
+        self.set_idle(state, False)
+        self.copying_blocks += self.held_by(state) - state.shared
 
-    def unpin(self, live: LiveSession) -> None:
+    def unpin(self, state: SessionState) -> None:
         """The context has been read, or will not be."""
-        self.copying_blocks -= self.held_by(live) - live.shared
+        self.copying_blocks -= self.held_by(state) - state.shared
 
     def _begin(self, copy: Copy) -> None:
-        copy.live.copy = copy
+        copy.state.copy = copy
         self.changes += 1
         self.flying[copy] = None
         self.copying_blocks += copy.blocks
-        if copy.direction is Direction.OUT and copy.live.idle:
+        if copy.direction is Direction.OUT and copy.state.idle:
             self._idle_private -= copy.blocks
         if self.witness is not None:
             self.witness.begun(copy)
 
     def finish(self, copy: Copy) -> None:
         """A copy has ended: its tokens have moved, and the blocks that they left are free."""
-        live = copy.live
+        state = copy.state
         del self.flying[copy]
-        live.copy = None
+        state.copy = None
         self.copying_blocks -= copy.blocks
         if copy.direction is Direction.OUT:
             self.gpu.give(copy.blocks)
-            self._lost(live)
-            resident, tokens = live.resident, copy.tokens
-            live.peak = max(live.peak, resident + live.offloaded)
-            live.resident = resident - tokens
-            live.offloaded += tokens
-            live.swapped_out += tokens
+            self._lost(state)
+            resident, tokens = state.resident, copy.tokens
+            state.peak = max(state.peak, resident + state.offloaded)
+            state.resident = resident - tokens
+            state.offloaded += tokens
+            state.swapped_out += tokens
         else:
             self._take_in(copy)
-            self._idle_private += copy.blocks if live.idle else 0
-            self.computed(live)
-        self._index(live)
+            self._idle_private += copy.blocks if state.idle else 0
+            self.computed(state)
+        self._index(state)
         if self.witness is not None:
             self.witness.finished(copy)
 
     def _take_in(self, copy: Copy) -> None:
-        live = copy.live
-        live.resident += copy.tokens
+        state = copy.state
+        state.resident += copy.tokens
         if copy.from_replica:
-            live.missing -= copy.tokens
-            live.received += copy.tokens
+            state.missing -= copy.tokens
+            state.received += copy.tokens
         else:
             self.host.give(copy.blocks)
-            live.offloaded -= copy.tokens
-            live.swapped_in += copy.tokens
+            state.offloaded -= copy.tokens
+            state.swapped_in += copy.tokens
 
-    def release(self, live: LiveSession) -> None:
+    def release(self, state: SessionState) -> None:
         """The session has left: free all it holds."""
-        self.keep_only(live, 0)
-        assert live.resident == 0 and live.offloaded == 0
+        self.keep_only(state, 0)
+        assert state.resident == 0 and state.offloaded == 0
 
-    def check(self, inside: list[LiveSession]) -> None:
+    def check(self, inside: list[SessionState]) -> None:
         """INV-2, recounted from scratch: blocks in use are the sum over contexts and copies under way.
 
         Raises:
             AssertionError: a count is off.
         """
-        resident = sum(self.held_by(live) - live.shared for live in inside)
+        resident = sum(self.held_by(state) - state.shared for state in inside)
         shared = 0 if self.prefixes is None else self.prefixes.check(inside)
-        offloaded = sum(self.blocks(live.offloaded) for live in inside)
+        offloaded = sum(self.blocks(state.offloaded) for state in inside)
         inwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.IN)
         outwards = sum(copy.blocks for copy in self.flying if copy.direction is Direction.OUT)
         gpu = resident + shared + inwards + self.claimed
         assert self.gpu.used == gpu, (self.gpu.used, resident, shared, inwards, self.claimed)
         assert self.host.used == offloaded + outwards, (self.host.used, offloaded, outwards)
         assert 0 <= self.gpu.used <= self.gpu.capacity and 0 <= self.host.used <= self.host.capacity
-        idle = sum(self.held_by(live) - live.shared for live in inside if live.idle)
+        idle = sum(self.held_by(state) - state.shared for state in inside if state.idle)
         assert self._idle_private == idle - outwards, (self._idle_private, idle, outwards)
-        read = sum(self.held_by(live) - live.shared for live in inside if live.state is State.DEPARTING)
+        read = sum(self.held_by(state) - state.shared for state in inside if state.status is Status.DEPARTING)
         assert self.copying_blocks == inwards + outwards + read
-        assert set(self.held) == {live for live in inside if live.idle and live.resident}
-        assert set(self.away) == {live for live in inside if live.idle and live.offloaded}
-        for live in inside:
-            assert live.offloaded == 0 or live.resident % self.block_size == 0, live
+        assert set(self.held) == {state for state in inside if state.idle and state.resident}
+        assert set(self.away) == {state for state in inside if state.idle and state.offloaded}
+        for state in inside:
+            assert state.offloaded == 0 or state.resident % self.block_size == 0, state

@@ -19,7 +19,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from sim.kv.block_pool import BlockPool, blocks_for
-from sim.session import LiveSession
+from sim.session import SessionState
 from traces.session import Session
 
 
@@ -39,10 +39,10 @@ Key = tuple[_Piece, int]
 class BlockWitness(Protocol):
     """Is told what becomes of shared blocks while it happens, so that real ones can follow."""
 
-    def found(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def found(self, state: SessionState, keys: Sequence[Key]) -> None:
         """After its own blocks a context now holds those of ``keys``."""
 
-    def published(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def published(self, state: SessionState, keys: Sequence[Key]) -> None:
         """The last of a context's shared blocks are found by ``keys`` from now on. Where one could be found before, the
         context holds that one and has given back its own."""
 
@@ -72,12 +72,12 @@ class Prefixes:
 
     # ---- what a context could share
 
-    def keys(self, live: LiveSession) -> Sequence[Key]:
+    def keys(self, state: SessionState) -> Sequence[Key]:
         """Keys of the leading blocks of a context, as far as it is still the prompt that the trace tells of."""
-        if live.prefixes is None:
-            live.prefixes = self
-            live.prefix_keys = self._keys(live.session)[: live.unwritten // self.block_size]
-        return live.prefix_keys
+        if state.prefixes is None:
+            state.prefixes = self
+            state.prefix_keys = self._keys(state.session)[: state.unwritten // self.block_size]
+        return state.prefix_keys
 
     def _keys(self, session: Session) -> list[Key]:
         size = self.block_size
@@ -98,13 +98,13 @@ class Prefixes:
             piece = self._pieces[before, content] = _Piece(before)
         return piece
 
-    def found(self, live: LiveSession) -> tuple[int, int]:
+    def found(self, state: SessionState) -> tuple[int, int]:
         """Blocks on the GPU with which a context could go on at once, and how many of them somebody holds."""
-        keys, pool = self.keys(live), self._pool
-        if live.offloaded or live.copy is not None or live.resident != live.shared * self.block_size:
+        keys, pool = self.keys(state), self._pool
+        if state.offloaded or state.copy is not None or state.resident != state.shared * self.block_size:
             return 0, 0
         count = held = 0
-        for key in keys[live.shared : (live.context - 1) // self.block_size]:
+        for key in keys[state.shared : (state.context - 1) // self.block_size]:
             if pool.holders(key):
                 held += 1
             elif key not in pool.cached:
@@ -114,58 +114,58 @@ class Prefixes:
 
     # ---- who holds what
 
-    def take_found(self, live: LiveSession) -> None:
+    def take_found(self, state: SessionState) -> None:
         """A context takes what it found: these tokens are resident at once. The blocks that nobody held are free."""
-        blocks, _ = self.found(live)
-        new = self.keys(live)[live.shared : live.shared + blocks]
+        blocks, _ = self.found(state)
+        new = self.keys(state)[state.shared : state.shared + blocks]
         self._pool.share(new)
-        self._held(live, new)
-        resident = live.resident + blocks * self.block_size
-        live.prefix_hits += max(0, resident - max(live.resident, live.peak))
-        live.missing -= resident - live.resident
-        live.resident = resident
+        self._held(state, new)
+        resident = state.resident + blocks * self.block_size
+        state.prefix_hits += max(0, resident - max(state.resident, state.peak))
+        state.missing -= resident - state.resident
+        state.resident = resident
         if self._witness is not None:
-            self._witness.found(live, new)
+            self._witness.found(state, new)
 
-    def publish(self, live: LiveSession) -> int:
+    def publish(self, state: SessionState) -> int:
         """Others may find from now on what a context has on the GPU. Returns the private blocks that became shared."""
-        new = self.keys(live)[live.shared : live.resident // self.block_size]
+        new = self.keys(state)[state.shared : state.resident // self.block_size]
         self._pool.publish(new)
-        self._held(live, new)
+        self._held(state, new)
         if self._witness is not None:
-            self._witness.published(live, new)
+            self._witness.published(state, new)
         return len(new)
 
-    def release(self, live: LiveSession, keep: int, last_used: int) -> int:
+    def release(self, state: SessionState, keep: int, last_used: int) -> int:
         """A context keeps its first ``keep`` blocks at most; the last ones are evicted first. Returns how many it let
         go."""
-        gone = live.prefix_keys[keep : live.shared]
+        gone = state.prefix_keys[keep : state.shared]
         if gone:
-            self._let_go(live, gone)
+            self._let_go(state, gone)
             self._pool.unshare(reversed(gone), last_used)
         return len(gone)
 
-    def withdraw(self, live: LiveSession, keep: int) -> int:
+    def withdraw(self, state: SessionState, keep: int) -> int:
         """The shared blocks beyond the first ``keep``, which nobody else holds, become private. Returns how many."""
-        own = live.prefix_keys[keep : live.shared]
+        own = state.prefix_keys[keep : state.shared]
         if own:
-            self._let_go(live, own)
+            self._let_go(state, own)
             self._pool.withdraw(own)
             if self._witness is not None:
                 self._witness.unpublished(own)
         return len(own)
 
-    def common(self, live: LiveSession) -> int:
+    def common(self, state: SessionState) -> int:
         """Leading blocks of a context that others hold too."""
-        return bisect_left(live.prefix_keys, True, 0, live.shared, key=lambda key: self._pool.holders(key) < 2)
+        return bisect_left(state.prefix_keys, True, 0, state.shared, key=lambda key: self._pool.holders(key) < 2)
 
     def holders(self, key: Key) -> int:
         """How many contexts hold a block."""
         return self._pool.holders(key)
 
-    def set_idle(self, live: LiveSession, idle: bool) -> None:
+    def set_idle(self, state: SessionState, idle: bool) -> None:
         """A context that holds blocks begins or ceases to hold them without computing."""
-        for key in live.prefix_keys[: live.shared]:
+        for key in state.prefix_keys[: state.shared]:
             if idle:
                 self._stops(key)
                 self.idle += key not in self._computing
@@ -173,23 +173,23 @@ class Prefixes:
                 self.idle -= key not in self._computing
                 self._computing[key] = self._computing.get(key, 0) + 1
 
-    def _held(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def _held(self, state: SessionState, keys: Sequence[Key]) -> None:
         """A context holds ``keys`` since just now."""
-        live.shared += len(keys)
+        state.shared += len(keys)
         for key in keys:
             first = self._pool.holders(key) == 1
-            if live.idle:
+            if state.idle:
                 self.idle += first
             else:
                 self.idle -= not first and key not in self._computing
                 self._computing[key] = self._computing.get(key, 0) + 1
 
-    def _let_go(self, live: LiveSession, keys: Sequence[Key]) -> None:
+    def _let_go(self, state: SessionState, keys: Sequence[Key]) -> None:
         """A context is about to let go of ``keys``, the last that it holds."""
-        live.shared -= len(keys)
+        state.shared -= len(keys)
         for key in keys:
             last = self._pool.holders(key) == 1
-            if live.idle:
+            if state.idle:
                 self.idle -= last
             else:
                 self._stops(key)
@@ -200,22 +200,22 @@ class Prefixes:
         if not self._computing[key]:
             del self._computing[key]
 
-    def check(self, inside: Iterable[LiveSession]) -> int:
+    def check(self, inside: Iterable[SessionState]) -> int:
         """INV-2 for shared blocks, recounted from scratch. Returns how many are held.
 
         Raises:
             AssertionError: a count is off.
         """
         pool = self._pool
-        holding = [(live, live.prefix_keys[: live.shared]) for live in inside if live.shared]
+        holding = [(state, state.prefix_keys[: state.shared]) for state in inside if state.shared]
         held = Counter(key for _, keys in holding for key in keys)
-        computing = Counter(key for live, keys in holding if not live.idle for key in keys)
+        computing = Counter(key for state, keys in holding if not state.idle for key in keys)
         assert all(pool.holders(key) == count for key, count in held.items())
         assert pool.missing(pool.cached) == len(pool.cached) <= pool.free
         assert self._computing == computing
         assert self.idle == len(held.keys() - computing.keys()), (self.idle, held, computing)
-        for live, keys in holding:
-            assert len(keys) == live.shared <= live.resident // self.block_size, live
+        for state, keys in holding:
+            assert len(keys) == state.shared <= state.resident // self.block_size, state
         return len(held)
 
 
@@ -225,27 +225,27 @@ class Tally:
 
     def __init__(self, block_size: int) -> None:
         self._size = block_size
-        self._kept: dict[LiveSession, int] = {}
+        self._kept: dict[SessionState, int] = {}
         self._let_go: Counter[Key] = Counter()
 
-    def add(self, live: LiveSession, keep: int, leaves_common: bool) -> int:
+    def add(self, state: SessionState, keep: int, leaves_common: bool) -> int:
         """Blocks that come free when a context keeps its first ``keep`` tokens, beyond those counted before.
 
         ``leaves_common``: blocks that others hold stay where they are, as when a context is swapped out.
         """
-        kept = blocks_for(min(keep, live.resident), self._size)
-        before = self._kept.get(live, blocks_for(live.resident, self._size))
-        prefixes = live.prefixes
-        if prefixes is None or not live.shared:
-            self._kept[live] = min(kept, before)
+        kept = blocks_for(min(keep, state.resident), self._size)
+        before = self._kept.get(state, blocks_for(state.resident, self._size))
+        prefixes = state.prefixes
+        if prefixes is None or not state.shared:
+            self._kept[state] = min(kept, before)
             return max(0, before - kept)
         if leaves_common:
-            kept = max(kept, prefixes.common(live))
+            kept = max(kept, prefixes.common(state))
         if kept >= before:
             return 0
-        self._kept[live] = kept
-        freed = before - max(kept, min(before, live.shared))
-        for key in live.prefix_keys[kept : min(before, live.shared)]:
+        self._kept[state] = kept
+        freed = before - max(kept, min(before, state.shared))
+        for key in state.prefix_keys[kept : min(before, state.shared)]:
             self._let_go[key] += 1
             freed += self._let_go[key] == prefixes.holders(key)
         return freed

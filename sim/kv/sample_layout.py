@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sim.kv.block_pool import blocks_for
-from sim.session import LiveSession
+from sim.session import SessionState
 from traces.session import Session
 
 Layout = Literal["paged-sharing", "segment", "contiguous"]
@@ -36,9 +36,9 @@ class BranchBlocks:
     def __init__(self, layout: Layout, block_size: int) -> None:
         self.layout, self.block_size = layout, block_size
 
-    def blocks(self, live: LiveSession, resident: int) -> int:
+    def blocks(self, state: SessionState, resident: int) -> int:
         """GPU blocks of a session of several samples in its call, with ``resident`` tokens of each branch."""
-        return self._blocks(live.samples, live.fork or live.context, live.call.output, resident)
+        return self._blocks(state.samples, state.fork or state.context, state.call.output, resident)
 
     def most_blocks(self, session: Session) -> int:
         """GPU blocks that a session of several samples holds at most."""
@@ -60,15 +60,15 @@ class BranchBlocks:
         shared = fork // size
         return shared + samples * (blocks_for(resident, size) - shared)
 
-    def steps_at(self, live: LiveSession) -> int | None:
+    def steps_at(self, state: SessionState) -> int | None:
         """Resident tokens, modulo the block size, at which each branch of a decoding set takes one more block; None if
         none ever does."""
         if self.layout == "contiguous":
             return None
-        return live.fork % self.block_size if self.layout == "segment" else 0
+        return state.fork % self.block_size if self.layout == "segment" else 0
 
-    def copied_at_fork(self, live: LiveSession) -> int:
+    def copied_at_fork(self, state: SessionState) -> int:
         """Blocks that a decoding set takes in its next iteration because that is the first to write to a block that its
         branches share."""
-        partly = live.fork % self.block_size > 0
-        return live.samples - 1 if self.layout == "paged-sharing" and partly and live.resident == live.fork else 0
+        partly = state.fork % self.block_size > 0
+        return state.samples - 1 if self.layout == "paged-sharing" and partly and state.resident == state.fork else 0

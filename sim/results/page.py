@@ -11,7 +11,7 @@ from sim.engine.engine import Engine
 from sim.engine.plan import Plan
 from sim.kv.copy import Chunk, Copy
 from sim.results.standing import Standing, together
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 
 if TYPE_CHECKING:
     from sim.results.session_log import Diary
@@ -28,8 +28,8 @@ class Page:
         self._engine = engine
         self._replica = replica
         self._standing = Standing(engine)
-        self._live: LiveSession | None = None
-        self._gone: LiveSession | None = None  # it went on elsewhere; its context may still be read from here
+        self._state: SessionState | None = None
+        self._gone: SessionState | None = None  # it went on elsewhere; its context may still be read from here
         self._heard = 0  # decisions of the log that were looked at
         self._span: dict[str, Any] = {}  # iterations that compute for it, one after the other
         self._waited = 0.0  # of its time in the queue, what has been told
@@ -37,94 +37,94 @@ class Page:
         self._preemptions = 0
         self._accounted = 0.0
 
-    def follows(self, live: LiveSession) -> bool:
+    def follows(self, state: SessionState) -> bool:
         """Whether this is the session. It is known from its arrival on."""
-        if self._live is None and live is not self._gone and live.session.id == self._diary.session:
-            self._live = live
-        return live is self._live
+        if self._state is None and state is not self._gone and state.session.id == self._diary.session:
+            self._state = state
+        return state is self._state
 
-    def note(self, at: float, what: str, live: LiveSession, **details: Any) -> None:
+    def note(self, at: float, what: str, state: SessionState, **details: Any) -> None:
         """Write down what happened, after what came before it."""
-        self._end_span(live)
-        self._hear_decisions(live)
-        self._diary.write(at, what, live, self._replica, details)
+        self._end_span(state)
+        self._hear_decisions(state)
+        self._diary.write(at, what, state, self._replica, details)
 
     def close(self, at: float) -> None:
         """Nothing more will happen here; the run ended at ``at``."""
         if at > self._accounted:
             self.rested(at)
-        if self._live is not None:
-            self._end_span(self._live)
-            self._hear_decisions(self._live)
+        if self._state is not None:
+            self._end_span(self._state)
+            self._hear_decisions(self._state)
 
     # ---- coming and going
 
-    def arrived(self, live: LiveSession) -> None:
+    def arrived(self, state: SessionState) -> None:
         """The session was submitted."""
-        session = live.session
-        if live.state is State.REJECTED:
-            self.note(session.arrival, "rejected", live, reason=live.reason)
+        session = state.session
+        if state.status is Status.REJECTED:
+            self.note(session.arrival, "rejected", state, reason=state.reason)
         else:
             what = {"prompt_tokens": session.prompt, "calls": len(session.calls), "kind": session.kind}
-            self.note(session.arrival, "arrived", live, **what)
+            self.note(session.arrival, "arrived", state, **what)
 
-    def adopted(self, live: LiveSession, at: float) -> None:
+    def adopted(self, state: SessionState, at: float) -> None:
         """The session goes on here."""
-        self._waited, self._preemptions = live.queued_s, live.preemptions
-        if live.state is State.FAILED:
-            self.note(at, "rejected", live, reason=live.reason)
+        self._waited, self._preemptions = state.queued_s, state.preemptions
+        if state.status is Status.FAILED:
+            self.note(at, "rejected", state, reason=state.reason)
         else:
-            self.note(at, "adopted", live, **_answer(live, live.call_index - 1, at))
+            self.note(at, "adopted", state, **_answer(state, state.call_index - 1, at))
 
-    def withdrawn(self, live: LiveSession) -> None:
+    def withdrawn(self, state: SessionState) -> None:
         """The session goes on elsewhere."""
-        self.note(self._engine.now, "left_replica", live)
-        self._gone, self._live = live, None
+        self.note(self._engine.now, "left_replica", state)
+        self._gone, self._state = state, None
 
-    def answered(self, live: LiveSession, at: float) -> None:
+    def answered(self, state: SessionState, at: float) -> None:
         """The answer came."""
-        self.note(at, "answered", live, **_answer(live, live.call_index, at))
+        self.note(at, "answered", state, **_answer(state, state.call_index, at))
 
-    def left(self, live: LiveSession, at: float) -> None:
+    def left(self, state: SessionState, at: float) -> None:
         """The session is over. That its memory is free then goes without saying."""
         last = self._diary.last
         if last is not None and last.what == "dropped" and last.time >= at:
             self._diary.strike()
-        self.note(at, "finished", live, **(self._decoded(live, at) if live.call.pause is None else {}))
+        self.note(at, "finished", state, **(self._decoded(state, at) if state.call.pause is None else {}))
 
     # ---- the policy
 
-    def _hear_decisions(self, live: LiveSession) -> None:
+    def _hear_decisions(self, state: SessionState) -> None:
         """Take down what the policy has decided about the session since; each pause begins with a verdict."""
         decisions = self._engine.counsel.decisions
         for one in decisions[self._heard :]:
             if one["session"] == self._diary.session:
                 resident, offloaded = one["resident"], one["offloaded"]
                 where = {"tokens_were": (resident, offloaded, one["context"] - resident - offloaded)}
-                if one["asked"] == "pause" and live.call.pause is not None:
-                    waits = {"waits_for": live.call.pause.waits_for, "tool": live.call.pause.tool}
-                    ended = self._decoded(live, one["time"]) | waits | where
-                    self._diary.write(one["time"], "call_ended", live, self._replica, ended)
+                if one["asked"] == "pause" and state.call.pause is not None:
+                    waits = {"waits_for": state.call.pause.waits_for, "tool": state.call.pause.tool}
+                    ended = self._decoded(state, one["time"]) | waits | where
+                    self._diary.write(one["time"], "call_ended", state, self._replica, ended)
                 decided = {name: one[name] for name in _OF_DECISION} | where
-                self._diary.write(one["time"], "decided", live, self._replica, decided)
+                self._diary.write(one["time"], "decided", state, self._replica, decided)
         self._heard = len(decisions)
 
-    def _decoded(self, live: LiveSession, at: float) -> dict[str, Any]:
-        return {"output_tokens": live.emitted, "decode_s": at - self._first_token_at}
+    def _decoded(self, state: SessionState, at: float) -> dict[str, Any]:
+        return {"output_tokens": state.emitted, "decode_s": at - self._first_token_at}
 
     # ---- the queue
 
-    def ranked(self, live: LiveSession, key: tuple[float, ...]) -> None:
+    def ranked(self, state: SessionState, key: tuple[float, ...]) -> None:
         """A session becomes ready: this one, or another that may pass it."""
-        if not self.follows(live):
-            self.reranked([(live, key)])
-        elif place := self._standing.joined(live, key):
-            self.note(self._engine.now, "queued", live, **place)
+        if not self.follows(state):
+            self.reranked([(state, key)])
+        elif place := self._standing.joined(state, key):
+            self.note(self._engine.now, "queued", state, **place)
 
-    def reranked(self, moved: list[tuple[LiveSession, tuple[float, ...]]]) -> None:
+    def reranked(self, moved: list[tuple[SessionState, tuple[float, ...]]]) -> None:
         """Keys change; what happens in the queue while nothing else does is told in one entry."""
-        live = self._live
-        if live is None or not (passed := self._standing.passed(live, moved)):
+        state = self._state
+        if state is None or not (passed := self._standing.passed(state, moved)):
             return
         now, last = self._engine.now, self._diary.last
         if last is not None and last.what == "passed" and last.replica == self._replica:
@@ -132,43 +132,43 @@ class Page:
             passed, begun = together(last.details, passed), last.time
         else:
             begun = now
-        self.note(begun, "passed", live, **passed, until=now)
+        self.note(begun, "passed", state, **passed, until=now)
 
     # ---- moves of the context
 
-    def kept(self, live: LiveSession) -> None:
+    def kept(self, state: SessionState) -> None:
         """All but its present resident and offloaded tokens was forgotten."""
-        if self.follows(live) and live.state is not State.MOVED:
-            self._notice_preemption(live)
-            self._hear_decisions(live)
+        if self.follows(state) and state.status is not Status.MOVED:
+            self._notice_preemption(state)
+            self._hear_decisions(state)
             last = self._diary.last
-            if last is None or (last.resident, last.offloaded) != (live.resident, live.offloaded):
-                self.note(self._engine.now, "dropped", live)
+            if last is None or (last.resident, last.offloaded) != (state.resident, state.offloaded):
+                self.note(self._engine.now, "dropped", state)
 
-    def joined(self, live: LiveSession) -> None:
+    def joined(self, state: SessionState) -> None:
         """A call of several samples has ended; that the others go then goes without saying."""
 
     def begun(self, copy: Copy) -> None:
         """A copy begins."""
-        if self.follows(copy.live):
-            self._notice_preemption(copy.live)
+        if self.follows(copy.state):
+            self._notice_preemption(copy.state)
             if not copy.blocking:
-                self.note(self._engine.now, "copy_began", copy.live, **self._copy(copy))
+                self.note(self._engine.now, "copy_began", copy.state, **self._copy(copy))
 
     def finished(self, copy: Copy) -> None:
         """A copy has ended."""
-        if self.follows(copy.live):
-            self.note(self._engine.now, "swapped" if copy.blocking else "copied", copy.live, **self._copy(copy))
+        if self.follows(copy.state):
+            self.note(self._engine.now, "swapped" if copy.blocking else "copied", copy.state, **self._copy(copy))
 
     def _copy(self, copy: Copy) -> dict[str, Any]:
         seconds = {} if copy.from_replica else {"seconds": self._engine.costs.copy_time(copy.tokens, copy.direction)}
         what = {"direction": copy.direction.value, "tokens": copy.tokens, "blocks": copy.blocks}
         return what | seconds | {"from_replica": copy.from_replica}
 
-    def _notice_preemption(self, live: LiveSession) -> None:
-        if live.preemptions > self._preemptions:
-            self._preemptions = live.preemptions
-            self.note(self._engine.now, "preempted", live)
+    def _notice_preemption(self, state: SessionState) -> None:
+        if state.preemptions > self._preemptions:
+            self._preemptions = state.preemptions
+            self.note(self._engine.now, "preempted", state)
 
     # ---- iterations, and what they waste
 
@@ -182,100 +182,100 @@ class Page:
         """
         self._accounted = ends[-1]
         seconds = ends[-1] - begin
-        for live in self._here():
-            self._book_memory(live, seconds, resting=False)
-            self._book_stall(live, plan, stall)
-        if self._live is not None:
-            self._worked_for(self._live, plan, begin, ends, stall, lengthened)
+        for state in self._here():
+            self._book_memory(state, seconds, resting=False)
+            self._book_stall(state, plan, stall)
+        if self._state is not None:
+            self._worked_for(self._state, plan, begin, ends, stall, lengthened)
 
     def _worked_for(
         self,
-        live: LiveSession,
+        state: SessionState,
         plan: Plan,
         begin: float,
         ends: Sequence[float],
         stall: float,
         lengthened: Callable[[Plan], float],
     ) -> None:
-        self._notice_preemption(live)
+        self._notice_preemption(state)
         for chunk in plan.chunks:
-            if chunk.live is live:
+            if chunk.state is state:
                 self._computed(chunk, begin, ends)
                 if chunk.recomputed:
                     self._book_recompute(chunk, plan, ends[-1] - begin - stall, lengthened(plan))
-        if plan.decoding and live.state is State.DECODING and live.queued_s > self._waited:
-            self.note(begin, "went_on", live, waited_s=self._wait(live))
+        if plan.decoding and state.status is Status.DECODING and state.queued_s > self._waited:
+            self.note(begin, "went_on", state, waited_s=self._wait(state))
 
-    def _wait(self, live: LiveSession) -> float:
+    def _wait(self, state: SessionState) -> float:
         """Seconds in the queue that have not been told yet."""
-        seconds, self._waited = live.queued_s - self._waited, live.queued_s
+        seconds, self._waited = state.queued_s - self._waited, state.queued_s
         return seconds
 
     def rested(self, end: float) -> None:
         """Nothing was computed until ``end``."""
-        for live in self._here():
-            self._book_memory(live, end - self._accounted, resting=True)
+        for state in self._here():
+            self._book_memory(state, end - self._accounted, resting=True)
         self._accounted = end
 
-    def _here(self) -> list[LiveSession]:
-        return [live for live in (self._live, self._gone) if live is not None]
+    def _here(self) -> list[SessionState]:
+        return [state for state in (self._state, self._gone) if state is not None]
 
-    def _book_memory(self, live: LiveSession, seconds: float, resting: bool) -> None:
-        contexts, copy = self._engine.contexts, live.copy
-        held, copying = contexts.held_by(live), copy.blocks if copy is not None else 0
-        if live.state is State.DEPARTING:
+    def _book_memory(self, state: SessionState, seconds: float, resting: bool) -> None:
+        contexts, copy = self._engine.contexts, state.copy
+        held, copying = contexts.held_by(state), copy.blocks if copy is not None else 0
+        if state.status is Status.DEPARTING:
             held, copying = 0, held
         elif copy is not None and copy.direction is Direction.OUT:
             held -= copying
-        self._book(live, "swap", copying * seconds)
-        if live.idle or resting:
-            self._book(live, "preserve", held * seconds)
+        self._book(state, "swap", copying * seconds)
+        if state.idle or resting:
+            self._book(state, "preserve", held * seconds)
 
-    def _book_stall(self, live: LiveSession, plan: Plan, stall: float) -> None:
+    def _book_stall(self, state: SessionState, plan: Plan, stall: float) -> None:
         copied = {copy: copy.tokens for copy in plan.copies if copy.blocking}
-        mine = sum(tokens for copy, tokens in copied.items() if copy.live is live)
+        mine = sum(tokens for copy, tokens in copied.items() if copy.state is state)
         if mine:
             gpu = self._engine.contexts.gpu
             reads = min(gpu.free, sum(copy.blocks for copy in copied if copy.direction is Direction.OUT))
-            self._book(live, "swap", (self._running() + reads) * stall * mine / sum(copied.values()))
+            self._book(state, "swap", (self._running() + reads) * stall * mine / sum(copied.values()))
 
     def _book_recompute(self, chunk: Chunk, plan: Plan, seconds: float, lengthened: float) -> None:
         recomputing = self._engine.contexts.recomputing
         others = self._running() - sum(recomputing(one) for one in plan.chunks)
         share = chunk.recomputed / sum(one.recomputed for one in plan.chunks)
-        self._book(chunk.live, "recompute_own", recomputing(chunk) * seconds)
-        self._book(chunk.live, "recompute_others", others * lengthened * share * seconds)
+        self._book(chunk.state, "recompute_own", recomputing(chunk) * seconds)
+        self._book(chunk.state, "recompute_others", others * lengthened * share * seconds)
 
     def _running(self) -> int:
         contexts = self._engine.contexts
         return contexts.gpu.used - contexts.idle_blocks - contexts.copying_blocks
 
-    def _book(self, live: LiveSession, cause: str, block_seconds: float) -> None:
-        self._diary.book(live.call_index, cause, block_seconds * self._engine.contexts.block_size)
+    def _book(self, state: SessionState, cause: str, block_seconds: float) -> None:
+        self._diary.book(state.call_index, cause, block_seconds * self._engine.contexts.block_size)
 
     def _computed(self, chunk: Chunk, begin: float, ends: Sequence[float]) -> None:
         """Missing tokens are computed: in one entry with those of the iterations before, if nothing came between."""
-        live, span, end = chunk.live, self._span, ends[-1]
+        state, span, end = chunk.state, self._span, ends[-1]
         tokens = chunk.tokens * len(ends)
         if not span:
-            self._hear_decisions(live)
+            self._hear_decisions(state)
             span.update(begin=begin, waited_s=0.0, tokens=0, recomputed_tokens=0, iterations=0, computing_s=0.0)
-        span["waited_s"] += self._wait(live)
-        span["tokens"] += live.queries(chunk.start, tokens)
-        span["recomputed_tokens"] += live.queries(chunk.start, chunk.recomputed)
+        span["waited_s"] += self._wait(state)
+        span["tokens"] += state.queries(chunk.start, tokens)
+        span["recomputed_tokens"] += state.queries(chunk.start, chunk.recomputed)
         span["iterations"] += len(ends)
         span["computing_s"] += end - begin
         span["until"] = end
-        span["tokens_were"] = chunk.start + tokens, live.offloaded, live.missing - tokens
-        if live.missing == tokens and live.emitted == 0:
+        span["tokens_were"] = chunk.start + tokens, state.offloaded, state.missing - tokens
+        if state.missing == tokens and state.emitted == 0:
             self._first_token_at = end
 
-    def _end_span(self, live: LiveSession) -> None:
+    def _end_span(self, state: SessionState) -> None:
         if self._span:
             details, self._span = self._span, {}
-            self._diary.write(details.pop("begin"), "computed", live, self._replica, details)
+            self._diary.write(details.pop("begin"), "computed", state, self._replica, details)
 
 
-def _answer(live: LiveSession, call: int, at: float) -> dict[str, Any]:
-    pause = live.session.calls[call].pause
-    return {"pause_s": at - live.paused_at, "returned_tokens": pause.returned if pause is not None else 0}
+def _answer(state: SessionState, call: int, at: float) -> dict[str, Any]:
+    pause = state.session.calls[call].pause
+    return {"pause_s": at - state.paused_at, "returned_tokens": pause.returned if pause is not None else 0}

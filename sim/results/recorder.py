@@ -16,7 +16,7 @@ from sim.engine.plan import Outcome
 from sim.results.memory_accounting import Ledger
 from sim.results.rows import Rows
 from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, Part, RunRecord, merge
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from traces.session import Pause, Session
 
 
@@ -52,7 +52,7 @@ class Recorder:
         self.ledger = ledger
         self._bytes_per_token = bytes_per_token
         self._replica = replica
-        self._inside: dict[int, LiveSession] = {}
+        self._inside: dict[int, SessionState] = {}
         self._open: dict[int, _OpenCall] = {}
         self._first_token: dict[int, float] = {}
         self._sessions = Rows(SESSION_COLUMNS)
@@ -60,47 +60,47 @@ class Recorder:
         self._calls = Rows(CALL_COLUMNS)
         self._sums = dict.fromkeys(SUMS, 0)
 
-    def arrived(self, live: LiveSession) -> None:
+    def arrived(self, state: SessionState) -> None:
         """A session was submitted."""
-        if live.state is State.REJECTED:
-            self._write(live, math.nan)
+        if state.status is Status.REJECTED:
+            self._write(state, math.nan)
         else:
-            self._inside[live.serial] = live
-            self._open[live.serial] = _OpenCall(0, live.session.arrival, live.context, 0, 0, live.missing)
+            self._inside[state.serial] = state
+            self._open[state.serial] = _OpenCall(0, state.session.arrival, state.context, 0, 0, state.missing)
 
-    def adopted(self, live: LiveSession, now: float, first_token_at: float) -> None:
+    def adopted(self, state: SessionState, now: float, first_token_at: float) -> None:
         """A session that paused elsewhere goes on here: its next call, with nothing of its context here."""
         if not math.isnan(first_token_at):
-            self._first_token[live.serial] = first_token_at
-        if live.state is State.FAILED:
-            self._write(live, math.nan)
+            self._first_token[state.serial] = first_token_at
+        if state.status is Status.FAILED:
+            self._write(state, math.nan)
             return
-        pause = live.session.calls[live.call_index - 1].pause
+        pause = state.session.calls[state.call_index - 1].pause
         assert pause is not None
-        lasted = _lasted(pause, live, now)
-        self._inside[live.serial] = live
-        self._open[live.serial] = _OpenCall(
-            live.call_index, now, live.context, 0, 0, live.carried, pause.tool, pause.waits_for, lasted
+        lasted = _lasted(pause, state, now)
+        self._inside[state.serial] = state
+        self._open[state.serial] = _OpenCall(
+            state.call_index, now, state.context, 0, 0, state.carried, pause.tool, pause.waits_for, lasted
         )
 
-    def withdrawn(self, live: LiveSession) -> None:
+    def withdrawn(self, state: SessionState) -> None:
         """A session goes on elsewhere, and is that replica's to tell of."""
-        del self._inside[live.serial]
-        self._first_token.pop(live.serial, None)
+        del self._inside[state.serial]
+        self._first_token.pop(state.serial, None)
 
-    def first_token_at(self, live: LiveSession) -> float:
+    def first_token_at(self, state: SessionState) -> float:
         """When the session emitted its first token, s; NaN if it has not."""
-        return self._first_token.get(live.serial, math.nan)
+        return self._first_token.get(state.serial, math.nan)
 
-    def answered(self, live: LiveSession, now: float) -> None:
+    def answered(self, state: SessionState, now: float) -> None:
         """A pause is over; called before the engine hears of it."""
-        pause = live.call.pause
+        pause = state.call.pause
         assert pause is not None
-        if not live.last_call:
-            kept, (index, joined) = live.kept(), live.next_call(now)
-            resident = min(live.resident, kept)
-            offloaded = min(live.offloaded, kept - resident)
-            self._open[live.serial] = _OpenCall(
+        if not state.last_call:
+            kept, (index, joined) = state.kept(), state.next_call(now)
+            resident = min(state.resident, kept)
+            offloaded = min(state.offloaded, kept - resident)
+            self._open[state.serial] = _OpenCall(
                 index,
                 now,
                 kept + joined,
@@ -109,38 +109,38 @@ class Recorder:
                 kept - resident - offloaded,
                 pause.tool,
                 pause.waits_for,
-                _lasted(pause, live, now),
+                _lasted(pause, state, now),
             )
 
     def committed(self, outcome: Outcome, now: float) -> None:
         """An iteration is over: first tokens of calls, and calls that have ended."""
-        for live in outcome.first_tokens:
-            self._open[live.serial].first_token_at = now
-            if not live.infers:
-                self._first_token.setdefault(live.serial, now)
-        for live in outcome.ended:
-            self._close(live, now)
+        for state in outcome.first_tokens:
+            self._open[state.serial].first_token_at = now
+            if not state.infers:
+                self._first_token.setdefault(state.serial, now)
+        for state in outcome.ended:
+            self._close(state, now)
 
-    def finished(self, live: LiveSession, now: float) -> None:
+    def finished(self, state: SessionState, now: float) -> None:
         """The session is over."""
-        del self._inside[live.serial]
-        self._write(live, now)
+        del self._inside[state.serial]
+        self._write(state, now)
 
-    def _close(self, live: LiveSession, now: float) -> None:
-        call = self._open.pop(live.serial)
-        begun = live.call_index == call.index  # not while the answer waits for a copy of the context
-        if self.ledger.reach is not None and begun and live.emitted:
-            self.ledger.reach.called(call.context + live.emitted)
+    def _close(self, state: SessionState, now: float) -> None:
+        call = self._open.pop(state.serial)
+        begun = state.call_index == call.index  # not while the answer waits for a copy of the context
+        if self.ledger.reach is not None and begun and state.emitted:
+            self.ledger.reach.called(call.context + state.emitted)
         self._calls.append(
             (
-                live.session.id,
+                state.session.id,
                 call.index,
                 call.ready_at,
-                live.scheduled_at if begun else math.nan,
+                state.scheduled_at if begun else math.nan,
                 call.first_token_at,
                 now,
                 call.context,
-                live.emitted if begun else 0,
+                state.emitted if begun else 0,
                 call.tool,
                 call.waits_for,
                 call.pause_s,
@@ -155,10 +155,10 @@ class Recorder:
 
         Calls still open are rows without an end. The recorder is empty afterwards.
         """
-        for live in self._inside.values():
-            if live.serial in self._open:
-                self._close(live, math.nan)
-            self._write(live, math.nan)
+        for state in self._inside.values():
+            if state.serial in self._open:
+                self._close(state, math.nan)
+            self._write(state, math.nan)
         self._inside.clear()
         return Part(
             replica=self._replica,
@@ -179,56 +179,56 @@ class Recorder:
         """The record of a run that ended at ``end`` with this replica alone. The recorder is empty afterwards."""
         return merge([self.part(engine, end)], end)
 
-    def _write(self, live: LiveSession, finished_at: float) -> None:
+    def _write(self, state: SessionState, finished_at: float) -> None:
         """The session's row is what it will be."""
-        self._places.append(live.place)
-        row = self._session_row(live, finished_at)
+        self._places.append(state.place)
+        row = self._session_row(state, finished_at)
         self._sessions.append(row)
         for name, column in SUMS.items():
             self._sums[name] += row[column]
 
-    def _session_row(self, live: LiveSession, finished_at: float) -> tuple[Any, ...]:
-        session: Session = live.session
-        begun = live.call_index + 1
-        ended = live.state in (State.FINISHED, State.PAUSED)
+    def _session_row(self, state: SessionState, finished_at: float) -> tuple[Any, ...]:
+        session: Session = state.session
+        begun = state.call_index + 1
+        ended = state.status in (Status.FINISHED, Status.PAUSED)
         every = session.pauses  # each but the last call has one
         pauses, answered = every[: begun if ended else begun - 1], every[: begun - 1]
-        status = live.state.value if live.state in _FINAL else "unfinished"
+        status = state.status.value if state.status in _FINAL else "unfinished"
         return (
             session.id,
             session.kind,
             status,
-            live.reason,
+            state.reason,
             session.arrival,
-            self._first_token.pop(live.serial, math.nan),
+            self._first_token.pop(state.serial, math.nan),
             finished_at,
             session.input_ended,
             session.prompt + sum([pause.returned for pause in every if pause.not_before is not None]),
             session.samples,
-            live.emitted_total + (0 if ended else live.emitted),
-            live.inferred + (0 if ended or not live.infers else live.emitted),
+            state.emitted_total + (0 if ended else state.emitted),
+            state.inferred + (0 if ended or not state.infers else state.emitted),
             sum([pause.returned for pause in answered if pause.not_before is None]),
             len(session.calls),
             len(pauses),
             sum([pause.duration for pause in pauses]),
-            live.queued_s,
-            live.prefix_hits,
-            live.recomputed,
-            live.swapped_out * self._bytes_per_token,
-            live.swapped_in * self._bytes_per_token,
-            live.preemptions,
-            live.moves,
-            live.received * self._bytes_per_token,
-            live.left_behind,
+            state.queued_s,
+            state.prefix_hits,
+            state.recomputed,
+            state.swapped_out * self._bytes_per_token,
+            state.swapped_in * self._bytes_per_token,
+            state.preemptions,
+            state.moves,
+            state.received * self._bytes_per_token,
+            state.left_behind,
         )
 
 
-def _lasted(pause: Pause, live: LiveSession, now: float) -> float:
+def _lasted(pause: Pause, state: SessionState, now: float) -> float:
     """Seconds for which a pause has lasted when its answer is there at ``now``."""
-    return pause.duration if pause.not_before is None else now - live.paused_at
+    return pause.duration if pause.not_before is None else now - state.paused_at
 
 
-_FINAL = (State.FINISHED, State.REJECTED, State.FAILED)
+_FINAL = (Status.FINISHED, Status.REJECTED, Status.FAILED)
 
 _SUMMED = (
     "prefix_hit_tokens",

@@ -21,7 +21,7 @@ from sim.engine.plan import Outcome, Plan
 from sim.results.memory_accounting import Ledger
 from sim.results.page import Page
 from sim.results.recorder import Recorder
-from sim.session import LiveSession
+from sim.session import SessionState
 
 CAUSES = ("preserve", "recompute_own", "recompute_others", "swap")
 _ORDER = {"copied": 0, "first_token": 1, "call_ended": 2, "arrived": 3, "answered": 3, "left_replica": 3, "adopted": 3}
@@ -83,11 +83,11 @@ class Diary:
             engine.asking.witness = page
         return _TellingRecorder(page, _TellingLedger(page, *ledger), bytes_per_token, replica)
 
-    def write(self, at: float, what: str, live: LiveSession, replica: int, details: Mapping[str, Any]) -> None:
+    def write(self, at: float, what: str, state: SessionState, replica: int, details: Mapping[str, Any]) -> None:
         """Add an entry; ``details`` may say where the tokens are, if not where they are now."""
-        resident, offloaded, missing = details.get("tokens_were", (live.resident, live.offloaded, live.missing))
+        resident, offloaded, missing = details.get("tokens_were", (state.resident, state.offloaded, state.missing))
         rest = {name: value for name, value in details.items() if name != "tokens_were"}
-        entry = Entry(at, what, live.call_index, replica, resident, offloaded, missing, rest)
+        entry = Entry(at, what, state.call_index, replica, resident, offloaded, missing, rest)
         last = self.last
         # the log has a copy's reasons only once it is sure that it can begin
         ahead = what == "decided" and last is not None and last.time == at and last.what in ("copy_began", "swapped")
@@ -126,36 +126,36 @@ class _TellingRecorder(Recorder):
         super().__init__(ledger, bytes_per_token, replica)
         self._page = page
 
-    def arrived(self, live: LiveSession) -> None:
-        super().arrived(live)
-        if self._page.follows(live):
-            self._page.arrived(live)
+    def arrived(self, state: SessionState) -> None:
+        super().arrived(state)
+        if self._page.follows(state):
+            self._page.arrived(state)
 
-    def adopted(self, live: LiveSession, now: float, first_token_at: float) -> None:
-        super().adopted(live, now, first_token_at)
-        if self._page.follows(live):
-            self._page.adopted(live, now)
+    def adopted(self, state: SessionState, now: float, first_token_at: float) -> None:
+        super().adopted(state, now, first_token_at)
+        if self._page.follows(state):
+            self._page.adopted(state, now)
 
-    def withdrawn(self, live: LiveSession) -> None:
-        super().withdrawn(live)
-        if self._page.follows(live):
-            self._page.withdrawn(live)
+    def withdrawn(self, state: SessionState) -> None:
+        super().withdrawn(state)
+        if self._page.follows(state):
+            self._page.withdrawn(state)
 
-    def answered(self, live: LiveSession, now: float) -> None:
-        super().answered(live, now)
-        if self._page.follows(live):
-            self._page.answered(live, now)
+    def answered(self, state: SessionState, now: float) -> None:
+        super().answered(state, now)
+        if self._page.follows(state):
+            self._page.answered(state, now)
 
     def committed(self, outcome: Outcome, now: float) -> None:
         super().committed(outcome, now)
-        for live in outcome.first_tokens:
-            if self._page.follows(live):
-                self._page.note(now, "first_token", live)
+        for state in outcome.first_tokens:
+            if self._page.follows(state):
+                self._page.note(now, "first_token", state)
 
-    def finished(self, live: LiveSession, now: float) -> None:
-        if self._page.follows(live):
-            self._page.left(live, now)
-        super().finished(live, now)
+    def finished(self, state: SessionState, now: float) -> None:
+        if self._page.follows(state):
+            self._page.left(state, now)
+        super().finished(state, now)
 
 
 class _TellingLedger(Ledger):

@@ -9,12 +9,12 @@ from typing import Any
 from policies.contract import QueueOrder
 from sim.engine.engine import Engine
 from sim.engine.queues import by_key
-from sim.session import READY, LiveSession, State
+from sim.session import READY, SessionState, Status
 
 Key = tuple[float, ...]
 Numbers = Mapping[str, float]
 OWED = "turn owed"
-_WAITING = (State.WAITING, State.SWAPPED)
+_WAITING = (Status.WAITING, Status.SWAPPED)
 
 
 class Standing:
@@ -28,9 +28,9 @@ class Standing:
         self._engine = engine
         self._order: QueueOrder = engine.counsel.order
 
-    def joined(self, live: LiveSession, key: Key) -> dict[str, Any]:
+    def joined(self, state: SessionState, key: Key) -> dict[str, Any]:
         """The session becomes ready with ``key``; empty if nobody else is ready."""
-        others = self._others(live)
+        others = self._others(state)
         if not others:
             return {}
         before = [one for one in others if one.key < key]
@@ -39,17 +39,17 @@ class Standing:
             "next_before": {next_before.session.id: self._numbers(next_before.key)} if next_before else {}
         }
 
-    def passed(self, live: LiveSession, moved: list[tuple[LiveSession, Key]]) -> dict[str, Any]:
+    def passed(self, state: SessionState, moved: list[tuple[SessionState, Key]]) -> dict[str, Any]:
         """Who passes the session and whom it passes when keys become those of ``moved``; empty for nobody.
 
         A session that becomes ready comes from behind everybody. Where nothing preempts, who runs has left the queue.
         """
         preempts = self._engine.seating is not None
-        if live.state not in (READY if preempts else _WAITING):
+        if state.status not in (READY if preempts else _WAITING):
             return {}
-        others, was = self._others(live), live.key
+        others, was = self._others(state), state.key
         keys = {one: key for one, key in moved if one.key[0] != -math.inf}
-        key = keys.pop(live, was)
+        key = keys.pop(state, was)
         before = {one for one in others if one.key < was}
         after = {one for one in {*others, *keys} if keys.get(one, one.key) < key}
         passes, passed_by = (
@@ -72,9 +72,9 @@ class Standing:
         """By name; all but the last, which only breaks ties."""
         return {OWED: key[-1]} if key[0] == -math.inf else dict(self._order.named(key[:-1]))
 
-    def _others(self, live: LiveSession) -> list[LiveSession]:
+    def _others(self, state: SessionState) -> list[SessionState]:
         queues = self._engine.queues
-        return [one for one in (*queues.decoding, *queues.ready()) if one is not live]
+        return [one for one in (*queues.decoding, *queues.ready()) if one is not state]
 
 
 def together(one: Mapping[str, Any], next_one: Mapping[str, Any]) -> dict[str, Any]:

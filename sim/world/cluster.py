@@ -23,7 +23,7 @@ from sim.engine.policy_calls import Guard
 from sim.kv.copy import Copy
 from sim.results.run_record import Part, RunRecord, merge
 from sim.results.session_log import Diary
-from sim.session import LiveSession
+from sim.session import SessionState
 from sim.world.clock import Clock
 from sim.world.replica import Replica
 from sim.world.router_view import BlindView, ReplicaState, RoutedSession
@@ -180,16 +180,16 @@ class Cluster:
             home = self._ask(self._router.on_arrival, RoutedSession.new(session, number), self.clock.now)
         self.replicas[home].arrive(session, number)
 
-    def answered(self, home: int, live: LiveSession) -> None:
+    def answered(self, home: int, state: SessionState) -> None:
         """An answer comes now that lets a session of the replica ``home`` go on."""
-        session = RoutedSession.resuming(live, home, self.clock.now)
+        session = RoutedSession.resuming(state, home, self.clock.now)
         target = self._ask(self._router.on_resume, session, self.clock.now)
         source = self.replicas[home]
         if target == home:
-            source.answer(live)
+            source.answer(state)
             return
-        move = _Move(self, live, home, target, session.held_tokens)
-        source.withdraw(live, move.readable)
+        move = _Move(self, state, home, target, session.held_tokens)
+        source.withdraw(state, move.readable)
         self.replicas[target].adopt(move)
 
     def _ask(self, question: Callable[[Routed, Sequence[ReplicaView]], int], session: RoutedSession, now: float) -> int:
@@ -231,10 +231,10 @@ class _Move:
         readable: whether there are any.
     """
 
-    def __init__(self, cluster: Cluster, old: LiveSession, source: int, target: int, held: int) -> None:
+    def __init__(self, cluster: Cluster, old: SessionState, source: int, target: int, held: int) -> None:
         self._cluster = cluster
         self._old, self._source, self._target, self._held = old, source, target, held
-        self.live = successor(old, cluster.clock.now)
+        self.state = successor(old, cluster.clock.now)
         self.first_token_at = cluster.replicas[source].recorder.first_token_at(old)
         self.tokens = held if cluster.copies_contexts else 0
         self.readable = self.tokens > 0
@@ -247,6 +247,6 @@ class _Move:
             cluster.replicas[self._target].receive(copy, end)
             cluster.clock.at(end, lambda _: source.let_go(self._old))
             return
-        self.live.left_behind += self._held
+        self.state.left_behind += self._held
         if self.readable:
             source.let_go(self._old)

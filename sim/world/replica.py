@@ -29,7 +29,7 @@ from sim.engine.plan import Plan
 from sim.kv.copy import Copy
 from sim.results.recorder import Recorder
 from sim.results.run_record import Part
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from sim.world.clock import LAST, Clock
 from sim.world.timer import Timer
 from traces.session import Session
@@ -56,7 +56,7 @@ class Incoming(Protocol):
     """A session on its way from another replica to this one."""
 
     @property
-    def live(self) -> LiveSession: ...
+    def state(self) -> SessionState: ...
     @property
     def tokens(self) -> int: ...
     @property
@@ -84,9 +84,9 @@ class Replica:
         engine: Engine,
         costs: CostModel,
         recorder: Recorder,
-        on_left: Callable[[LiveSession], None],
+        on_left: Callable[[SessionState], None],
         index: int = 0,
-        on_answer: Callable[[LiveSession], None] | None = None,
+        on_answer: Callable[[SessionState], None] | None = None,
     ) -> None:
         self.clock = clock
         self.engine = engine
@@ -115,28 +115,28 @@ class Replica:
         self._expect(session.prompt)
         self._news(_News.ARRIVED, serial, session)
 
-    def answer(self, live: LiveSession) -> None:
+    def answer(self, state: SessionState) -> None:
         """The answer that a session waits for is there now, and it goes on here."""
-        if not live.last_call:
-            self._expect(live.context_when_resumed(self.clock.now))
-        self._news(_News.ANSWERED, live.serial, live)
+        if not state.last_call:
+            self._expect(state.context_when_resumed(self.clock.now))
+        self._news(_News.ANSWERED, state.serial, state)
 
-    def withdraw(self, live: LiveSession, readable: bool) -> None:
+    def withdraw(self, state: SessionState, readable: bool) -> None:
         """The answer is there now, and the session goes on elsewhere."""
-        self._news(_News.WITHDRAWN, live.serial, (live, readable))
+        self._news(_News.WITHDRAWN, state.serial, (state, readable))
 
-    def let_go(self, live: LiveSession) -> None:
+    def let_go(self, state: SessionState) -> None:
         """The context of a session that was withdrawn need not be read any more."""
-        self._news(_News.LET_GO, live.serial, live)
+        self._news(_News.LET_GO, state.serial, state)
 
     def adopt(self, incoming: Incoming) -> None:
         """A session that paused elsewhere goes on here from now on."""
-        self._expect(incoming.live.context)
-        self._news(_News.ADOPTED, incoming.live.place, incoming)
+        self._expect(incoming.state.context)
+        self._news(_News.ADOPTED, incoming.state.place, incoming)
 
     def receive(self, copy: Copy, end: float) -> None:
         """A context that comes from another replica will be here at ``end``."""
-        self._later(end, _News.COPIED, copy.live.serial, copy)
+        self._later(end, _News.COPIED, copy.state.serial, copy)
 
     def _expect(self, tokens: int) -> None:
         self._coming += 1
@@ -181,40 +181,40 @@ class Replica:
                 moves.let_go(self.engine, what, at)
 
     def _admit(self, session: Session, serial: int, at: float) -> None:
-        live = self.engine.submit(session, at)
-        live.place = serial
-        self.recorder.arrived(live)
-        if live.state is State.REJECTED:
-            self._sent_tokens -= live.context
-            self._on_left(live)
+        state = self.engine.submit(session, at)
+        state.place = serial
+        self.recorder.arrived(state)
+        if state.status is Status.REJECTED:
+            self._sent_tokens -= state.context
+            self._on_left(state)
 
-    def _withdraw(self, live: LiveSession, readable: bool, at: float) -> None:
-        moves.withdraw(self.engine, live, at, readable)
-        self.recorder.withdrawn(live)
+    def _withdraw(self, state: SessionState, readable: bool, at: float) -> None:
+        moves.withdraw(self.engine, state, at, readable)
+        self.recorder.withdrawn(state)
 
     def _adopt(self, incoming: Incoming, at: float) -> None:
-        live = incoming.live
-        copy = moves.adopt(self.engine, live, at, incoming.tokens)
-        self.recorder.adopted(live, at, incoming.first_token_at)
+        state = incoming.state
+        copy = moves.adopt(self.engine, state, at, incoming.tokens)
+        self.recorder.adopted(state, at, incoming.first_token_at)
         incoming.adopted(copy, self.clock.now)
-        if live.state is State.FAILED:
-            self._sent_tokens -= live.context
-            self._on_left(live)
+        if state.status is Status.FAILED:
+            self._sent_tokens -= state.context
+            self._on_left(state)
 
-    def _answer(self, live: LiveSession, at: float) -> None:
-        self.recorder.answered(live, at)
-        if self.engine.resume(live, at):
-            self._leave(live, at)
+    def _answer(self, state: SessionState, at: float) -> None:
+        self.recorder.answered(state, at)
+        if self.engine.resume(state, at):
+            self._leave(state, at)
 
     def _copied(self, copy: Copy, at: float) -> None:
         ended = self.engine.copied(copy, at)
         if ended is not None:
             self._leave(ended, ended.ready_at)
 
-    def _leave(self, live: LiveSession, at: float) -> None:
-        self.recorder.finished(live, at)
-        self._on_left(live)
-        live.forget_view()
+    def _leave(self, state: SessionState, at: float) -> None:
+        self.recorder.finished(state, at)
+        self._on_left(state)
+        state.forget_view()
 
     # ---- iterations
 
@@ -294,31 +294,31 @@ class Replica:
         """The ends of copies are news. Those until the end of the iteration wake nobody, and need no event."""
         for end, copy in ending:
             if end <= until:
-                self._inbox.append((end, _News.COPIED, copy.live.serial, copy))
+                self._inbox.append((end, _News.COPIED, copy.state.serial, copy))
             else:
-                self._later(end, _News.COPIED, copy.live.serial, copy)
+                self._later(end, _News.COPIED, copy.state.serial, copy)
 
     def _commit(self, plan: Plan, now: float) -> None:
         outcome = self.engine.commit(plan, now)
         self.recorder.committed(outcome, now)
-        for live in outcome.ended:
-            self._sent_tokens -= live.context + (live.samples - 1) * live.emitted
-        for live in outcome.paused:
-            pause = live.call.pause
+        for state in outcome.ended:
+            self._sent_tokens -= state.context + (state.samples - 1) * state.emitted
+        for state in outcome.paused:
+            pause = state.call.pause
             assert pause is not None
-            back = pause.end(now, live.session.arrival)
+            back = pause.end(now, state.session.arrival)
             if back == now:  # also where what was waited for is there already, or the pause is too short for the clock
-                self._answered(live)
+                self._answered(state)
             else:
-                self.clock.at(back, partial(self._answered, live))
-        for live in outcome.finished:
-            self._leave(live, now)
+                self.clock.at(back, partial(self._answered, state))
+        for state in outcome.finished:
+            self._leave(state, now)
 
-    def _answered(self, live: LiveSession, _: Event | None = None) -> None:
-        if self._on_answer is None or live.last_call:
-            self.answer(live)
+    def _answered(self, state: SessionState, _: Event | None = None) -> None:
+        if self._on_answer is None or state.last_call:
+            self.answer(state)
         else:
-            self._on_answer(live)
+            self._on_answer(state)
 
     def _account(self, now: float) -> None:
         """Book the time since the last account: to the iterations under way, or as idle."""

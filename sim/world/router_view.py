@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from sim.session import LiveSession
+from sim.session import SessionState
 from traces.session import Session
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class RoutedSession:
         return cls(session.id, session.kind, serial, 0, session.prompt, None, 0)
 
     @classmethod
-    def resuming(cls, live: LiveSession, home: int, now: float) -> RoutedSession:
+    def resuming(cls, state: SessionState, home: int, now: float) -> RoutedSession:
         """A paused session whose answer has come."""
-        session, (call, joined) = live.session, live.next_call(now)
-        held = min(live.resident + live.offloaded, live.kept())
-        return cls(session.id, session.kind, live.place, call, live.kept() + joined, home, held)
+        session, (call, joined) = state.session, state.next_call(now)
+        held = min(state.resident + state.offloaded, state.kept())
+        return cls(session.id, session.kind, state.place, call, state.kept() + joined, home, held)
 
 
 class ReplicaState:

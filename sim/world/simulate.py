@@ -20,7 +20,7 @@ from sim.results.memory_accounting import Ledger
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord, merge
 from sim.results.session_log import Diary
-from sim.session import LiveSession
+from sim.session import SessionState
 from sim.world.clock import FIRST, Clock
 from sim.world.replica import Replica
 from sim.world.streamed import by_arrival
@@ -100,9 +100,9 @@ class Site:
 def build(
     site: Site,
     env: Clock,
-    on_left: Callable[[LiveSession], None],
+    on_left: Callable[[SessionState], None],
     index: int = 0,
-    on_answer: Callable[[LiveSession], None] | None = None,
+    on_answer: Callable[[SessionState], None] | None = None,
     *,
     timeline_step: float = 1.0,
     leap: bool = True,
@@ -179,7 +179,7 @@ class Audience:
         self._arrivals: Arrivals | None = None
         self._everyone_left = env.event()
 
-    def left(self, live: LiveSession) -> None:
+    def left(self, state: SessionState) -> None:
         """A session has left."""
         self._left += 1
         if (

@@ -16,7 +16,7 @@ from profiler.backend.model_config import load_model_config
 from profiler.serving.server import Server
 from sim.costs.profile import LinearForward, Profile, SwapCost
 from sim.results.run_record import RunRecord
-from sim.session import LiveSession
+from sim.session import SessionState
 from traces.session import Session
 
 BLOCK = 4
@@ -76,8 +76,8 @@ def serve(
     )
     said: dict[str, Said] = {}
 
-    def leave(live: LiveSession) -> None:
-        key = live.session.id
+    def leave(state: SessionState) -> None:
+        key = state.session.id
         said[key] = Said(backend.executor.tokens(key), backend.executor.margins(key))
 
     server.on_leave = leave

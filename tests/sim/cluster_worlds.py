@@ -20,7 +20,7 @@ from sim.engine.engine import Engine
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
 from sim.results.run_record import RunRecord
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from sim.world.cluster import Link
 from sim.world.replica import Replica
 from sim.world.simulate import Site
@@ -91,11 +91,11 @@ class WatchedReplica(Replica):
 
     def recount(self) -> int:
         """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
-        ready = [live for live in self.engine.queues.inside() if live.state not in (State.PAUSED, State.DEPARTING)]
-        return sum(live.context + (live.samples - 1) * live.emitted for live in ready) + sum(
-            live.context_when_resumed(live.ready_at)
-            for live in self.engine.queues.paused
-            if live.answered and not live.last_call
+        ready = [state for state in self.engine.queues.inside() if state.status not in (Status.PAUSED, Status.DEPARTING)]
+        return sum(state.context + (state.samples - 1) * state.emitted for state in ready) + sum(
+            state.context_when_resumed(state.ready_at)
+            for state in self.engine.queues.paused
+            if state.answered and not state.last_call
         )
 
     def _act(self) -> None:
@@ -124,10 +124,10 @@ def simulate(
 
     adopt = sim.engine.migration.adopt
 
-    def adopting(engine: Engine, live: LiveSession, now: float, tokens: int) -> Copy | None:
-        copy = adopt(engine, live, now, tokens)
+    def adopting(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
+        copy = adopt(engine, state, now, tokens)
         assert isinstance(engine, WatchedEngine)
-        engine.everyone.append(live)
+        engine.everyone.append(state)
         engine._check()
         return copy
 
@@ -152,9 +152,9 @@ def simulate(
 def assert_conserved(world: ClusterWorld, sessions: Sequence[Session]) -> None:
     """Every session is in one row and, but for those that it left, in one engine; nobody who left holds memory."""
     assert sorted(world.record.sessions["id"]) == sorted(session.id for session in sessions)
-    known = [live for engine in world.engines for live in engine.everyone]
-    stays = [live for live in known if not live.leaving]
-    assert sorted(live.session.id for live in stays) == sorted(session.id for session in sessions)
+    known = [state for engine in world.engines for state in engine.everyone]
+    stays = [state for state in known if not state.leaving]
+    assert sorted(state.session.id for state in stays) == sorted(session.id for session in sessions)
     assert len(known) - len(stays) == sum(world.record.sessions["moves"])
-    for live in known:
-        assert live.state not in GONE or live.resident == live.offloaded == 0
+    for state in known:
+        assert state.status not in GONE or state.resident == state.offloaded == 0

@@ -26,7 +26,7 @@ from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
 from sim.results.run_record import RunRecord
 from sim.results.session_log import Diary
-from sim.session import LiveSession, State
+from sim.session import SessionState, Status
 from traces.session import Call, Pause, Session
 
 
@@ -115,7 +115,7 @@ class Iteration:
         return len(self.decoding) + sum(self.chunks.values())
 
 
-GONE = (State.FINISHED, State.REJECTED, State.FAILED, State.MOVED)
+GONE = (Status.FINISHED, Status.REJECTED, Status.FAILED, Status.MOVED)
 
 
 class Livelock(AssertionError):
@@ -131,17 +131,17 @@ class WatchedEngine(Engine):
         super().__init__(*args)
         self.iterations: list[Iteration] = []
         self.news: list[tuple[float, str, str]] = []
-        self.everyone: list[LiveSession] = []
+        self.everyone: list[SessionState] = []
         self.decoded = self.chunked = self.recomputed = 0
         self._plans = 0
         self._clock = 0.0
 
-    def submit(self, session: Session, now: float) -> LiveSession:
+    def submit(self, session: Session, now: float) -> SessionState:
         self.news.append((now, "arrived", session.id))
-        live = super().submit(session, now)
-        self.everyone.append(live)
+        state = super().submit(session, now)
+        self.everyone.append(state)
         self._check()
-        return live
+        return state
 
     def plan(self, now: float) -> Plan:
         self._tick(now)
@@ -155,9 +155,9 @@ class WatchedEngine(Engine):
             self.iterations.append(
                 Iteration(
                     begin=now,
-                    chunks={chunk.live.session.id: chunk.tokens for chunk in plan.chunks},
+                    chunks={chunk.state.session.id: chunk.tokens for chunk in plan.chunks},
                     decoding=_ids(self.queues.decoding) if plan.decoding else (),
-                    copies=[(copy.live.session.id, copy.direction.value, copy.tokens) for copy in plan.copies],
+                    copies=[(copy.state.session.id, copy.direction.value, copy.tokens) for copy in plan.copies],
                     beside=sum(copy.tokens for copy in plan.copies if not copy.blocking),
                     batch=plan.batch,
                     blocks=self.contexts.gpu.used,
@@ -167,11 +167,11 @@ class WatchedEngine(Engine):
 
     def commit(self, plan: Plan, now: float) -> Outcome:
         self._tick(now)
-        for live in [chunk.live for chunk in plan.chunks] + (list(self.queues.decoding) if plan.decoding else []):
-            assert live.offloaded == 0 and live.copy is None, f"INV-3: {live} computes with context elsewhere"
+        for state in [chunk.state for chunk in plan.chunks] + (list(self.queues.decoding) if plan.decoding else []):
+            assert state.offloaded == 0 and state.copy is None, f"INV-3: {state} computes with context elsewhere"
         self.decoded += _seats(self.queues.decoding) * plan.iterations if plan.decoding else 0
-        self.chunked += sum(_queries(chunk.live, chunk.start, chunk.tokens) for chunk in plan.chunks)
-        self.recomputed += sum(_queries(chunk.live, chunk.start, chunk.recomputed) for chunk in plan.chunks)
+        self.chunked += sum(_queries(chunk.state, chunk.start, chunk.tokens) for chunk in plan.chunks)
+        self.recomputed += sum(_queries(chunk.state, chunk.start, chunk.recomputed) for chunk in plan.chunks)
         outcome = super().commit(plan, now)
         self._check()
         last = self.iterations[-1]
@@ -179,23 +179,23 @@ class WatchedEngine(Engine):
         last.paused, last.finished = _ids(outcome.paused), _ids(outcome.finished)
         return outcome
 
-    def copied(self, copy: Copy, now: float) -> LiveSession | None:
+    def copied(self, copy: Copy, now: float) -> SessionState | None:
         if not copy.blocking:
-            self.news.append((now, "copied", copy.live.session.id))
+            self.news.append((now, "copied", copy.state.session.id))
         ended = super().copied(copy, now)
         self._check()
         return ended
 
-    def resume(self, live: LiveSession, now: float) -> bool:
-        self.news.append((now, "answered", live.session.id))
-        over = super().resume(live, now)
+    def resume(self, state: SessionState, now: float) -> bool:
+        self.news.append((now, "answered", state.session.id))
+        over = super().resume(state, now)
         self._check()
         return over
 
     def _check_view(self) -> None:
         """The lists that are kept are those that would be made anew."""
-        view, paused = self.counsel.view, [one for one in self.contexts.held if one.state is State.PAUSED]
-        unanswered = [live.view for live in paused if live.copy is None]
+        view, paused = self.counsel.view, [one for one in self.contexts.held if one.status is Status.PAUSED]
+        unanswered = [state.view for state in paused if state.copy is None]
         assert view.unanswered == unanswered
         assert view.footprints == [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in unanswered]
 
@@ -208,58 +208,58 @@ class WatchedEngine(Engine):
         queues, inside = self.queues, self.queues.inside()
         self.contexts.check(inside)
         self._check_view()
-        assert len({id(live) for live in inside}) == len(inside), f"INV-1: twice inside: {inside}"
-        gone = [live for live in self.everyone if live.state in GONE]
+        assert len({id(state) for state in inside}) == len(inside), f"INV-1: twice inside: {inside}"
+        gone = [state for state in self.everyone if state.status in GONE]
         assert len(inside) + len(gone) == len(self.everyone), f"INV-1: lost: {set(self.everyone) - set(inside)}"
         places = (
-            (State.WAITING, [live for _, live in queues.waiting]),
-            (State.SWAPPED, list(queues.swapped)),
-            (State.PREFILLING, list(queues.prefilling)),
-            (State.DECODING, list(queues.decoding)),
-            (State.PAUSED, list(queues.paused)),
-            (State.DEPARTING, list(queues.departing)),
+            (Status.WAITING, [state for _, state in queues.waiting]),
+            (Status.SWAPPED, list(queues.swapped)),
+            (Status.PREFILLING, list(queues.prefilling)),
+            (Status.DECODING, list(queues.decoding)),
+            (Status.PAUSED, list(queues.paused)),
+            (Status.DEPARTING, list(queues.departing)),
         )
         for state, members in places:
-            assert all(live.state is state for live in members), f"INV-1: not all {state}: {members}"
-        for live in inside:
-            assert live.resident >= 0 and live.offloaded >= 0 and live.missing >= 0, live
-        for live in gone:
-            assert live.resident == live.offloaded == 0 and live.copy is None, f"{live} left its memory behind"
+            assert all(state.status is state for state in members), f"INV-1: not all {state}: {members}"
+        for state in inside:
+            assert state.resident >= 0 and state.offloaded >= 0 and state.missing >= 0, state
+        for state in gone:
+            assert state.resident == state.offloaded == 0 and state.copy is None, f"{state} left its memory behind"
 
     def _check_plan(self, plan: Plan) -> None:
         """INV-4 and INV-5, and what a plan may hold at all."""
         tokens = plan.batch.query_tokens
         decoded = _seats(self.queues.decoding) if plan.decoding else 0
-        assert tokens == decoded + sum(_queries(c.live, c.start, c.tokens) for c in plan.chunks)
+        assert tokens == decoded + sum(_queries(c.state, c.start, c.tokens) for c in plan.chunks)
         alone = not self.settings.chunked_prefill and len(plan.chunks) == 1
         assert tokens <= self.token_budget or alone, f"INV-4: {tokens} tokens, budget {self.token_budget}"
         running = _seats([*self.queues.decoding, *self.queues.prefilling])
         assert self.queues.running == running <= self.settings.max_running
-        assert len({chunk.live for chunk in plan.chunks}) == len(plan.chunks), "one context twice in a batch"
-        assert all(chunk.tokens > 0 and chunk.start == chunk.live.resident for chunk in plan.chunks)
+        assert len({chunk.state for chunk in plan.chunks}) == len(plan.chunks), "one context twice in a batch"
+        assert all(chunk.tokens > 0 and chunk.start == chunk.state.resident for chunk in plan.chunks)
         assert self.settings.mixed_batches or not (plan.decoding and plan.chunks), "prefill and decode share a batch"
         if not self.settings.chunked_prefill:
-            assert all(chunk.tokens == chunk.live.missing for chunk in plan.chunks), "a chunk though chunking is off"
+            assert all(chunk.tokens == chunk.state.missing for chunk in plan.chunks), "a chunk though chunking is off"
         if plan.empty and (self.queues.ready() or len(self.queues.decoding)):
             moving = self.contexts.flying or self.queues.departing
             assert moving or self.queues.paused, "INV-5: nothing will ever change"
 
 
 def _seats(sessions: Any) -> int:
-    return sum(live.session.samples for live in sessions)
+    return sum(state.session.samples for state in sessions)
 
 
-def _queries(live: LiveSession, start: int, tokens: int) -> int:
+def _queries(state: SessionState, start: int, tokens: int) -> int:
     """Tokens computed: those that the samples of a call have in common once, the others in each."""
-    common = live.session.samples == 1 or not live.emitted or start + tokens <= live.context - live.emitted
+    common = state.session.samples == 1 or not state.emitted or start + tokens <= state.context - state.emitted
     if common:
         return tokens
-    shared = max(0, live.context - live.emitted - start)
-    return shared + live.session.samples * (tokens - shared)
+    shared = max(0, state.context - state.emitted - start)
+    return shared + state.session.samples * (tokens - shared)
 
 
 def _ids(sessions: Any) -> tuple[str, ...]:
-    return tuple(live.session.id for live in sessions)
+    return tuple(state.session.id for state in sessions)
 
 
 @dataclass

@@ -49,8 +49,8 @@ def serve(sessions: list[Session], system: str, gpu_blocks: int = 200, **rules: 
         return outcome
 
     server.engine.commit = checked  # type: ignore[method-assign]
-    server.branches.on_end = lambda live, keys: served.__setitem__(
-        (live.session.id, live.call_index), [backend.executor.tokens(key) for key in keys]
+    server.branches.on_end = lambda state, keys: served.__setitem__(
+        (state.session.id, state.call_index), [backend.executor.tokens(key) for key in keys]
     )
     record = server.serve(sessions)
     backend.tables.check(0, 0)

@@ -57,9 +57,9 @@ def serve(
     )  # fmt: skip
     tokens: dict[tuple[str, int], list[int]] = {}
     executor = backend.executor
-    server.on_leave = lambda live: tokens.setdefault((live.session.id, 0), executor.tokens(live.session.id))
-    server.branches.on_end = lambda live, keys: tokens.update(
-        {(live.session.id, sample): executor.tokens(key) for sample, key in enumerate(keys)}
+    server.on_leave = lambda state: tokens.setdefault((state.session.id, 0), executor.tokens(state.session.id))
+    server.branches.on_end = lambda state, keys: tokens.update(
+        {(state.session.id, sample): executor.tokens(key) for sample, key in enumerate(keys)}
     )
     record = server.serve(sessions)
     backend.tables.check(0, 0)

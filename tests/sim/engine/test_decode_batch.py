@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from sim.engine.decode_batch import DecodeGroup
 from sim.kv.kv_cache import Contexts
 from sim.kv.sample_layout import Layout
-from sim.session import LiveSession
+from sim.session import SessionState
 from tests.sim.worlds import session
 
 
-def ready(serial: int, resident: int, samples: int = 1) -> LiveSession:
+def ready(serial: int, resident: int, samples: int = 1) -> SessionState:
     """A session that is about to decode, ``resident`` tokens in the cache and one missing."""
-    live = LiveSession(session(f"s{serial}", 1, 1, samples=samples), serial, 0.0)
-    live.resident, live.missing = resident, 1
-    live.fork = resident if samples > 1 else 0
-    return live
+    state = SessionState(session(f"s{serial}", 1, 1, samples=samples), serial, 0.0)
+    state.resident, state.missing = resident, 1
+    state.fork = resident if samples > 1 else 0
+    return state
 
 
 @dataclass
 class Naive:
     """A member that is counted one by one."""
 
-    live: LiveSession
+    state: SessionState
     resident: int
     emitted: int
     left: int
@@ -58,14 +58,14 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
     everyone = [ready(serial, length, samples) for serial, (length, samples) in enumerate(lengths)]
     inside: dict[int, Naive] = {}
     for what, serial, left in steps:
-        live = everyone[serial]
+        state = everyone[serial]
         if what == "join" and serial not in inside:
-            inside[serial] = Naive(live, live.resident, live.emitted, left)
-            group.join(live, left)
+            inside[serial] = Naive(state, state.resident, state.emitted, left)
+            group.join(state, left)
         elif what == "leave" and serial in inside:
             gone = inside.pop(serial)
-            group.leave(live)
-            assert (live.resident, live.emitted, live.group) == (gone.resident, gone.emitted, None)
+            group.leave(state)
+            assert (state.resident, state.emitted, state.group) == (gone.resident, gone.emitted, None)
         elif what == "advance":
             for one in inside.values():
                 one.resident, one.emitted, one.left = one.resident + 1, one.emitted + 1, one.left - 1
@@ -73,15 +73,15 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
             assert [one.serial for one in group.advance()] == over
             for serial in over:
                 gone = inside.pop(serial)
-                assert (gone.live.resident, gone.live.emitted) == (gone.resident, gone.emitted)
+                assert (gone.state.resident, gone.state.emitted) == (gone.resident, gone.emitted)
         assert {one.serial for one in group} == inside.keys()
         assert len(group) == len(inside)
-        assert group.seats == sum(one.live.samples for one in inside.values())
-        assert group.read_tokens == sum(one.live.samples * one.resident for one in inside.values())
-        again = sum((one.live.samples - 1) * one.live.fork for one in inside.values())
+        assert group.seats == sum(one.state.samples for one in inside.values())
+        assert group.read_tokens == sum(one.state.samples * one.resident for one in inside.values())
+        again = sum((one.state.samples - 1) * one.state.fork for one in inside.values())
         assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
-        assert group.blocks_needed() == sum(contexts.growth(one.live, 1) for one in inside.values())
-        assert all((one.live.resident, one.live.emitted) == (one.resident, one.emitted) for one in inside.values())
+        assert group.blocks_needed() == sum(contexts.growth(one.state, 1) for one in inside.values())
+        assert all((one.state.resident, one.state.emitted) == (one.resident, one.emitted) for one in inside.values())
 
 
 def test_two_that_end_together_are_told_in_order_of_submission() -> None:
@@ -97,8 +97,8 @@ def test_a_session_that_left_and_came_back_ends_at_its_new_end() -> None:
 
     No iteration has passed for the group in between; it must not end after one.
     """
-    group, live = DecodeGroup(1), ready(0, 3)
-    group.join(live, 1)
-    group.leave(live)
-    group.join(live, 5)
+    group, state = DecodeGroup(1), ready(0, 3)
+    group.join(state, 1)
+    group.leave(state)
+    group.join(state, 5)
     assert [len(group.advance()) for _ in range(5)] == [0, 0, 0, 0, 1]

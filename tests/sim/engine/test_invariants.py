@@ -15,7 +15,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from sim.results.memory_accounting import USES
-from sim.session import State
+from sim.session import Status
 from tests.sim.random_orders import ORDERS, PREEMPTIVE
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World
@@ -167,17 +167,17 @@ def assert_books(plot: Plot, world: World) -> dict[str, list]:
     assert set(rows["status"]) <= {"finished", "rejected", "unfinished"}
     assert_calls(plot, world)
     assert_seconds_add_up(world)
-    live = world.engine.everyone
+    state = world.engine.everyone
     samples = {session.id: session.samples for session in plot.sessions}
     calls = world.record.calls
     for names, outputs in ((rows["id"], rows["output_tokens"]), (calls["session"], calls["output_tokens"])):
         emitted = sum(samples[name] * output for name, output in zip(names, outputs, strict=True))
         assert totals["emitted_tokens"] == emitted
     assert totals["recomputed_tokens"] == sum(rows["recomputed_tokens"]) == world.engine.recomputed
-    for one in live:
+    for one in state:
         assert one.swapped_in <= one.swapped_out
         assert one.queued_s >= 0
-        if one.state is State.FINISHED:
+        if one.status is Status.FINISHED:
             assert math.isnan(one.waits_since) or one.last_call
     last = 0.0
     for iteration in world.iterations:

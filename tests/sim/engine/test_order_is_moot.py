@@ -15,7 +15,7 @@ import sim.engine.engine
 import sim.engine.preemptive
 from sim.engine.preemptive import Seating
 from sim.engine.ready_queue import Line
-from sim.session import LiveSession
+from sim.session import SessionState
 from tests.sim.engine.test_leap import BY_MEMORY, LAMPS
 from tests.sim.random_orders import PREEMPTIVE, Slots
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
@@ -25,15 +25,15 @@ from tests.sim.worlds import World
 class PlainLine(Line):
     """Sorts whoever waits each time."""
 
-    def __iter__(self) -> Iterator[LiveSession]:
+    def __iter__(self) -> Iterator[SessionState]:
         queues = self._queues
-        waiting = [(live.key, live) for _, live in queues.waiting]
-        turns = [*waiting, *((live.key, live) for live in queues.swapped if live.copy is None)]
+        waiting = [(state.key, state) for _, state in queues.waiting]
+        turns = [*waiting, *((state.key, state) for state in queues.swapped if state.copy is None)]
         heapify(turns)
         while turns:
-            live = heappop(turns)[1]
-            if live.copy is None:
-                yield live
+            state = heappop(turns)[1]
+            if state.copy is None:
+                yield state
 
 
 class PlainSeating(Seating):
@@ -42,18 +42,18 @@ class PlainSeating(Seating):
     def _seat_all(self, now: float) -> None:
         self._seat_in_order(now)
 
-    def _finds_tokens(self, live: LiveSession) -> bool:
-        before = [one for one in self._queues.prefilling if one.key < live.key]
-        others = self._places - live.samples - sum(one.samples for one in before)
+    def _finds_tokens(self, state: SessionState) -> bool:
+        before = [one for one in self._queues.prefilling if one.key < state.key]
+        others = self._places - state.samples - sum(one.samples for one in before)
         decodes = min(self._queues.decoding.seats, others) if self._settings.mixed_batches else 0
         left = self._token_budget - decodes - sum(one.queries(one.resident, one.missing) for one in before)
         if self._settings.chunked_prefill:
-            return left >= live.samples or not before
-        return left >= live.queries(live.resident, live.missing) or not before
+            return left >= state.samples or not before
+        return left >= state.queries(state.resident, state.missing) or not before
 
-    def _promised(self, live: LiveSession) -> int:
+    def _promised(self, state: SessionState) -> int:
         coming = chain(self._queues.prefilling, self._arriving())
-        return sum(self._contexts.to_come(one) for one in coming if one.key < live.key)
+        return sum(self._contexts.to_come(one) for one in coming if one.key < state.key)
 
     def _unpromised_blocks(self) -> int:
         growing = sum(self._contexts.growth(one, one.missing) for one in self._queues.prefilling)
@@ -83,9 +83,9 @@ def test_short_cuts_seat_whom_the_plain_way_seats(plot: Plot) -> None:
 class CheckedLine(Line):
     """Checks in every plan that those on the host stand where their keys say."""
 
-    def swapped(self) -> list[tuple[tuple[float, ...], LiveSession]]:
+    def swapped(self) -> list[tuple[tuple[float, ...], SessionState]]:
         swapped = super().swapped()
-        assert swapped == sorted((live.key, live) for live in self._queues.swapped)
+        assert swapped == sorted((state.key, state) for state in self._queues.swapped)
         return swapped
 
 

@@ -16,7 +16,7 @@ from sim.costs.cost_model import CostModel
 from sim.engine.settings import EngineSettings
 from sim.kv.beam_layouts import BeamRequests, batch_seconds, tokens_held
 from sim.kv.sample_layout import BranchBlocks, Layout
-from sim.session import LiveSession
+from sim.session import SessionState
 from tests.sim.engine.test_leap import both
 from tests.sim.random_orders import LatestPreempts
 from tests.sim.worlds import World, pause, profile, run, session
@@ -87,12 +87,12 @@ def test_how_many_sets_a_pool_holds_to_their_end(layout: Layout, blocks: int) ->
     fork=st.integers(1, 20), response=st.integers(1, 15),
 )  # fmt: skip
 def test_blocks_are_those_of_block_tables_filled_token_by_token(layout, size, samples, fork, response) -> None:
-    live = LiveSession(session("a", fork, response, samples=samples), 0, 0.0)
+    state = SessionState(session("a", fork, response, samples=samples), 0, 0.0)
     branches = BranchBlocks(layout, size)
     for resident in range(1, fork + response):
         tables = _tables(layout, size, samples, fork, response, resident)
-        assert branches.blocks(live, resident) == len({block for table in tables for block in table}), resident
-    assert branches.most_blocks(live.session) >= branches.blocks(live, fork + response - 1)
+        assert branches.blocks(state, resident) == len({block for table in tables for block in table}), resident
+    assert branches.most_blocks(state.session) >= branches.blocks(state, fork + response - 1)
 
 
 def _tables(layout: Layout, size: int, samples: int, fork: int, response: int, resident: int) -> list[list[Any]]:
@@ -128,9 +128,9 @@ def test_one_set_takes_what_the_closed_form_says() -> None:
 @given(st.integers(1, 40), st.integers(2, 20), st.integers(2, 5))
 def test_the_closed_form_s_paged_memory_is_the_engine_s(prompt: int, response: int, samples: int) -> None:
     """The last token of a response is never computed."""
-    live = LiveSession(session("a", prompt, response, samples=samples), 0, 0.0)
+    state = SessionState(session("a", prompt, response, samples=samples), 0, 0.0)
     held = tokens_held("paged-sharing", BeamRequests(prompt, response - 1, samples), step=4)
-    assert 4 * BranchBlocks("paged-sharing", 4).blocks(live, prompt + response - 1) == held
+    assert 4 * BranchBlocks("paged-sharing", 4).blocks(state, prompt + response - 1) == held
 
 
 def test_a_set_that_gives_way_is_computed_again_as_a_whole() -> None:

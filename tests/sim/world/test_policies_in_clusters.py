@@ -17,7 +17,7 @@ from policies.caesura.policy import Caesura
 from policies.contract import EngineView, InterceptPolicy, Paused, Queued
 from policies.learning.estimators import Elapsed
 from policies.registry import make_order
-from sim.session import State
+from sim.session import Status
 from sim.world.cluster import Link
 from tests.sim.cluster_worlds import Scripted, simulate, sites
 from tests.sim.random_worlds import SHIPPED, examples
@@ -77,8 +77,8 @@ def test_no_shipped_policy_remembers_who_has_left_its_replica(plot: ClusterPlot)
 def assert_forgets(plot: ClusterPlot) -> None:
     """Run it, and look for the names of those who are gone."""
     for engine in plot.run(leap=True).engines:
-        inside = {live.session.id for live in engine.queues.inside() if live.state is not State.DEPARTING}
-        gone = {live.session.id for live in engine.everyone} - inside
+        inside = {state.session.id for state in engine.queues.inside() if state.status is not Status.DEPARTING}
+        gone = {state.session.id for state in engine.everyone} - inside
         assert not gone & set(names_in(engine.counsel.policy))
 
 

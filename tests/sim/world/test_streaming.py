@@ -14,7 +14,7 @@ from policies.basic.fixed import PreserveAlways
 from sim.engine.settings import EngineSettings
 from sim.results.rows import Rows
 from sim.results.run_record import RunRecord
-from sim.session import LiveSession
+from sim.session import SessionState
 from sim.world.simulate import simulate
 from tests.sim.worlds import pause, profile, session
 from traces.session import Session
@@ -70,7 +70,7 @@ def test_a_session_that_has_left_is_forgotten() -> None:
         for index in range(200):
             yield session(f"s{index}", 10, 2, at=100.0 * index)
         gc.collect()
-        inside.append(sum(type(one) is LiveSession for one in gc.get_objects()))
+        inside.append(sum(type(one) is SessionState for one in gc.get_objects()))
 
     assert len(record(drawn()).sessions["id"]) == 200
     assert inside[0] <= 2
