@@ -218,7 +218,7 @@ class PreemptiveOrder(PreemptiveHints, QueueOrder):
     def on_run(self, running: Queued, view: EngineView) -> None:
         """A session that waited runs from now on."""
 
-    def most_running(self, view: EngineView) -> float:
+    def max_running(self, view: EngineView) -> float:
         """Sessions that may run now, if fewer than the engine's settings allow; at least one. Default: no limit."""
         return NEVER
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from traces.session import Call, Session
 
 if TYPE_CHECKING:
-    from sim.engine.decode_batch import DecodeGroup
+    from sim.engine.decode_batch import DecodeBatch
     from sim.kv.copy import Copy
-    from sim.kv.prefix_cache import Key, Prefixes
+    from sim.kv.prefix_cache import Key, PrefixCache
 
 
 class Status(Enum):
@@ -55,13 +55,13 @@ class SessionState:
         "call_index",
         "carried",
         "copy",
+        "decode_batch",
         "emitted_total",
         "entered",
         "fork",
-        "group",
         "idle",
         "inferred",
-        "joined",
+        "joined_at_step",
         "joining",
         "key",
         "leaving",
@@ -76,9 +76,9 @@ class SessionState:
         "pinned",
         "place",
         "preemptions",
+        "prefix_cache",
         "prefix_hits",
         "prefix_keys",
-        "prefixes",
         "queued_s",
         "ready_at",
         "reason",
@@ -91,7 +91,7 @@ class SessionState:
         "serial",
         "served_s",
         "session",
-        "shared",
+        "shared_blocks",
         "status",
         "swapped_in",
         "swapped_out",
@@ -115,8 +115,8 @@ class SessionState:
         self.inferred = 0  # of them in inferences from a prompt that was not complete
         self.samples = session.samples
         self.fork = 0  # while a call of several samples computes: the context tokens that they share
-        self.group: DecodeGroup | None = None
-        self.joined = 0  # the group's tick then
+        self.decode_batch: DecodeBatch | None = None
+        self.joined_at_step = 0  # the group's tick then
         self.joining = 0  # the group's number for it
         self.copy: Copy | None = None
         self.idle = True  # holds memory without computing
@@ -145,11 +145,11 @@ class SessionState:
         self.left_behind = 0  # tokens that had KV elsewhere and were computed anew
         self.leaving = False  # it goes on elsewhere
         self.pinned = False  # until its context has been read from here
-        self.prefixes: Prefixes | None = None  # knows the keys of its leading blocks
+        self.prefix_cache: PrefixCache | None = None  # knows the keys of its leading blocks
         self.prefix_keys: Sequence[Key] = ()
-        self.shared = 0  # leading blocks that it holds by reference
+        self.shared_blocks = 0  # leading blocks that it holds by reference
         self.unwritten = session.prompt  # leading tokens that are still those of the first prompt
-        self.unused_since = 0  # by the count of ``Contexts``
+        self.unused_since = 0  # by the count of ``KVCacheManager``
         self.prefix_hits = 0  # tokens that it never computed because it found them
         self.view = SessionView(self)
 
@@ -160,29 +160,29 @@ class SessionState:
     @property
     def resident(self) -> int:
         """Leading context tokens whose KV is on the GPU."""
-        group = self.group
-        return self._resident if group is None else self._resident + group.tick - self.joined
+        group = self.decode_batch
+        return self._resident if group is None else self._resident + group.step - self.joined_at_step
 
     @resident.setter
     def resident(self, tokens: int) -> None:
-        assert self.group is None, "a decoding session's length follows from its group"
+        assert self.decode_batch is None, "a decoding session's length follows from its group"
         self._resident = tokens
 
     @property
     def emitted(self) -> int:
         """Tokens emitted in the current call."""
-        group = self.group
-        return self._emitted if group is None else self._emitted + group.tick - self.joined
+        group = self.decode_batch
+        return self._emitted if group is None else self._emitted + group.step - self.joined_at_step
 
     @emitted.setter
     def emitted(self, tokens: int) -> None:
-        assert self.group is None, "a decoding session's length follows from its group"
+        assert self.decode_batch is None, "a decoding session's length follows from its group"
         self._emitted = tokens
 
     def settle(self) -> None:
         """Write down the lengths that the decode group's counter implies, and leave the group."""
         self._resident, self._emitted = self.resident, self.emitted
-        self.group = None
+        self.decode_batch = None
 
     def begin_service(self, now: float) -> None:
         """An iteration computes for it: it waits no longer."""
@@ -212,8 +212,8 @@ class SessionState:
     @property
     def context(self) -> int:
         """All context tokens."""
-        group = self.group
-        resident = self._resident if group is None else self._resident + group.tick - self.joined
+        group = self.decode_batch
+        resident = self._resident if group is None else self._resident + group.step - self.joined_at_step
         return resident + self.offloaded + self.missing
 
     def kept(self) -> int:
@@ -330,15 +330,15 @@ class SessionView:
     def resident_tokens(self) -> int:
         """Context tokens on the GPU."""
         state = self._state
-        return state._resident if state.group is None else state.resident
+        return state._resident if state.decode_batch is None else state.resident
 
     @property
     def shared_tokens(self) -> int:
         """Leading context tokens on the GPU that other contexts hold too."""
         state = self._state
-        if state.prefixes is None or not state.shared:
+        if state.prefix_cache is None or not state.shared_blocks:
             return 0
-        return state.prefixes.common(state) * state.prefixes.block_size
+        return state.prefix_cache.common(state) * state.prefix_cache.block_size
 
     @property
     def offloaded_tokens(self) -> int:

@@ -225,7 +225,7 @@ class FeedbackQueue(PreemptiveOrder):
         for queued in (*view.running, *view.waiting):
             level = self._places[queued.id].level
             counts[level] = counts.get(level, 0) + 1
-        batch = view.most_running
+        batch = view.max_running
         times, before, seconds, last = {}, 0, 0.0, 1
         for level in sorted(counts):
             seconds += before * sum(self.quantum_of(k, view) for k in range(last, level))

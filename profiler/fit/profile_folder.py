@@ -21,7 +21,7 @@ from profiler.measure.machine import CLOCKS
 from profiler.measure.samples import Samples, write_atomically
 from profiler.serving.iterations import batches
 from sim.costs.cost_model import CostModel
-from sim.costs.gpu_state import power_of
+from sim.costs.gpu_state import gpu_state_of
 from sim.costs.profile import Error, HostCost, Measurement, PhysicalForward, Profile
 
 FILE = "profile.yaml"
@@ -196,7 +196,7 @@ def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
     """Seconds of a serving run's iterations, one after the other, without what sessions that arrive cost."""
     costs = CostModel(profile)
     served = batches(serving.assign(opened=0))
-    state = power_of(costs)
+    state = gpu_state_of(costs)
     if state is None:
         return [costs.iteration_time(batch) for batch in served]
     now, found = 0.0, []

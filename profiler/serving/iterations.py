@@ -19,8 +19,8 @@ BATCH = {
     "chunk_tokens": "prefill_tokens",
     "chunk_context": "prefill_context",
     "pairs": "prefill_pairs",
-    "begun": "begun",
-    "opened": "opened",
+    "begun": "new_calls",
+    "opened": "first_calls",
 }
 """Columns of a recorded iteration, and what a batch calls them."""
 KEPT = (*BATCH, "copies_out", "copies_in", "stalled", "device_s", "wall_s", "ended_s")

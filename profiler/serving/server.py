@@ -83,7 +83,7 @@ class BlockFollower:
 
     def published(self, state: SessionState, keys: Sequence[Key]) -> None:
         """Note where the blocks of ``keys`` are."""
-        self._tables.name(state.session.id, state.shared, keys)
+        self._tables.name(state.session.id, state.shared_blocks, keys)
 
     def unpublished(self, keys: Sequence[Key]) -> None:
         """Forget where they were."""
@@ -149,9 +149,9 @@ class Server:
         self.engine = Engine(in_pages(settings), costs, policy, order, gpu, host, log_decisions)
         self._follower = BlockFollower(backend)
         self.branches = self._follower.branches
-        self.engine.contexts.witness = self._follower
-        if self.engine.contexts.prefixes is not None:
-            self.engine.contexts.prefixes.tell(self._follower)
+        self.engine.kv.witness = self._follower
+        if self.engine.kv.prefixes is not None:
+            self.engine.kv.prefixes.tell(self._follower)
         ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
         self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
         self._due: list[tuple[float, int, SessionState]] = []  # answers by time
@@ -191,10 +191,10 @@ class Server:
 
     def abandon(self) -> None:
         """The run was cut: free what the sessions still inside hold in the backend, for the next run on it."""
-        while self.engine.contexts.flying:
+        while self.engine.kv.in_flight:
             self._backend.swapper.wait_for_one()
             for copy in self._follower.ended():
-                self.engine.contexts.finish(copy)
+                self.engine.kv.finish(copy)
         for state in self.engine.queues.inside():
             self.branches.close(state)
             self._backend.executor.close(state.session.id)
@@ -271,8 +271,8 @@ class Server:
     def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
         """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
         due = [session.arrival for session in arrivals[-1:]] + [entry[0] for entry in self._due[:1]]
-        due += [at for at in (horizon, self.engine.wakes_at()) if at is not None and self.engine.now < at < math.inf]
-        if self.engine.contexts.flying:
+        due += [at for at in (horizon, self.engine.next_wakeup()) if at is not None and self.engine.now < at < math.inf]
+        if self.engine.kv.in_flight:
             self._backend.swapper.wait_for_one()
         elif due:
             while (left := min(due) - (time.perf_counter() - begun)) > 0:

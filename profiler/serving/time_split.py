@@ -17,7 +17,7 @@ from profiler.fit.measurements import Floats
 from profiler.serving.iterations import batches
 from profiler.serving.recorded_run import RecordedRun
 from sim.costs.cost_model import CostModel
-from sim.costs.gpu_state import power_of
+from sim.costs.gpu_state import gpu_state_of
 from sim.costs.profile import HostCost, LinearForward, PhysicalForward, Profile
 
 
@@ -92,9 +92,9 @@ def expected(rows: pd.DataFrame, profile: Profile) -> tuple[Floats, Floats]:
     ended, wall = rows["ended_s"].to_numpy(), rows["wall_s"].to_numpy()
     began, computed = ended - wall, list(batches(rows))
     waited = np.diff(began, prepend=0.0)
-    host = np.array([costs.outside_device(batch) - idle.outside_device(batch) for batch in computed])
+    host = np.array([costs.host_time(batch) - idle.host_time(batch) for batch in computed])
     host += cold_seconds(worked, waited)
-    state = power_of(costs)
+    state = gpu_state_of(costs)
     if state is None:
         device = np.array([idle.iteration_time(batch) for batch in computed])
     else:

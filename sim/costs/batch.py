@@ -27,8 +27,9 @@ class BranchSet(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention, ``begun``
-    calls that begin to compute, ``opened`` the first calls among them."""
+    """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention,
+    ``new_calls``
+    calls that begin to compute, ``first_calls`` the first calls among them."""
 
     decode_sessions: int = 0
     decode_context: int = 0
@@ -36,8 +37,8 @@ class Batch:
     prefill_tokens: int = 0
     prefill_context: int = 0
     prefill_pairs: int = 0
-    begun: int = 0
-    opened: int = 0
+    new_calls: int = 0
+    first_calls: int = 0
 
     def add_missing(self, state: BranchSet, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
@@ -65,8 +66,8 @@ class Batch:
             self.prefill_tokens,
             self.prefill_context,
             self.prefill_pairs,
-            self.begun,
-            self.opened,
+            self.new_calls,
+            self.first_calls,
         )
 
     def add_chunk(self, start: int, tokens: int) -> None:

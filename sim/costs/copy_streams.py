@@ -9,7 +9,7 @@ from sim.costs.cost_model import CostModel
 from sim.kv.copy import Copy
 
 
-class Channels:
+class CopyStreams:
     """When copies end.
 
     Args:

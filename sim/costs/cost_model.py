@@ -51,7 +51,7 @@ class CostModel:
 
     def iteration_time(self, batch: Batch) -> float:
         """Seconds of one forward pass over ``batch``; 0 for an empty one."""
-        if not (batch.prefill_sessions or batch.begun):
+        if not (batch.prefill_sessions or batch.new_calls):
             return self._time(batch) if batch.decode_sessions else 0.0
         if batch.query_tokens == 0:
             return 0.0
@@ -69,14 +69,14 @@ class CostModel:
             seconds += self._cut_time(batch.decode_sessions, batch.decode_context)
         seconds += self._decode_read_s * batch.decode_context
         if self._launch_s and batch.prefill_sessions:
-            return max(seconds, self.outside_device(batch) + self._launch_s)
+            return max(seconds, self.host_time(batch) + self._launch_s)
         return seconds
 
     def ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
-        """Times at which iterations of ``batch`` end that follow one another, s; see ``passes``."""
-        return list(accumulate(self.passes(batch, iterations), initial=begin))[1:]
+        """Times at which iterations of ``batch`` end that follow one another, s; see ``step_times``."""
+        return list(accumulate(self.step_times(batch, iterations), initial=begin))[1:]
 
-    def passes(self, batch: Batch, iterations: int) -> Iterator[float]:
+    def step_times(self, batch: Batch, iterations: int) -> Iterator[float]:
         """Seconds of iterations of ``batch`` one after the other, each with every decoding context one token longer.
 
         A batch with a chunk goes on with as many tokens in each iteration. Bit for bit the times that
@@ -88,8 +88,8 @@ class CostModel:
             return self._chunk_passes(replace(batch), iterations)
         slope, context, step = self._decode_read_s, batch.decode_context, batch.decode_sessions
         first = later = self._without_decode_context(batch)
-        if batch.begun:
-            later = self._without_decode_context(replace(batch, begun=0, opened=0))
+        if batch.new_calls:
+            later = self._without_decode_context(replace(batch, new_calls=0, first_calls=0))
         contexts = range(context + step, context + step * iterations, step)
         if self._per_piece_s and step:
             cut = self._cut_time(step, context)
@@ -103,7 +103,7 @@ class CostModel:
         tokens = batch.prefill_tokens
         for _ in range(iterations):
             yield self.iteration_time(batch)
-            batch.begun = batch.opened = 0
+            batch.new_calls = batch.first_calls = 0
             batch.decode_context += batch.decode_sessions
             batch.prefill_context += tokens
             batch.prefill_pairs += tokens * tokens
@@ -129,7 +129,7 @@ class CostModel:
 
     def _without_decode_context(self, batch: Batch) -> float:
         """Seconds of an iteration, less what grows with the contexts of decoding sessions."""
-        if batch.prefill_sessions or batch.begun:
+        if batch.prefill_sessions or batch.new_calls:
             return self._fixed_time(batch)
         seconds = self._decode_times.get(batch.decode_sessions)
         if seconds is None:
@@ -137,7 +137,7 @@ class CostModel:
         return seconds
 
     def _fixed_time(self, batch: Batch) -> float:
-        outside = self.outside_device(batch)
+        outside = self.host_time(batch)
         if self._linear is not None:
             return outside + self._linear.per_token_s * batch.query_tokens
         cost = self._physical
@@ -161,13 +161,13 @@ class CostModel:
         tokens = padded(batch.decode_sessions, cost.decode_sizes) + batch.prefill_tokens
         return padded(tokens, cost.pass_sizes) if batch.prefill_sessions else tokens
 
-    def outside_device(self, batch: Batch, later: bool = False) -> float:
+    def host_time(self, batch: Batch, later: bool = False) -> float:
         """Seconds of an iteration in which the device has nothing to do. ``later`` in a leap, no call begins."""
         chunks = batch.prefill_sessions
         seconds = (
             self._per_iteration_s + self._per_session_s * (batch.decode_sessions + chunks) + self._per_chunk_s * chunks
         )
-        begun, opened = (0, 0) if later else (batch.begun, batch.opened)
+        begun, opened = (0, 0) if later else (batch.new_calls, batch.first_calls)
         seconds += self._per_call_s * begun + self._per_arrival_s * opened + (self._chunked_s if chunks else 0.0)
         if self._linear is not None:
             return seconds + self._linear.fixed_s
@@ -175,17 +175,17 @@ class CostModel:
         assert cost is not None
         return seconds + cost.overhead_s + (cost.chunks_overhead_s if chunks else 0.0)
 
-    def behind_copies(self, batch: Batch) -> float:
+    def hidden_host_time(self, batch: Batch) -> float:
         """Seconds of the host's work on ``batch`` that go on while it waits for copies: what follows the plan."""
         return self._executor_s + (self._executor_chunked_s if batch.prefill_sessions else 0.0)
 
-    def beginning(self, copies: Iterable[Copy]) -> float:
+    def copy_launch_time(self, copies: Iterable[Copy]) -> float:
         """Seconds of the host's work on those of ``copies`` that run beside the batch: a share for each direction."""
         if not self._copies_take_work:
             return 0.0
         return sum(self._begin_copies_s[way] for way in {copy.direction for copy in copies if not copy.blocking})
 
-    def slowed(self, seconds: float, copied: dict[Direction, float]) -> float:
+    def slowed_by_copies(self, seconds: float, copied: dict[Direction, float]) -> float:
         """Length of ``seconds`` of compute when copies run beside it for ``copied`` seconds per direction.
 
         A copy slows compute only while it runs: its share of the pass is lengthened by the profile's slowdown.

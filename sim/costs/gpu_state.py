@@ -18,7 +18,7 @@ from sim.costs.profile import PhysicalForward, PowerLimit
 NO_LIMIT = PowerLimit(memory_s=1.0, free_share=0.0, reference_share=0.0, slowdown=0.0, slowdown_matrix=0.0)
 
 
-class PowerState:
+class GpuState:
     """The state of one GPU and of its host.
 
     Args:
@@ -36,10 +36,10 @@ class PowerState:
         self._decodes: dict[int, tuple[float, float]] = {}  # ``_parts`` by sessions, without a chunk
 
     def pass_times(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> list[float]:
-        """``passes``, all at once."""
-        return list(self.passes(batch, at, iterations, stall))
+        """``step_times``, all at once."""
+        return list(self.step_times(batch, at, iterations, stall))
 
-    def passes(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> Iterator[float]:
+    def step_times(self, batch: Batch, at: float, iterations: int, stall: float = 0.0) -> Iterator[float]:
         """Seconds of iterations of ``batch`` that begin at ``at`` and follow one another, each with every context
         longer by what the one before computed. A single one may wait ``stall`` seconds for copies, in which the GPU
         computes nothing; the host has planned it by then. The state changes when ``took`` says how many of them took
@@ -51,10 +51,10 @@ class PowerState:
         memory, flat, steep = limit.memory_s, limit.slowdown, limit.slowdown_matrix
         free, reference = limit.free_share, limit.reference_share
         outside, busy = self._parts(batch)
-        later = costs.outside_device(batch, later=True) if batch.begun and iterations > 1 else outside
+        later = costs.host_time(batch, later=True) if batch.new_calls and iterations > 1 else outside
         cold, after, waited = self._cold_s, self._cold_after_s, self._last + (at - self._at)
         taken = self._taken = []
-        for nominal in costs.passes(batch, iterations):
+        for nominal in costs.step_times(batch, iterations):
             device = nominal - outside
             matrix = busy if busy < device else device
             seconds = nominal + (flat * device + steep * matrix) * ((share if share > free else free) - reference)
@@ -67,11 +67,11 @@ class PowerState:
 
     def _parts(self, batch: Batch) -> tuple[float, float]:
         """Seconds of a pass in which the device has nothing to do, and seconds of its matrix work."""
-        if batch.prefill_sessions or batch.begun:
-            return self._costs.outside_device(batch), self._costs.matrix_seconds(batch)
+        if batch.prefill_sessions or batch.new_calls:
+            return self._costs.host_time(batch), self._costs.matrix_seconds(batch)
         parts = self._decodes.get(batch.decode_sessions)
         if parts is None:
-            parts = self._costs.outside_device(batch), self._costs.matrix_seconds(batch)
+            parts = self._costs.host_time(batch), self._costs.matrix_seconds(batch)
             self._decodes[batch.decode_sessions] = parts
         return parts
 
@@ -82,13 +82,13 @@ class PowerState:
         self._at = end
 
 
-def power_of(costs: CostModel) -> PowerState | None:
+def gpu_state_of(costs: CostModel) -> GpuState | None:
     """The state of a GPU with these costs, at rest; None if no pass matters to those after it."""
     forward = costs.profile.forward
     limit = forward.power if isinstance(forward, PhysicalForward) else None
     if limit is None and not costs.profile.host.cold_s:
         return None
-    return PowerState(costs, limit or NO_LIMIT)
+    return GpuState(costs, limit or NO_LIMIT)
 
 
 def rested(share: float, seconds: float, limit: PowerLimit) -> float:

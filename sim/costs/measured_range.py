@@ -17,7 +17,7 @@ SLACK = 0.01
 """What is larger by this share is not worth a word: sweeps end just below the size of a pool."""
 
 
-class Reach:
+class MeasuredRange:
     """Watches the batches and the calls of one replica.
 
     Args:
@@ -71,6 +71,6 @@ class Reach:
         return {"measured": measured, "reached": reached, "forward_s": self._seconds, "calls": self._calls}
 
 
-def reach_of(profile: Profile) -> Reach | None:
+def measured_range_of(profile: Profile) -> MeasuredRange | None:
     """Watches for what ``profile`` was measured over; None where it says nothing of that."""
-    return Reach(profile.measured.range) if profile.measured is not None and profile.measured.range else None
+    return MeasuredRange(profile.measured.range) if profile.measured is not None and profile.measured.range else None

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import accumulate, cycle, islice
 
-from sim.kv.sample_layout import BranchBlocks
+from sim.kv.sample_layout import SampleLayout
 from sim.session import SessionState
 
 
-class DecodeGroup:
+class DecodeBatch:
     """Sessions that emit one token an iteration. Joining and leaving cost O(log n), an iteration O(1).
 
     A session of several samples counts with its weight: as many members that are all alike.
@@ -26,15 +26,15 @@ class DecodeGroup:
         branches: the blocks of several samples.
 
     Attributes:
-        tick: iterations so far.
-        seats: tokens that an iteration emits: one of each branch.
+        step: iterations so far.
+        num_sequences: tokens that an iteration emits: one of each branch.
     """
 
-    def __init__(self, block_size: int, branches: BranchBlocks | None = None) -> None:
-        self.tick = 0
+    def __init__(self, block_size: int, branches: SampleLayout | None = None) -> None:
+        self.step = 0
         self.block_size = block_size
-        self.seats = 0
-        self._branches = branches or BranchBlocks("paged-sharing", block_size)
+        self.num_sequences = 0
+        self._branches = branches or SampleLayout("paged-sharing", block_size)
         self._copied = 0  # blocks that branch sets take in the next iteration because they write for the first time
         self._shared_again = 0  # tokens that branches share, once for each branch but the first
         self._members: dict[int, SessionState] = {}
@@ -52,35 +52,35 @@ class DecodeGroup:
     @property
     def read_tokens(self) -> int:
         """Resident tokens that an iteration's attention reads: each branch its whole context."""
-        return self._length_sum + self.seats * self.tick
+        return self._length_sum + self.num_sequences * self.step
 
     @property
     def resident_tokens(self) -> int:
         """Resident tokens, those that branches share once."""
-        return self._length_sum + self.seats * self.tick - self._shared_again
+        return self._length_sum + self.num_sequences * self.step - self._shared_again
 
     def join(self, state: SessionState, tokens_left: int) -> None:
         """Add a session that will emit ``tokens_left`` more tokens in its call, one in each iteration from the next."""
         assert state.missing == 1 and state.offloaded == 0 and tokens_left >= 1
-        base = state.resident - self.tick
+        base = state.resident - self.step
         self._members[state.serial] = state
         if state.samples == 1:
-            self.seats += 1
+            self.num_sequences += 1
             self._length_sum += base
             self._at_edge[base % self.block_size] += 1
         else:
             self._count_set(state, base, state.samples)
-        state.group, state.joined = self, self.tick
+        state.decode_batch, state.joined_at_step = self, self.step
         self._joins += 1
         state.joining = self._joins
-        heappush(self._ends, (self.tick + tokens_left, state.serial, self._joins, state))
+        heappush(self._ends, (self.step + tokens_left, state.serial, self._joins, state))
 
     def leave(self, state: SessionState) -> None:
         """Take a session out; its lengths are written down."""
         del self._members[state.serial]
-        base = state.resident - self.tick
+        base = state.resident - self.step
         if state.samples == 1:
-            self.seats -= 1
+            self.num_sequences -= 1
             self._length_sum -= base
             self._at_edge[base % self.block_size] -= 1
         else:
@@ -88,9 +88,9 @@ class DecodeGroup:
         state.settle()
 
     def _count_set(self, state: SessionState, base: int, seats: int) -> None:
-        """Count the branches of a session of several samples, or with negative ``seats`` no longer."""
+        """Count the branches of a session of several samples, or with negative ``num_sequences`` no longer."""
         sign = 1 if seats > 0 else -1
-        self.seats += seats
+        self.num_sequences += seats
         self._length_sum += seats * base
         steps = self._branches.steps_at(state)
         if steps is not None:
@@ -101,17 +101,17 @@ class DecodeGroup:
 
     def blocks_needed(self) -> int:
         """GPU blocks that the next iteration adds: one for each branch whose last block is full, or is shared."""
-        return self._at_edge[-self.tick % self.block_size] + self._copied
+        return self._at_edge[-self.step % self.block_size] + self._copied
 
-    def growth(self, most: int, blocks: int) -> list[int]:
+    def blocks_per_step(self, most: int, blocks: int) -> list[int]:
         """For each of the next iterations, the blocks that contexts have grown by since the first of them.
 
         It ends before ``most`` iterations when one would need more than ``blocks``, or when a call ends.
         """
         if self._members:
             self._forget_left()
-            most = min(most, self._ends[0][0] - self.tick)
-        edges, next_edge = self._at_edge, (-self.tick - 1) % self.block_size
+            most = min(most, self._ends[0][0] - self.step)
+        edges, next_edge = self._at_edge, (-self.step - 1) % self.block_size
         in_turn = cycle(edges[next_edge::-1] + edges[:next_edge:-1])
         grown = list(accumulate(islice(in_turn, max(0, most - 1)), initial=0))
         if grown[-1] > blocks:
@@ -120,7 +120,7 @@ class DecodeGroup:
 
     def _forget_left(self) -> None:
         """Drop heap entries of sessions that left before their end."""
-        while self._ends[0][3].group is not self or self._ends[0][3].joining != self._ends[0][2]:
+        while self._ends[0][3].decode_batch is not self or self._ends[0][3].joining != self._ends[0][2]:
             heappop(self._ends)
 
     def advance(self, iterations: int = 1) -> list[SessionState]:
@@ -128,12 +128,12 @@ class DecodeGroup:
 
         Removes and returns the members whose call has ended, in order of submission.
         """
-        self.tick += iterations
+        self.step += iterations
         self._copied = 0
         ended = []
-        while self._ends and self._ends[0][0] <= self.tick:
+        while self._ends and self._ends[0][0] <= self.step:
             _, _, joining, state = heappop(self._ends)
-            if state.group is self and state.joining == joining:
+            if state.decode_batch is self and state.joining == joining:
                 self.leave(state)
                 ended.append(state)
         return ended

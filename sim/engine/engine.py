@@ -28,21 +28,21 @@ from collections.abc import Sequence
 from policies.contract import InterceptPolicy, PreemptiveOrder, QueueOrder
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
-from sim.engine.eviction import Room
-from sim.engine.leap import find_alike
+from sim.engine.eviction import Evictor
+from sim.engine.leap import extend_to_next_event
 from sim.engine.migration import depart
-from sim.engine.order_calls import Precedence, Turns, turns_of
+from sim.engine.order_calls import OrderCaller, PreemptiveOrderCaller, order_caller_of
 from sim.engine.plan import Outcome, Plan
-from sim.engine.policy_calls import Counsel
-from sim.engine.preemptive import Seating
+from sim.engine.policy_calls import PolicyCaller
+from sim.engine.preemptive import PreemptiveScheduler
 from sim.engine.queues import Queues, by_key
-from sim.engine.scheduler import Batching
+from sim.engine.scheduler import Scheduler
 from sim.engine.settings import EngineSettings
 from sim.engine.shapes import require_supported
 from sim.engine.view import View
 from sim.errors import StalledEngine
 from sim.kv.copy import Copy
-from sim.kv.kv_cache import Contexts
+from sim.kv.kv_cache import KVCacheManager
 from sim.session import RUNNING, SessionState, Status
 from traces.session import Session
 
@@ -77,23 +77,25 @@ class Engine:
         budget = settings.token_budget
         self.token_budget = costs.saturation_tokens if budget == "saturation" else budget
         self.emitted_tokens = 0
-        self.contexts = Contexts(
+        self.kv = KVCacheManager(
             gpu_blocks, host_blocks, settings.block_size, settings.prefix_sharing, settings.sample_layout
         )
         # never more sessions than the budget has tokens, so that every decoder fits
-        most_running = min(settings.max_running, self.token_budget)
-        self.precedence: Precedence | None = None
-        self.seating: Seating | None = None
-        self.queues = Queues(self.contexts, most_running, not isinstance(order, PreemptiveOrder))
-        self.counsel = Counsel(policy, order, View(self), log_decisions)
-        self.room = Room(settings, self.contexts, self.queues, self.counsel)
+        max_running = min(settings.max_running, self.token_budget)
+        self.preemptive_order: PreemptiveOrderCaller | None = None
+        self.preemptive: PreemptiveScheduler | None = None
+        self.queues = Queues(self.kv, max_running, not isinstance(order, PreemptiveOrder))
+        self.policy_caller = PolicyCaller(policy, order, View(self), log_decisions)
+        self.evictor = Evictor(settings, self.kv, self.queues, self.policy_caller)
         if isinstance(order, PreemptiveOrder):
-            self.precedence = Precedence(order, self.counsel.view)
-            self.seating = Seating(settings, self.token_budget, self.precedence, self.contexts, self.queues, self.room)
-        self.turns = turns_of(order, self.counsel.view)
-        self.asking: Turns | None = self.turns or self.precedence
-        self.batching = Batching(
-            settings, self.token_budget, self.contexts, self.queues, self.room, self.seating, self.asking
+            self.preemptive_order = PreemptiveOrderCaller(order, self.policy_caller.view)
+            self.preemptive = PreemptiveScheduler(
+                settings, self.token_budget, self.preemptive_order, self.kv, self.queues, self.evictor
+            )
+        self.turns = order_caller_of(order, self.policy_caller.view)
+        self.order_caller: OrderCaller | None = self.turns or self.preemptive_order
+        self.scheduler = Scheduler(
+            settings, self.token_budget, self.kv, self.queues, self.evictor, self.preemptive, self.order_caller
         )
         self._next_serial = 0
 
@@ -105,14 +107,14 @@ class Engine:
         Raises:
             UnsupportedSession: the session has a shape that this engine cannot serve.
         """
-        self.hear(now)
+        self.advance_clock(now)
         require_supported(session)
         state = SessionState(session, self.next_serial(), now)
         state.reason = self.too_large(session)
         if state.reason:
             state.status = Status.REJECTED
         else:
-            state.key = self.counsel.key(state)
+            state.key = self.policy_caller.key(state)
             self.queues.enqueue(state)
         return state
 
@@ -123,9 +125,9 @@ class Engine:
 
     def too_large(self, session: Session) -> str:
         """Why this engine could never serve a session to its end; empty if it could."""
-        need, blocks = self.contexts.most_blocks(session) + self.room.watermark_blocks, self.contexts.gpu.capacity
-        if session.samples > self.queues.most_running:
-            return f"it decodes {session.samples} samples at once; at most {self.queues.most_running} sequences may run"
+        need, blocks = self.kv.max_blocks(session) + self.evictor.watermark_blocks, self.kv.gpu.capacity
+        if session.samples > self.queues.max_running:
+            return f"it decodes {session.samples} samples at once; at most {self.queues.max_running} sequences may run"
         if need <= blocks:
             return ""
         each = f" in each of {session.samples} samples" if session.samples > 1 else ""
@@ -149,18 +151,18 @@ class Engine:
     def end_pause(self, state: SessionState, now: float) -> None:
         """The answer came, whether the session goes on here or at another replica."""
         assert state.status is Status.PAUSED, state
-        self.hear(now)
+        self.advance_clock(now)
         duration = now - state.paused_at
         state.paused_s += duration
-        self.counsel.answer(state, duration)
+        self.policy_caller.pause_ended(state, duration)
 
-    def hear(self, at: float) -> None:
+    def advance_clock(self, at: float) -> None:
         """News of ``at`` may be taken up later: for policies it is never earlier than when they were asked before."""
         if at > self.now:
             self.now = at
 
     def _take_answer(self, state: SessionState) -> bool:
-        self.room.forget_wish(state)
+        self.evictor.cancel_swap_out(state)
         self.queues.unpause(state)
         state.answered = False
         if state.last_call:
@@ -169,21 +171,21 @@ class Engine:
         pause = state.call.pause
         assert pause is not None
         if pause.keeps is not None:
-            self.contexts.cut(state, pause.keeps)
+            self.kv.rewrite(state, pause.keeps)
         state.call_index, joined = state.next_call(state.ready_at)
         state.missing += joined
         state.emitted = 0
         state.scheduled_at = math.nan
         state.entered = state.ready_at if self.settings.reentry == "tail" else state.session.arrival
         state.resumed = True
-        state.key = self.counsel.key(state)
+        state.key = self.policy_caller.key(state)
         self.queues.enqueue(state, at_once=self.settings.resume_resident == "running")
         return False
 
     def copied(self, copy: Copy, now: float) -> SessionState | None:
         """A copy has ended: its blocks change hands. Returns its session if that has ended with it."""
-        self.hear(now)
-        self.contexts.finish(copy)
+        self.advance_clock(now)
+        self.kv.finish(copy)
         state = copy.state
         if state.leaving:
             depart(self, state)
@@ -191,7 +193,7 @@ class Engine:
         if state.answered:
             return state if self._take_answer(state) else None
         if state.status is Status.SWAPPED:
-            self.queues.arrived(state)
+            self.queues.swapped_in(state)
         return None
 
     # ---- one iteration
@@ -208,81 +210,81 @@ class Engine:
         """
         self.now = now
         while True:
-            losses = self.contexts.losses
+            losses = self.kv.evictions
             plan = self._plan_once(now)
-            if not plan.empty or (self.contexts.losses == losses and not self._stalled(plan)):
+            if not plan.empty or (self.kv.evictions == losses and not self._stalled(plan)):
                 for state in plan.started:
-                    self.counsel.start(state)
+                    self.policy_caller.call_started(state)
                 return plan
-            if self.contexts.losses == losses:
+            if self.kv.evictions == losses:
                 self._break_stall()
 
     def _plan_once(self, now: float) -> Plan:
-        plan, batching = Plan(now), self.batching
-        losses = self.contexts.losses
-        self.room.open_budget(lambda: self._hidden_tokens(plan))
+        plan, scheduler = Plan(now), self.scheduler
+        losses = self.kv.evictions
+        self.evictor.open_budget(lambda: self._hidden_tokens(plan))
         if self.turns is not None:
             self.queues.move(self.turns.reranked())
-        if self.seating is not None:
-            self._serve_seated(plan, self.seating)
+        if self.preemptive is not None:
+            self._serve_seated(plan, self.preemptive)
         elif self.settings.mixed_batches:
-            batching.decode(plan)
-            batching.prefill(plan)
-            batching.swap_in(plan)
-            batching.admit(plan)
+            scheduler.decode(plan)
+            scheduler.prefill(plan)
+            scheduler.swap_in(plan)
+            scheduler.admit(plan)
         else:
             if not (self.settings.swapped_first and self.queues.swapped):
-                batching.prefill(plan)
-                batching.admit(plan)
+                scheduler.prefill(plan)
+                scheduler.admit(plan)
             if not plan.chunks:
-                batching.decode(plan)
-                batching.swap_in(plan)
+                scheduler.decode(plan)
+                scheduler.swap_in(plan)
             if not plan.computes:
-                batching.prefill(plan)
-        if self.room.concerns_policy or self.room.unsettled:
-            self.room.settle_budget()
-            self.room.serve_wishes()
-            self.room.revise()
-            self.room.keep_reserve()
-        if self.seating is not None:
-            self.seating.keep_reserve()
-        plan.copies, self.room.copies = self.room.copies, []
-        if self.leap and plan.computes and self.contexts.losses == losses:
-            find_alike(self, plan)
+                scheduler.prefill(plan)
+        if self.evictor.concerns_policy or self.evictor.unsettled:
+            self.evictor.settle_budget()
+            self.evictor.serve_pending_swap_outs()
+            self.evictor.revise()
+            self.evictor.maintain_watermark()
+        if self.preemptive is not None:
+            self.preemptive.maintain_watermark()
+        plan.copies, self.evictor.copies = self.evictor.copies, []
+        if self.leap and plan.computes and self.kv.evictions == losses:
+            extend_to_next_event(self, plan)
         return plan
 
-    def _serve_seated(self, plan: Plan, seating: Seating) -> None:
+    def _serve_seated(self, plan: Plan, preemptive: PreemptiveScheduler) -> None:
         """Under a preemptive order: seat whoever comes first, let them compute, then copy in ahead of need."""
-        seating.seat(plan.now)
+        preemptive.schedule(plan.now)
         if self.settings.mixed_batches:
-            self.batching.decode(plan)
-        self.batching.prefill(plan)
+            self.scheduler.decode(plan)
+        self.scheduler.prefill(plan)
         if not (self.settings.mixed_batches or plan.chunks):
-            self.batching.decode(plan)
-        seating.swap_ahead()
+            self.scheduler.decode(plan)
+        preemptive.swap_ahead()
 
     def _hidden_tokens(self, plan: Plan) -> float:
         """N with T_swap(N) = T_fwd(batch): tokens whose copy the plan hides; no limit without a forward pass.
 
         Before anything is planned the batch is taken to be the decoding sessions or, without any, the next chunk.
         """
-        if not self.room.hides_copies:
+        if not self.evictor.hides_copies:
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes:
-            if decoding.seats:
-                batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats)
+            if decoding.num_sequences:
+                batch = Batch(decoding.num_sequences, decoding.read_tokens + decoding.num_sequences)
             elif self.queues.prefilling:
                 batch = Batch()
                 first = min(self.queues.prefilling, key=by_key)
                 batch.add_missing(first, first.resident, min(first.missing, self.token_budget))
         return self.costs.tokens_within(self.costs.iteration_time(batch)) if batch.query_tokens else math.inf
 
-    def wakes_at(self) -> float:
+    def next_wakeup(self) -> float:
         """When the policy or the order wants to be asked though nothing runs, s; infinity for never."""
         if self.queues.empty:
             return math.inf
-        asked = [one for one in (self.counsel, self.asking) if one is not None]
+        asked = [one for one in (self.policy_caller, self.order_caller) if one is not None]
         reviews = [one.next_review() for one in asked]
         return min((at for at in reviews if at > self.now), default=math.inf)
 
@@ -294,23 +296,23 @@ class Engine:
         Raises:
             PolicyError: the policy raised, or answered something impossible.
         """
-        if self.seating is not None and self.seating.calm:
+        if self.preemptive is not None and self.preemptive.order_is_moot:
             self._catch_up(plan.ends)
         self.now = now
-        self.contexts.claimed = 0
+        self.kv.claimed = 0
         outcome = Outcome()
-        self.contexts.gpu.take(plan.growth[plan.iterations - 1])
+        self.kv.gpu.allocate(plan.growth[plan.iterations - 1])
         if plan.decoding:
-            self.emitted_tokens += self.queues.decoding.seats * plan.iterations
+            self.emitted_tokens += self.queues.decoding.num_sequences * plan.iterations
             outcome.ended.extend(self.queues.decoding.advance(plan.iterations))
         for chunk in plan.chunks:
             state = chunk.state
             if state.samples > 1 and not state.fork:
-                self.contexts.branch(state)
+                self.kv.fork(state)
             state.resident += chunk.tokens * plan.iterations
             state.missing -= chunk.tokens * plan.iterations
             state.recomputed += state.queries(chunk.start, chunk.recomputed)
-            self.contexts.computed(state)
+            self.kv.cache_blocks(state)
             if state.missing == 0:
                 self._emit_first(state, outcome)
         for state in outcome.ended:
@@ -319,17 +321,17 @@ class Engine:
 
     def _catch_up(self, ends: Sequence[float]) -> None:
         """The order was not asked while iterations went by: it says now what it would have said when each began."""
-        assert self.seating is not None and self.precedence is not None
+        assert self.preemptive is not None and self.preemptive_order is not None
         decoding, begins, index = self.queues.decoding, ends[:-1], 0
-        first = decoding.tick + 1
+        first = decoding.step + 1
         while index < len(begins):
-            self.now, decoding.tick = begins[index], first + index
-            index = bisect_left(begins, self.precedence.next_review(), index)
+            self.now, decoding.step = begins[index], first + index
+            index = bisect_left(begins, self.preemptive_order.next_review(), index)
             if index < len(begins):
-                self.now, decoding.tick = begins[index], first + index
-                self.seating.rerank()
+                self.now, decoding.step = begins[index], first + index
+                self.preemptive.rerank()
                 index += 1
-        decoding.tick = first - 1
+        decoding.step = first - 1
 
     def _emit_first(self, state: SessionState, outcome: Outcome) -> None:
         """The last missing token was computed: its logits give the next token, which is now the missing one."""
@@ -353,7 +355,7 @@ class Engine:
         state.inferred += state.emitted if state.infers else 0
         state.peak = max(state.peak, state.resident)
         if state.fork:
-            self.contexts.join_branches(state)
+            self.kv.join_samples(state)
         if state.call.pause is None:
             self._finish(state)
             outcome.finished.append(state)
@@ -362,20 +364,20 @@ class Engine:
         state.resumed = False
         self.queues.pause(state)
         outcome.paused.append(state)
-        self.room.pause(state)
+        self.evictor.pause(state)
 
     def _finish(self, state: SessionState) -> None:
         self.queues.leave(state)
-        self.counsel.finish(state)
+        self.policy_caller.session_finished(state)
 
     # ---- when nothing moves
 
     def _stalled(self, plan: Plan) -> bool:
         """Whether sessions are ready and nothing under way will ever free memory for them."""
-        if plan.withheld and self.turns is not None and self.now < self.turns.next_review() < math.inf:
+        if plan.head_refused and self.turns is not None and self.now < self.turns.next_review() < math.inf:
             return False
         queues = self.queues
-        moving = self.contexts.flying or queues.departing
+        moving = self.kv.in_flight or queues.departing
         return bool(queues.ready()) and not moving and not queues.pauses_hold_memory()
 
     def _break_stall(self) -> None:
@@ -390,8 +392,8 @@ class Engine:
             self.queues.stop(last)
             last.interrupt(self.now)
         else:
-            self.queues.withdraw(last)
-        self.contexts.keep_only(last, 0)
+            self.queues.remove(last)
+        self.kv.truncate(last, 0)
         self.queues.wait(last)
-        if ran and self.asking is not None:
-            self.asking.preempted(last)
+        if ran and self.order_caller is not None:
+            self.order_caller.preempted(last)

@@ -7,92 +7,96 @@ from collections.abc import Callable
 
 from policies.contract import Discard, Prefetch, Swap, Verdict
 from sim.costs.batch import Direction
-from sim.engine.policy_calls import RESERVE, Counsel, Need
+from sim.engine.policy_calls import RESERVE, Need, PolicyCaller
 from sim.engine.queues import Queues
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
-from sim.kv.kv_cache import Contexts
-from sim.kv.prefix_cache import Tally
+from sim.kv.kv_cache import KVCacheManager
+from sim.kv.prefix_cache import FreeableBlocks
 from sim.session import SessionState, Status
 
 _LEAVING = (Swap, Discard)  # a union would be made anew by every check
 
 
-class Room:
+class Evictor:
     """GPU memory under pressure.
 
     Attributes:
-        spared: the session that room is being made for; nobody takes its own.
+        protected: the session that room is being made for; nobody takes its own.
         copies: copies begun since the last plan was handed out.
         watermark_blocks: blocks that admissions leave free.
         hides_copies: whether copies run beside the batch, and no more of them than it hides.
     """
 
-    def __init__(self, settings: EngineSettings, contexts: Contexts, queues: Queues, counsel: Counsel) -> None:
+    def __init__(
+        self, settings: EngineSettings, kv: KVCacheManager, queues: Queues, policy_caller: PolicyCaller
+    ) -> None:
         self._settings = settings
-        self._contexts = contexts
+        self._kv = kv
         self._queues = queues
-        self._counsel = counsel
+        self._policy_caller = policy_caller
         self._overlapped = settings.swap == "overlapped"
         self.hides_copies = self._overlapped and settings.swap_budget != "unlimited"
-        self._wanted: dict[SessionState, int] = {}  # contexts on their way out since their pause, with what stays
+        self._pending_swap_outs: dict[
+            SessionState, int
+        ] = {}  # contexts on their way out since their pause, with what stays
         self._hidden: Callable[[], float] = lambda: math.inf
         self._account = {way: way if settings.swap_budget == "hidden-each-way" else Direction.OUT for way in Direction}
         self._left: dict[Direction, float] = {}  # of the budget, by account
-        self.spared: SessionState | None = None
+        self.protected: SessionState | None = None
         self.copies: list[Copy] = []
-        self._reserve_refused = False
-        self.watermark_blocks = math.ceil(settings.watermark * contexts.gpu.capacity)
+        self._watermark_refused = False
+        self.watermark_blocks = math.ceil(settings.watermark * kv.gpu.capacity)
 
-    def make(self, blocks: int, urgent: bool, by: str) -> bool:
+    def ensure_free(self, blocks: int, urgent: bool, by: str) -> bool:
         """See that ``blocks`` GPU blocks are free for ``by``; paused contexts give way in the policy's order.
 
         ``urgent`` waits for copies and takes all there is. Otherwise nobody gives way unless it is enough, counting
         what copies under way will free, so that the answer may be no now and yes an iteration later.
         """
-        contexts = self._contexts
+        kv = self._kv
         later = self._overlapped and not urgent
-        while contexts.gpu.free < blocks:
-            lacking = blocks - contexts.gpu.free
-            if not contexts.held or (not urgent and lacking > contexts.idle_blocks + contexts.copying_blocks):
+        while kv.gpu.free_blocks < blocks:
+            lacking = blocks - kv.gpu.free_blocks
+            if not kv.idle_gpu or (not urgent and lacking > kv.idle_blocks + kv.copying_blocks):
                 return False
-            lacking -= contexts.coming_blocks() if later else 0
-            changes, found = self._offers(lacking)
+            lacking -= kv.blocks_being_freed() if later else 0
+            changes, found = self._victims(lacking)
             if not changes or (not urgent and found < lacking):
                 return False
-            free = contexts.gpu.free
+            free = kv.gpu.free_blocks
             for state, verdict in changes:
                 self._apply(state, verdict, "room", not later, Need(lacking, by))
-            if contexts.gpu.free == free:
+            if kv.gpu.free_blocks == free:
                 return False  # copies beside the batch free their blocks at their end
-        if self._counsel.policy.one_lru:
+        if self._policy_caller.policy.one_lru:
             self._spare_cached(blocks, by)
         return True
 
     def _spare_cached(self, blocks: int, by: str) -> None:
         """Of ``blocks`` free blocks none is to be a cached one that was used later than a context that can give way."""
-        contexts, gpu = self._contexts, self._contexts.gpu
-        while gpu.cached and contexts.held and (lacking := blocks - gpu.free + len(gpu.cached)) > 0:
-            first = next((state for state, _ in self._counsel.room(lacking) if state.copy is None), None)
+        kv, gpu = self._kv, self._kv.gpu
+        while gpu.cached and kv.idle_gpu and (lacking := blocks - gpu.free_blocks + len(gpu.cached)) > 0:
+            first = next((state for state, _ in self._policy_caller.victims(lacking) if state.copy is None), None)
             if first is None:
                 return
             lacking -= gpu.older(first.unused_since, lacking)
             if lacking == 0:
                 return
-            losses = contexts.losses
-            for state, verdict in self._counsel.room(lacking):
+            losses = kv.evictions
+            for state, verdict in self._policy_caller.victims(lacking):
                 self._apply(state, verdict, "room", True, Need(lacking, by))
                 break
-            if contexts.losses == losses:
+            if kv.evictions == losses:
                 return
 
-    def _offers(self, lacking: int) -> tuple[list[tuple[SessionState, Verdict]], int]:
+    def _victims(self, lacking: int) -> tuple[list[tuple[SessionState, Verdict]], int]:
         """Contexts that the policy lets give way, until ``lacking`` blocks are found, and how many are."""
-        contexts = self._contexts
-        found, tally = 0, Tally(contexts.block_size)
+        kv = self._kv
+        found, tally = 0, FreeableBlocks(kv.block_size)
         changes: list[tuple[SessionState, Verdict]] = []
         if lacking > 0:
-            for state, verdict in self._counsel.room(lacking):
+            for state, verdict in self._policy_caller.victims(lacking):
                 if state.copy is None and isinstance(verdict, _LEAVING):
                     found += tally.add(state, verdict.keep, leaves_common=isinstance(verdict, Swap))
                     changes.append((state, verdict))
@@ -100,25 +104,25 @@ class Room:
                     break
         return changes, found
 
-    def keep_reserve(self) -> None:
+    def maintain_watermark(self) -> None:
         """With overlapped swaps blocks come free an iteration late, so contexts begin to leave before blocks lack."""
-        contexts = self._contexts
-        lacking = self.watermark_blocks - contexts.gpu.free
-        self._reserve_refused = False
-        if not self._overlapped or not contexts.held or lacking <= 0:
+        kv = self._kv
+        lacking = self.watermark_blocks - kv.gpu.free_blocks
+        self._watermark_refused = False
+        if not self._overlapped or not kv.idle_gpu or lacking <= 0:
             return
-        lacking -= contexts.coming_blocks()
+        lacking -= kv.blocks_being_freed()
         if lacking <= 0:
             return
-        self._reserve_refused = True
-        for state, verdict in self._counsel.room(lacking):
+        self._watermark_refused = True
+        for state, verdict in self._policy_caller.victims(lacking):
             if not isinstance(verdict, Swap):
                 return
-            self._reserve_refused = False
+            self._watermark_refused = False
             if not self.has_budget(Direction.OUT):
                 return
-            if state.copy is None and self._begin_out(state, verdict.keep, blocking=False):
-                self._counsel.applied(state, verdict, "room", Need(lacking, RESERVE))
+            if state.copy is None and self._begin_swap_out(state, verdict.keep, blocking=False):
+                self._policy_caller.applied(state, verdict, "room", Need(lacking, RESERVE))
                 assert state.copy is not None
                 lacking -= state.copy.blocks
             if lacking <= 0:
@@ -127,52 +131,52 @@ class Room:
     @property
     def unsettled(self) -> bool:
         """Whether contexts wait to leave, or the reserve is short and the policy might yet fill it."""
-        short = self._overlapped and self._contexts.held and self._contexts.gpu.free < self.watermark_blocks
-        return bool(self._wanted) or bool(short and not self._reserve_refused)
+        short = self._overlapped and self._kv.idle_gpu and self._kv.gpu.free_blocks < self.watermark_blocks
+        return bool(self._pending_swap_outs) or bool(short and not self._watermark_refused)
 
     def untouched_blocks(self) -> int:
         """Free blocks that decoding may not use before the policy is asked who gives way."""
-        contexts = self._contexts
-        if not contexts.held:
+        kv = self._kv
+        if not kv.idle_gpu:
             return 0
-        cached = len(contexts.gpu.cached) if self._counsel.policy.one_lru else 0
-        return max(cached, self.watermark_blocks if self._overlapped and not self._reserve_refused else 0)
+        cached = len(kv.gpu.cached) if self._policy_caller.policy.one_lru else 0
+        return max(cached, self.watermark_blocks if self._overlapped and not self._watermark_refused else 0)
 
     def pause(self, state: SessionState) -> None:
         """A session has just paused: ask what becomes of its context, and do it."""
-        verdict = self._counsel.pause(state)
+        verdict = self._policy_caller.pause(state)
         if isinstance(verdict, Discard):
-            self._contexts.keep_only(state, verdict.keep)
+            self._kv.truncate(state, verdict.keep)
         elif isinstance(verdict, Swap) and self._overlapped:
-            self._wanted[state] = verdict.keep
+            self._pending_swap_outs[state] = verdict.keep
         elif isinstance(verdict, Swap):
-            leaving = self._contexts.blocks(state.resident) - self._contexts.blocks(verdict.keep)
-            if self._contexts.host.free >= leaving:
-                self._begin_out(state, verdict.keep, blocking=True)
+            leaving = self._kv.blocks(state.resident) - self._kv.blocks(verdict.keep)
+            if self._kv.host.free_blocks >= leaving:
+                self._begin_swap_out(state, verdict.keep, blocking=True)
             elif self._settings.host_full == "discard":
-                self._contexts.keep_only(state, verdict.keep)
+                self._kv.truncate(state, verdict.keep)
 
-    def forget_wish(self, state: SessionState) -> None:
+    def cancel_swap_out(self, state: SessionState) -> None:
         """The session came back: what has not left stays."""
-        self._wanted.pop(state, None)
+        self._pending_swap_outs.pop(state, None)
 
-    def serve_wishes(self) -> None:
+    def serve_pending_swap_outs(self) -> None:
         """Contexts that were to be swapped out at their pause go on leaving, within the budget."""
-        contexts = self._contexts
-        for state, keep in list(self._wanted.items()):
+        kv = self._kv
+        for state, keep in list(self._pending_swap_outs.items()):
             if state.copy is not None:
                 continue
-            if contexts.blocks(state.resident) <= contexts.blocks(keep):
-                del self._wanted[state]
-            elif self.has_budget(Direction.OUT) and not self._begin_out(state, keep, blocking=False):
-                del self._wanted[state]
+            if kv.blocks(state.resident) <= kv.blocks(keep):
+                del self._pending_swap_outs[state]
+            elif self.has_budget(Direction.OUT) and not self._begin_swap_out(state, keep, blocking=False):
+                del self._pending_swap_outs[state]
                 if self._settings.host_full == "discard":
-                    contexts.keep_only(state, keep)
+                    kv.truncate(state, keep)
 
     def revise(self) -> None:
         """Ask the policy for changes of mind, and carry them out."""
         if self.concerns_policy:
-            for state, verdict in self._counsel.revisions():
+            for state, verdict in self._policy_caller.revisions():
                 if isinstance(verdict, Prefetch):
                     self._fetch(state, verdict)
                 else:
@@ -181,31 +185,31 @@ class Room:
     @property
     def concerns_policy(self) -> bool:
         """Whether there is a context about which the policy might change its mind."""
-        return bool(self._contexts.held or (self._counsel.policy.prefetches and self._contexts.away))
+        return bool(self._kv.idle_gpu or (self._policy_caller.policy.prefetches and self._kv.idle_host))
 
     def _fetch(self, state: SessionState, verdict: Prefetch) -> None:
         """Begin to copy a paused context back ahead of its answer, into memory that is free."""
-        contexts, blocking = self._contexts, not self._overlapped
-        free = contexts.gpu.free - self.watermark_blocks
+        kv, blocking = self._kv, not self._overlapped
+        free = kv.gpu.free_blocks - self.watermark_blocks
         if state.copy is not None or state.status is not Status.PAUSED:
             return
-        copy = contexts.begin_in(state, min(free, self._budget_blocks(Direction.IN)), blocking)
+        copy = kv.begin_swap_in(state, min(free, self._budget_blocks(Direction.IN)), blocking)
         if copy is None:
             return
-        self._counsel.applied(state, verdict, "revise")
-        self._wanted.pop(state, None)
+        self._policy_caller.applied(state, verdict, "revise")
+        self._pending_swap_outs.pop(state, None)
         if blocking:
-            contexts.finish(copy)
+            kv.finish(copy)
         else:
             self._spend(copy)
         self.copies.append(copy)
 
-    def begin_in(self, state: SessionState) -> Copy | None:
+    def begin_swap_in(self, state: SessionState) -> Copy | None:
         """Begin to copy a context back, as far as the swap budget goes."""
         budget = self._budget_blocks(Direction.IN)
         if budget < 1:
             return None
-        copy = self._contexts.begin_in(state, budget, blocking=not self._overlapped)
+        copy = self._kv.begin_swap_in(state, budget, blocking=not self._overlapped)
         if copy is not None:
             self._spend(copy)
             self.copies.append(copy)
@@ -217,15 +221,15 @@ class Room:
 
     def swap_out_beside(self, state: SessionState) -> bool:
         """Begin to copy a waiting session's context out beside the batch, within the budget. False if nothing moves."""
-        return self._begin_out(state, 0, blocking=False)
+        return self._begin_swap_out(state, 0, blocking=False)
 
     def swap_out_waiting(self, state: SessionState) -> bool:
         """Copy a waiting session's whole context out while the batch waits. False if the host cannot hold it."""
-        held = self._contexts.held_by(state)
-        return 0 < held <= self._contexts.host.free and self._begin_out(state, 0, blocking=True)
+        held = self._kv.blocks_held(state)
+        return 0 < held <= self._kv.host.free_blocks and self._begin_swap_out(state, 0, blocking=True)
 
     @property
-    def copies_beside(self) -> bool:
+    def overlapping_copies(self) -> bool:
         """Whether this plan has begun copies that run beside the batch, under a budget."""
         return self.hides_copies and any(not copy.blocking for copy in self.copies)
 
@@ -253,39 +257,41 @@ class Room:
     def _spend(self, copy: Copy) -> None:
         self._left[self._account[copy.direction]] -= copy.tokens
 
-    def _apply(self, state: SessionState, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None) -> None:
+    def _apply(
+        self, state: SessionState, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None
+    ) -> None:
         """Carry out a verdict on an idle context, as far as the swap budget and the host pool allow."""
         if state.copy is not None or not isinstance(verdict, _LEAVING):
             return
         if isinstance(verdict, Swap):
-            if self._begin_out(state, verdict.keep, blocking):
-                self._counsel.applied(state, verdict, asked, need)
+            if self._begin_swap_out(state, verdict.keep, blocking):
+                self._policy_caller.applied(state, verdict, asked, need)
                 return
-            full = self._contexts.host.free == 0 and state.resident > 0
+            full = self._kv.host.free_blocks == 0 and state.resident > 0
             if not full or not (blocking or self._settings.host_full == "discard"):
                 return
             verdict = Discard(verdict.keep, {**verdict.because, "host_is_full": 1.0})
-        self._counsel.applied(state, verdict, asked, need)
-        self._wanted.pop(state, None)
-        self._contexts.keep_only(state, verdict.keep)
+        self._policy_caller.applied(state, verdict, asked, need)
+        self._pending_swap_outs.pop(state, None)
+        self._kv.truncate(state, verdict.keep)
 
-    def _begin_out(self, state: SessionState, keep: int, blocking: bool) -> bool:
+    def _begin_swap_out(self, state: SessionState, keep: int, blocking: bool) -> bool:
         """Begin to copy a context out; a blocking copy counts as done, and the next iteration waits for it."""
         most = math.inf if blocking else self._budget_blocks(Direction.OUT)
-        copy = self._contexts.begin_out(state, keep, most, blocking)
+        copy = self._kv.begin_swap_out(state, keep, most, blocking)
         if copy is None:
             return False
         if blocking:
-            self._contexts.finish(copy)
+            self._kv.finish(copy)
         else:
             self._spend(copy)
         self.copies.append(copy)
         if state.status is Status.WAITING:  # it had come back and must now be copied in first
-            self._queues.withdraw(state)
+            self._queues.remove(state)
             self._queues.wait_for_copy(state)
         return True
 
     def _budget_blocks(self, way: Direction) -> float:
         """Whole blocks that the swap budget still covers."""
         budget = self.swap_budget(way)
-        return budget if budget == math.inf else budget // self._contexts.block_size
+        return budget if budget == math.inf else budget // self._kv.block_size

@@ -17,14 +17,14 @@ LONGEST_LEAP = 1024
 """Iterations in one event: what a leap costs grows with them, if slowly."""
 
 
-def find_alike(engine: Engine, plan: Plan) -> None:
+def extend_to_next_event(engine: Engine, plan: Plan) -> None:
     """Let a plan stand for all the iterations that will be like it, itself included.
 
     They end before the first in which a call begins to emit or ends, blocks run out, paused contexts are asked to make
     room, or the policy wants to be asked. Sessions that could not be admitted now cannot be while contexts only grow;
     where memory was freed in the course of this plan, the next one may admit somebody, and is not alike.
     """
-    if plan.copies or engine.contexts.flying or engine.room.unsettled:
+    if plan.copies or engine.kv.in_flight or engine.evictor.unsettled:
         return
     if plan.chunks:
         _find_chunks(engine, plan)
@@ -34,27 +34,27 @@ def find_alike(engine: Engine, plan: Plan) -> None:
 
 def _find_decodes(engine: Engine, plan: Plan) -> None:
     """The same sessions decode, each context one token longer."""
-    settings, queues, contexts, room = engine.settings, engine.queues, engine.contexts, engine.room
-    if queues.swapped and (settings.recompute_swapped_when_idle or not room.has_budget(Direction.IN)):
+    settings, queues, kv, evictor = engine.settings, engine.queues, engine.kv, engine.evictor
+    if queues.swapped and (settings.recompute_swapped_when_idle or not evictor.has_budget(Direction.IN)):
         return
-    if room.concerns_policy:
-        plan.review_at = engine.counsel.next_review()
+    if evictor.concerns_policy:
+        plan.review_at = engine.policy_caller.next_review()
     if engine.turns is not None and (queues.waiting or queues.swapped):
         plan.review_at = min(plan.review_at, engine.turns.next_review())
     if plan.review_at <= engine.now:
         return
-    most, untouched = float(LONGEST_LEAP), room.untouched_blocks()
-    if engine.seating is not None and engine.precedence is not None:
-        if engine.seating.unsettled:
+    most, untouched = float(LONGEST_LEAP), evictor.untouched_blocks()
+    if engine.preemptive is not None and engine.preemptive_order is not None:
+        if engine.preemptive.unsettled:
             return
-        if not engine.seating.calm:
-            review = engine.precedence.next_review()
+        if not engine.preemptive.order_is_moot:
+            review = engine.preemptive_order.next_review()
             if review <= engine.now:
                 return
             plan.review_at = min(plan.review_at, review)
-            most = min(most, engine.precedence.iterations())
-        untouched = max(untouched, engine.seating.untouched_blocks())
-    plan.growth = queues.decoding.growth(int(most), contexts.gpu.free - untouched)
+            most = min(most, engine.preemptive_order.iterations())
+        untouched = max(untouched, engine.preemptive.untouched_blocks())
+    plan.growth = queues.decoding.blocks_per_step(int(most), kv.gpu.free_blocks - untouched)
     plan.iterations = len(plan.growth)
 
 
@@ -65,10 +65,10 @@ def _find_chunks(engine: Engine, plan: Plan) -> None:
     computed before, or chunks of which others may find blocks. Whoever is asked every iteration may mind how far the
     prefill is, so nobody must be.
     """
-    queues, contexts, chunk = engine.queues, engine.contexts, plan.chunks[0]
-    asked = engine.turns or engine.seating or (engine.room.concerns_policy and engine.counsel.revises)
+    queues, kv, chunk = engine.queues, engine.kv, plan.chunks[0]
+    asked = engine.turns or engine.preemptive or (engine.evictor.concerns_policy and engine.policy_caller.revises)
     if (
-        contexts.prefixes is not None
+        kv.prefixes is not None
         or asked
         or queues.swapped
         or len(queues.prefilling) > 1
@@ -79,11 +79,11 @@ def _find_chunks(engine: Engine, plan: Plan) -> None:
     if chunk.start < state.peak:
         return
     most = min(LONGEST_LEAP, (state.missing - 1) // tokens)
-    blocks = contexts.gpu.free - engine.room.untouched_blocks()
-    first = contexts.growth(state, tokens)
+    blocks = kv.gpu.free_blocks - engine.evictor.untouched_blocks()
+    first = kv.blocks_to_append(state, tokens)
     growth = []
-    for index, decodes in enumerate(queues.decoding.growth(most, blocks)):
-        grown = decodes + contexts.growth(state, tokens * (index + 1)) - first
+    for index, decodes in enumerate(queues.decoding.blocks_per_step(most, blocks)):
+        grown = decodes + kv.blocks_to_append(state, tokens * (index + 1)) - first
         if grown > blocks:
             break
         growth.append(grown)

@@ -45,8 +45,8 @@ def withdraw(engine: Engine, state: SessionState, now: float, readable: bool) ->
     of it that is under way.
     """
     engine.end_pause(state, now)
-    engine.counsel.leave(state)
-    engine.room.forget_wish(state)
+    engine.policy_caller.session_left(state)
+    engine.evictor.cancel_swap_out(state)
     state.leaving, state.pinned = True, readable
     if state.copy is None:
         depart(engine, state)
@@ -58,24 +58,24 @@ def depart(engine: Engine, state: SessionState) -> None:
     if state.pinned:
         state.status = Status.DEPARTING
         engine.queues.departing[state] = None
-        engine.contexts.pin(state)
+        engine.kv.pin(state)
     else:
         _forget(engine, state)
 
 
 def let_go(engine: Engine, state: SessionState, now: float) -> None:
     """The context of a session that was withdrawn need not be read any more."""
-    engine.hear(now)
+    engine.advance_clock(now)
     state.pinned = False
     if state.status is Status.DEPARTING:
         del engine.queues.departing[state]
-        engine.contexts.unpin(state)
+        engine.kv.unpin(state)
         _forget(engine, state)
 
 
 def _forget(engine: Engine, state: SessionState) -> None:
     state.status = Status.MOVED
-    engine.contexts.release(state)
+    engine.kv.release(state)
 
 
 def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
@@ -90,7 +90,7 @@ def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy 
     Returns:
         The copy that has begun; without one the whole context is computed anew.
     """
-    engine.hear(now)
+    engine.advance_clock(now)
     state.serial = engine.next_serial()
     state.reason = engine.too_large(state.session)
     if state.reason:
@@ -98,11 +98,11 @@ def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy 
         state.reason = f"moved to a replica that is too small: {state.reason}"
         return None
     state.entered = now if engine.settings.reentry == "tail" else state.session.arrival
-    state.key = engine.counsel.key(state)
-    copy = engine.batching.take_over(state, tokens, now) if tokens else None
+    state.key = engine.policy_caller.key(state)
+    copy = engine.scheduler.take_over(state, tokens, now) if tokens else None
     if copy is None:
         engine.queues.wait(state)
     else:
         engine.queues.wait_for_copy(state)
-    engine.counsel.join(state)
+    engine.policy_caller.session_joined(state)
     return copy

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.engine.policy_calls import Guard, RankWitness, blame, checked_key, checked_number
+from sim.engine.policy_calls import Guard, RankWitness, checked_key, checked_number, policy_error
 from sim.engine.view import View, WithoutDecoders
 from sim.session import READY, SessionState, SessionView
 
 
-class Turns:
+class OrderCaller:
     """The only caller of what an order says beyond a key."""
 
     def __init__(self, order: QueueOrder, view: View) -> None:
@@ -34,7 +34,7 @@ class Turns:
                 moved.append((state, checked_key(key, state)))
                 asked = "-"
         except Exception as error:
-            raise blame(self._order, "rerank", asked, self._view.now, error) from error
+            raise policy_error(self._order, "rerank", asked, self._view.now, error) from error
         if moved and self.witness is not None:
             self.witness.reranked(moved)
         return moved
@@ -49,7 +49,7 @@ class Turns:
         try:
             return checked_number(self._order.review_at(self._view))
         except Exception as error:
-            raise blame(self._order, "review_at", "-", self._view.now, error) from error
+            raise policy_error(self._order, "review_at", "-", self._view.now, error) from error
 
     def admits(self, state: SessionState) -> bool:
         """Whether the head of the queue may begin if there is room."""
@@ -57,7 +57,7 @@ class Turns:
             return bool(self._order.admits(state.view, self._view))
 
 
-class Precedence(Turns):
+class PreemptiveOrderCaller(OrderCaller):
     """Likewise of a preemptive order.
 
     Attributes:
@@ -70,7 +70,7 @@ class Precedence(Turns):
 
     def __init__(self, order: PreemptiveOrder, view: View) -> None:
         super().__init__(order, view)
-        self.limits = type(order).most_running is not PreemptiveOrder.most_running
+        self.limits = type(order).max_running is not PreemptiveOrder.max_running
         self.catches_up = order.catches_up and not self.limits
         self.keys_age = self.catches_up and order.keys_age
         self._without_decoders = WithoutDecoders(view)
@@ -88,19 +88,19 @@ class Precedence(Turns):
             try:
                 self._order.on_run(state.view, self._view)
             except Exception as error:
-                raise blame(self._order, "on_run", state.session.id, self._view.now, error) from error
+                raise policy_error(self._order, "on_run", state.session.id, self._view.now, error) from error
 
-    def most_running(self) -> float:
+    def max_running(self) -> float:
         """How many sessions may run for all that the order minds."""
-        with Guard(self._order, "most_running", "-", self._view.now):
-            return checked_number(self._order.most_running(self._view), at_least=1)
+        with Guard(self._order, "max_running", "-", self._view.now):
+            return checked_number(self._order.max_running(self._view), at_least=1)
 
     def iterations(self) -> float:
         """Iterations, the next one included, after which the order wants to be asked again."""
         try:
             return checked_number(self._order.review_after(self._view), at_least=1)
         except Exception as error:
-            raise blame(self._order, "review_after", "-", self._view.now, error) from error
+            raise policy_error(self._order, "review_after", "-", self._view.now, error) from error
 
     def soonest_first(self, waiting: Sequence[SessionState]) -> list[SessionState]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
@@ -125,10 +125,10 @@ def _ready(queued: object) -> SessionState:
     return queued._state
 
 
-def turns_of(order: QueueOrder, view: View) -> Turns | None:
+def order_caller_of(order: QueueOrder, view: View) -> OrderCaller | None:
     """Who asks an order that preempts nobody for more than keys; None if it has nothing more to say."""
     if isinstance(order, PreemptiveOrder):
         return None
     more = ("rerank", "admits", "on_preempt")
     says_more = any(getattr(type(order), name) is not getattr(QueueOrder, name) for name in more)
-    return Turns(order, view) if says_more else None
+    return OrderCaller(order, view) if says_more else None

@@ -39,7 +39,7 @@ class Plan:
     ends: Sequence[float] = ()
     review_at: float = math.inf
     started: list[SessionState] = field(default_factory=list)
-    withheld: bool = False
+    head_refused: bool = False
 
     @property
     def computes(self) -> bool:
@@ -59,7 +59,9 @@ class Plan:
     def batch_without_recompute(self) -> Batch:
         """The batch, had nobody recomputed anything."""
         whole = self.batch
-        rest = Batch(whole.decode_sessions, whole.decode_context, begun=whole.begun, opened=whole.opened)
+        rest = Batch(
+            whole.decode_sessions, whole.decode_context, new_calls=whole.new_calls, first_calls=whole.first_calls
+        )
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
                 rest.add_missing(chunk.state, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)

@@ -52,7 +52,7 @@ class RankWitness(Protocol):
         """Ready sessions have these keys from now on."""
 
 
-class Counsel:
+class PolicyCaller:
     """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
 
     def __init__(self, policy: InterceptPolicy, order: QueueOrder, view: View, log: bool = False) -> None:
@@ -82,7 +82,7 @@ class Counsel:
         try:
             key = checked_key(self.order.key(state.view, self.view), state)
         except Exception as error:
-            raise blame(self.order, "order", state.session.id, self.view.now, error) from error
+            raise policy_error(self.order, "order", state.session.id, self.view.now, error) from error
         if self.witness is not None:
             self.witness.ranked(state, key)
         return key
@@ -97,7 +97,7 @@ class Counsel:
         self.applied(state, verdict, "pause")
         return verdict
 
-    def answer(self, state: SessionState, duration: float) -> None:
+    def pause_ended(self, state: SessionState, duration: float) -> None:
         """A pause has ended after ``duration`` seconds; policies may learn from it."""
         policy = self.policy
         try:
@@ -111,7 +111,7 @@ class Counsel:
         except Exception as error:
             raise self._blame("on_resume", state.session.id, error) from error
 
-    def start(self, state: SessionState) -> None:
+    def call_started(self, state: SessionState) -> None:
         """A session begins to compute for its call."""
         if not self._told_of_starts:
             return
@@ -120,7 +120,7 @@ class Counsel:
         except Exception as error:
             raise self._blame("on_start", state.session.id, error) from error
 
-    def finish(self, state: SessionState) -> None:
+    def session_finished(self, state: SessionState) -> None:
         """A session has left for good."""
         if self._told_of_ends:
             try:
@@ -131,7 +131,7 @@ class Counsel:
                 raise self._blame("on_finish", state.session.id, error) from error
         self._forget_place(state)
 
-    def leave(self, state: SessionState) -> None:
+    def session_left(self, state: SessionState) -> None:
         """A session goes on at another replica."""
         try:
             self.policy.on_leave(state.view, self.view)
@@ -139,7 +139,7 @@ class Counsel:
             raise self._blame("on_leave", state.session.id, error) from error
         self._forget_place(state)
 
-    def join(self, state: SessionState) -> None:
+    def session_joined(self, state: SessionState) -> None:
         """A session goes on here that came from another replica."""
         try:
             self.policy.on_join(state.view, self.view)
@@ -151,9 +151,9 @@ class Counsel:
             try:
                 self.order.on_finish(state.view, self.view)
             except Exception as error:
-                raise blame(self.order, "on_finish", state.session.id, self.view.now, error) from error
+                raise policy_error(self.order, "on_finish", state.session.id, self.view.now, error) from error
 
-    def room(self, blocks: int) -> Iterator[tuple[SessionState, Verdict]]:
+    def victims(self, blocks: int) -> Iterator[tuple[SessionState, Verdict]]:
         """``blocks`` GPU blocks are needed: who gives way?"""
         return self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
 
@@ -220,10 +220,12 @@ class Counsel:
         )
 
     def _blame(self, question: str, session: str, error: Exception) -> PolicyError:
-        return blame(self.policy, question, session, self.view.now, error)
+        return policy_error(self.policy, question, session, self.view.now, error)
 
 
-def blame(rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy") -> PolicyError:
+def policy_error(
+    rule: object, question: str, session: str, now: float, error: Exception, kind: str = "policy"
+) -> PolicyError:
     """What went wrong in a policy, or another ``kind`` of rule, with where and when it did."""
     of, place = type(rule), place_of(error)
     return PolicyError(
@@ -246,7 +248,7 @@ class Guard:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception):
             return
-        raise blame(self._policy, self._question, self._session, self._now, error, self._rule) from error
+        raise policy_error(self._policy, self._question, self._session, self._now, error, self._rule) from error
 
 
 def checked_number(answer: object, at_least: float = -math.inf) -> float:

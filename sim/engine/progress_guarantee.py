@@ -9,7 +9,7 @@ from sim.session import READY, SessionState
 Key = tuple[float, ...]
 
 
-class OwedTurns:
+class ProgressGuarantee:
     """Turns that no order takes back.
 
     An order may change its mind faster than a context comes back: two sessions could then take each other's memory in
@@ -20,7 +20,8 @@ class OwedTurns:
     Hence every world moves on. Say that nobody emits any more. Each session that loses context and gets a turn again
     is then owed it for good, in a rank that never changes; so there is a first of them, from whom nobody takes a place
     or a block, and which computes in every iteration until it emits. If there is none, what is computed is lost once at
-    most; and copies ahead of need take no memory that the first in the queue lacks (``Seating.swap_ahead``).
+    most; and copies ahead of need take no memory that the first in the queue lacks
+    (``PreemptiveScheduler.swap_ahead``).
     """
 
     def __init__(self) -> None:
@@ -30,14 +31,14 @@ class OwedTurns:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def begin(self, state: SessionState) -> None:
+    def grant(self, state: SessionState) -> None:
         """A session that stands in no queue by its key gets its turn."""
         if state.lost_at == state.progress and state not in self._keys:
             self._turns += 1
             self._keys[state] = state.key
             state.key = (-math.inf, -math.inf, self._turns)
 
-    def move(self, state: SessionState, key: Key) -> None:
+    def set_key(self, state: SessionState, key: Key) -> None:
         """The order wants a session elsewhere: at once, or when it has emitted."""
         if state in self._keys:
             self._keys[state] = key
@@ -48,5 +49,5 @@ class OwedTurns:
         """Those who have emitted go back to where the order wants them."""
         for state in [one for one in self._keys if one.lost_at != one.progress or one.status not in READY]:
             key = self._keys.pop(state)
-            if state.group is not None:
+            if state.decode_batch is not None:
                 state.key = key

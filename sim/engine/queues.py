@@ -6,8 +6,8 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
-from sim.engine.decode_batch import DecodeGroup
-from sim.kv.kv_cache import Contexts
+from sim.engine.decode_batch import DecodeBatch
+from sim.kv.kv_cache import KVCacheManager
 from sim.session import SessionState, Status
 
 
@@ -22,19 +22,19 @@ class Queues:
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
         departing: sessions that went on elsewhere and whose context is still being read.
-        most_running: how many sessions may run, each sample counted.
+        max_running: how many sessions may run, each sample counted.
         start_at_once: whether a session may run without anybody having seated it.
     """
 
-    def __init__(self, contexts: Contexts, most_running: int, start_at_once: bool = True) -> None:
-        self._contexts = contexts
+    def __init__(self, kv: KVCacheManager, max_running: int, start_at_once: bool = True) -> None:
+        self._kv = kv
         self._start_at_once = start_at_once
-        self.most_running = most_running
+        self.max_running = max_running
         self.waiting: list[tuple[tuple[float, ...], SessionState]] = []
         self.swapped: dict[SessionState, None] = {}
         self.swapped_changes = 0
         self.prefilling: dict[SessionState, None] = {}
-        self.decoding = DecodeGroup(contexts.block_size, contexts.branches)
+        self.decoding = DecodeBatch(kv.block_size, kv.branches)
         self._prefilling_seats = 0
         self.paused: dict[SessionState, None] = {}
         self.departing: dict[SessionState, None] = {}
@@ -42,21 +42,21 @@ class Queues:
     @property
     def running(self) -> int:
         """Sessions that decode or compute missing tokens, each sample counted."""
-        return self.decoding.seats + self._prefilling_seats
+        return self.decoding.num_sequences + self._prefilling_seats
 
     @property
     def several_run(self) -> bool:
         """Whether more than one session runs."""
         return len(self.decoding) + len(self.prefilling) > 1
 
-    def seats_for(self, state: SessionState, taken: int = 0) -> bool:
+    def has_slots_for(self, state: SessionState, taken: int = 0) -> bool:
         """Whether a session may run with all its samples, ``taken`` places being spoken for."""
-        return self.running + taken + state.samples <= self.most_running
+        return self.running + taken + state.samples <= self.max_running
 
     def pause(self, state: SessionState) -> None:
         """A call has ended; its session is in no place at present."""
         state.status = Status.PAUSED
-        self._contexts.set_idle(state, True)
+        self._kv.set_idle(state, True)
         self.paused[state] = None
 
     def unpause(self, state: SessionState) -> None:
@@ -65,7 +65,7 @@ class Queues:
 
     def leave(self, state: SessionState) -> None:
         """A session in no place has ended: its memory is free."""
-        self._contexts.release(state)
+        self._kv.release(state)
         state.status = Status.FINISHED
 
     def enqueue(self, state: SessionState, at_once: bool = False) -> None:
@@ -75,34 +75,34 @@ class Queues:
         """
         if state.offloaded:
             self.wait_for_copy(state)
-        elif at_once and self._start_at_once and state.resident >= state.peak > 0 and self.seats_for(state):
+        elif at_once and self._start_at_once and state.resident >= state.peak > 0 and self.has_slots_for(state):
             self.start(state)
         else:
             self.wait(state)
 
-    def arrived(self, state: SessionState) -> None:
+    def swapped_in(self, state: SessionState) -> None:
         """A copy has ended; if it was the last that its session waited for, the session runs."""
         if state.status is Status.SWAPPED and state.offloaded == 0:
-            self.withdraw(state)
+            self.remove(state)
             self.enqueue(state, at_once=True)
 
     def wait(self, state: SessionState) -> None:
         """Queue a session that is in no place; what it has on the GPU policies may decide about."""
         state.status = Status.WAITING
-        self._contexts.changes += 1
+        self._kv.version += 1
         heappush(self.waiting, (state.key, state))
 
     def wait_for_copy(self, state: SessionState) -> None:
         """Queue a session that is in no place and has offloaded tokens."""
         state.status = Status.SWAPPED
-        self._contexts.changes += 1
+        self._kv.version += 1
         self.swapped[state] = None
         self.swapped_changes += 1
 
     def start(self, state: SessionState) -> None:
         """A session that is in no place begins to compute missing tokens."""
         state.status = Status.PREFILLING
-        self._contexts.set_idle(state, False)
+        self._kv.set_idle(state, False)
         self.prefilling[state] = None
         self._prefilling_seats += state.samples
 
@@ -111,10 +111,10 @@ class Queues:
         del self.prefilling[state]
         self._prefilling_seats -= state.samples
 
-    def go_on(self, state: SessionState) -> None:
+    def start_decoding(self, state: SessionState) -> None:
         """A session that is in no place emits its next token in the coming iteration."""
         state.status = Status.DECODING
-        self._contexts.set_idle(state, False)
+        self._kv.set_idle(state, False)
         self.decoding.join(state, state.call.output - state.emitted)
 
     def admit(self) -> None:
@@ -123,13 +123,13 @@ class Queues:
 
     def stop(self, state: SessionState) -> None:
         """A running session stops, and is in no place."""
-        if state.group is not None:
+        if state.decode_batch is not None:
             self.decoding.leave(state)
         else:
             self.end_prefill(state)
-        self._contexts.set_idle(state, True)
+        self._kv.set_idle(state, True)
 
-    def withdraw(self, state: SessionState) -> None:
+    def remove(self, state: SessionState) -> None:
         """Take a ready session that does not run out of its place; it is in none."""
         if state.status is Status.SWAPPED:
             del self.swapped[state]
@@ -152,7 +152,7 @@ class Queues:
         self.waiting = [(state.key, state) for _, state in self.waiting]
         heapify(self.waiting)
 
-    def rise(self, risen: list[SessionState]) -> None:
+    def sift_up(self, risen: list[SessionState]) -> None:
         """The keys of some who wait have changed, mostly of few and to smaller ones."""
         waiting = self.waiting
         for state in risen:
@@ -183,7 +183,7 @@ class Queues:
 
     def pauses_hold_memory(self) -> bool:
         """Whether the end of some pause could free or move memory."""
-        return any(state.status is Status.PAUSED for state in self._contexts.held)
+        return any(state.status is Status.PAUSED for state in self._kv.idle_gpu)
 
 
 by_key: Callable[[SessionState], tuple[float, ...]] = attrgetter("key")

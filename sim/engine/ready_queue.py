@@ -9,7 +9,7 @@ from sim.engine.queues import Queues
 from sim.session import SessionState
 
 
-class Line:
+class ReadyQueue:
     """Sessions that wait, or whose context must come back first, in their order.
 
     Args:

@@ -31,9 +31,9 @@ class View:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.costs: CostModel = engine.costs
-        self.block_size = engine.contexts.block_size
+        self.block_size = engine.kv.block_size
         self.token_budget = engine.token_budget
-        self.gpu_blocks = engine.contexts.gpu.capacity
+        self.gpu_blocks = engine.kv.gpu.capacity
         self._listed_at = -1  # by the contexts' count of changes
         self._unanswered: list[SessionView] = []
         self._footprints: list[Footprint] | None = None
@@ -46,17 +46,17 @@ class View:
     @property
     def free_gpu_blocks(self) -> int:
         """GPU blocks nobody holds."""
-        return self._engine.contexts.gpu.free
+        return self._engine.kv.gpu.free_blocks
 
     @property
     def free_host_blocks(self) -> int:
         """Host blocks nobody holds."""
-        return self._engine.contexts.host.free
+        return self._engine.kv.host.free_blocks
 
     @property
-    def most_running(self) -> int:
+    def max_running(self) -> int:
         """Sessions that may run in an iteration."""
-        return self._engine.queues.most_running
+        return self._engine.queues.max_running
 
     @property
     def running_sessions(self) -> int:
@@ -73,7 +73,9 @@ class View:
     def running_query_tokens(self) -> int:
         """Query tokens that the running sessions still ask for: one of each that decodes, the others' missing ones."""
         queues = self._engine.queues
-        return queues.decoding.seats + sum([state.queries(state.resident, state.missing) for state in queues.prefilling])
+        return queues.decoding.num_sequences + sum(
+            [state.queries(state.resident, state.missing) for state in queues.prefilling]
+        )
 
     @property
     def waiting_sessions(self) -> int:
@@ -83,7 +85,7 @@ class View:
     @property
     def swap_budget(self) -> float:
         """Tokens that may still be copied out in this iteration; infinite when nothing limits it."""
-        return self._engine.room.swap_budget(Direction.OUT)
+        return self._engine.evictor.swap_budget(Direction.OUT)
 
     @property
     def paused(self) -> list[SessionView]:
@@ -91,16 +93,16 @@ class View:
 
         Under a preemptive order only those of paused sessions: the others are the order's.
         """
-        if self._engine.seating is not None:
-            return [state.view for state in self._engine.contexts.held if state.status is Status.PAUSED]
-        spared, swapped = self._engine.room.spared, Status.SWAPPED
-        return [state.view for state in self._engine.contexts.held if state is not spared and state.status is not swapped]
+        if self._engine.preemptive is not None:
+            return [state.view for state in self._engine.kv.idle_gpu if state.status is Status.PAUSED]
+        spared, swapped = self._engine.evictor.protected, Status.SWAPPED
+        return [state.view for state in self._engine.kv.idle_gpu if state is not spared and state.status is not swapped]
 
     @property
     def unanswered(self) -> Sequence[SessionView]:
         """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
         something to decide. The same list until one of them changes."""
-        if self._listed_at != self._engine.contexts.changes:
+        if self._listed_at != self._engine.kv.version:
             self._list()
         return self._unanswered
 
@@ -108,24 +110,24 @@ class View:
     def footprints(self) -> Sequence[Footprint]:
         """Where the tokens of ``unanswered`` are, in the same order. The same list until one of them changes, unless
         contexts share blocks."""
-        if self._engine.contexts.prefixes is not None:
+        if self._engine.kv.prefixes is not None:
             return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
-        if self._listed_at != self._engine.contexts.changes:
+        if self._listed_at != self._engine.kv.version:
             self._list()
         if self._footprints is None:
             self._footprints = [(one._state._resident, 0, one._state.offloaded) for one in self._unanswered]
         return self._footprints
 
     def _list(self) -> None:
-        contexts, paused = self._engine.contexts, Status.PAUSED
-        self._listed_at = contexts.changes
-        self._unanswered = [state.view for state in contexts.held if state.copy is None and state.status is paused]
+        kv, paused = self._engine.kv, Status.PAUSED
+        self._listed_at = kv.version
+        self._unanswered = [state.view for state in kv.idle_gpu if state.copy is None and state.status is paused]
         self._footprints = None
 
     @property
     def offloaded(self) -> list[SessionView]:
         """Paused contexts with tokens on the host: a list of its own."""
-        return [state.view for state in self._engine.contexts.away if state.status is Status.PAUSED]
+        return [state.view for state in self._engine.kv.idle_host if state.status is Status.PAUSED]
 
     @property
     def running(self) -> list[SessionView]:

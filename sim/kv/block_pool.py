@@ -22,7 +22,7 @@ class BlockPool:
 
     Attributes:
         capacity: all blocks.
-        free: blocks that nobody uses, cached ones included.
+        free_blocks: blocks that nobody uses, cached ones included.
         cached: free blocks that can be found, by key, each with when it was last used and a number of its own.
         on_evict: called with the key of a cached block whose memory is about to be taken.
     """
@@ -31,7 +31,7 @@ class BlockPool:
         if capacity < 0:
             raise ValueError(f"a pool of {capacity} blocks")
         self.capacity = capacity
-        self.free = capacity
+        self.free_blocks = capacity
         self.cached: dict[Hashable, tuple[int, int]] = {}
         self._references: dict[Hashable, int] = {}
         self._by_use: list[tuple[int, int, Hashable]] = []  # heap of the cached blocks; some have gone
@@ -41,68 +41,68 @@ class BlockPool:
     @property
     def used(self) -> int:
         """Blocks in use, each shared block once."""
-        return self.capacity - self.free
+        return self.capacity - self.free_blocks
 
-    def take(self, blocks: int) -> None:
+    def allocate(self, blocks: int) -> None:
         """Claim private blocks. The caller has made sure that they are free."""
-        assert 0 <= blocks <= self.free, f"taking {blocks} of {self.free} free blocks"
-        self.free -= blocks
+        assert 0 <= blocks <= self.free_blocks, f"taking {blocks} of {self.free_blocks} free blocks"
+        self.free_blocks -= blocks
         if self.cached:
-            while len(self.cached) > self.free:
+            while len(self.cached) > self.free_blocks:
                 self._evict()
 
-    def give(self, blocks: int) -> None:
+    def free(self, blocks: int) -> None:
         """Return private blocks."""
-        private = self.capacity - self.free - len(self._references)
+        private = self.capacity - self.free_blocks - len(self._references)
         assert 0 <= blocks <= private, f"returning {blocks} of {private} private blocks"
-        self.free += blocks
+        self.free_blocks += blocks
 
     def missing(self, keys: Iterable[Hashable]) -> int:
-        """How many of the shared blocks ``keys`` nobody holds yet: what ``share`` would claim."""
+        """How many of the shared blocks ``keys`` nobody holds yet: what ``ref`` would claim."""
         return sum(key not in self._references for key in set(keys))
 
     def holders(self, key: Hashable) -> int:
         """How many hold the shared block ``key``."""
         return self._references.get(key, 0)
 
-    def share(self, keys: Iterable[Hashable]) -> int:
+    def ref(self, keys: Iterable[Hashable]) -> int:
         """Hold the shared blocks ``keys`` once more each; returns how many were newly claimed."""
-        before = self.free
+        before = self.free_blocks
         for key in keys:
             held = self._references.get(key, 0)
             if held == 0:
                 self.cached.pop(key, None)
-                self.take(1)
+                self.allocate(1)
             self._references[key] = held + 1
-        return before - self.free
+        return before - self.free_blocks
 
-    def unshare(self, keys: Iterable[Hashable], last_used: int | None = None) -> int:
+    def unref(self, keys: Iterable[Hashable], last_used: int | None = None) -> int:
         """Let go of the shared blocks ``keys``; returns how many nobody holds any more.
 
         These stay cached if ``last_used`` says when they were used, the first of ``keys`` the first to be evicted.
         """
-        before = self.free
+        before = self.free_blocks
         for key in keys:
             if self._references[key] > 1:
                 self._references[key] -= 1
                 continue
             del self._references[key]
-            self.free += 1
+            self.free_blocks += 1
             if last_used is not None:
                 self._cache(key, last_used)
-        return self.free - before
+        return self.free_blocks - before
 
-    def publish(self, keys: Iterable[Hashable]) -> None:
+    def cache(self, keys: Iterable[Hashable]) -> None:
         """Private blocks become shared: each is held by ``keys`` from now on, and given back if it was held already."""
         for key in keys:
             held = self._references.get(key, 0)
             if held:
-                self.give(1)
+                self.free(1)
             else:
                 self.cached.pop(key, None)
             self._references[key] = held + 1
 
-    def withdraw(self, keys: Iterable[Hashable]) -> None:
+    def uncache(self, keys: Iterable[Hashable]) -> None:
         """Shared blocks that one context alone holds become private: nobody finds them any more."""
         for key in keys:
             assert self._references.pop(key) == 1, f"{key} is held by others"

@@ -23,16 +23,16 @@ from sim.session import SessionState
 from traces.session import Session
 
 
-class _Piece:
+class HashNode:
     """The tokens from a context's begin to the end of one hash; equal ones are one object."""
 
     __slots__ = ("__weakref__", "before")
 
-    def __init__(self, before: _Piece | None) -> None:
+    def __init__(self, before: HashNode | None) -> None:
         self.before = before
 
 
-Key = tuple[_Piece, int]
+Key = tuple[HashNode, int]
 """What a block holds: the piece that its last token lies in, and which block of the context it is."""
 
 
@@ -50,7 +50,7 @@ class BlockWitness(Protocol):
         """Nobody finds these blocks any more: one context has them to itself, or their memory is taken."""
 
 
-class Prefixes:
+class PrefixCache:
     """The shared blocks of a GPU pool.
 
     Attributes:
@@ -62,7 +62,7 @@ class Prefixes:
         self.block_size = block_size
         self._pool = pool
         self._computing: dict[Key, int] = {}  # holders that are not idle
-        self._pieces: WeakValueDictionary[tuple[_Piece | None, Hashable], _Piece] = WeakValueDictionary()
+        self._pieces: WeakValueDictionary[tuple[HashNode | None, Hashable], HashNode] = WeakValueDictionary()
         self._witness: BlockWitness | None = None
 
     def tell(self, witness: BlockWitness) -> None:
@@ -74,8 +74,8 @@ class Prefixes:
 
     def keys(self, state: SessionState) -> Sequence[Key]:
         """Keys of the leading blocks of a context, as far as it is still the prompt that the trace tells of."""
-        if state.prefixes is None:
-            state.prefixes = self
+        if state.prefix_cache is None:
+            state.prefix_cache = self
             state.prefix_keys = self._keys(state.session)[: state.unwritten // self.block_size]
         return state.prefix_keys
 
@@ -92,19 +92,19 @@ class Prefixes:
             keys.extend(_numbered(piece, end // size, len(keys)))
         return keys
 
-    def _piece(self, before: _Piece | None, content: Hashable) -> _Piece:
+    def _piece(self, before: HashNode | None, content: Hashable) -> HashNode:
         piece = self._pieces.get((before, content))
         if piece is None:
-            piece = self._pieces[before, content] = _Piece(before)
+            piece = self._pieces[before, content] = HashNode(before)
         return piece
 
-    def found(self, state: SessionState) -> tuple[int, int]:
+    def match_prefix(self, state: SessionState) -> tuple[int, int]:
         """Blocks on the GPU with which a context could go on at once, and how many of them somebody holds."""
         keys, pool = self.keys(state), self._pool
-        if state.offloaded or state.copy is not None or state.resident != state.shared * self.block_size:
+        if state.offloaded or state.copy is not None or state.resident != state.shared_blocks * self.block_size:
             return 0, 0
         count = held = 0
-        for key in keys[state.shared : (state.context - 1) // self.block_size]:
+        for key in keys[state.shared_blocks : (state.context - 1) // self.block_size]:
             if pool.holders(key):
                 held += 1
             elif key not in pool.cached:
@@ -114,11 +114,11 @@ class Prefixes:
 
     # ---- who holds what
 
-    def take_found(self, state: SessionState) -> None:
+    def reuse_prefix(self, state: SessionState) -> None:
         """A context takes what it found: these tokens are resident at once. The blocks that nobody held are free."""
-        blocks, _ = self.found(state)
-        new = self.keys(state)[state.shared : state.shared + blocks]
-        self._pool.share(new)
+        blocks, _ = self.match_prefix(state)
+        new = self.keys(state)[state.shared_blocks : state.shared_blocks + blocks]
+        self._pool.ref(new)
         self._held(state, new)
         resident = state.resident + blocks * self.block_size
         state.prefix_hits += max(0, resident - max(state.resident, state.peak))
@@ -127,10 +127,10 @@ class Prefixes:
         if self._witness is not None:
             self._witness.found(state, new)
 
-    def publish(self, state: SessionState) -> int:
+    def cache(self, state: SessionState) -> int:
         """Others may find from now on what a context has on the GPU. Returns the private blocks that became shared."""
-        new = self.keys(state)[state.shared : state.resident // self.block_size]
-        self._pool.publish(new)
+        new = self.keys(state)[state.shared_blocks : state.resident // self.block_size]
+        self._pool.cache(new)
         self._held(state, new)
         if self._witness is not None:
             self._witness.published(state, new)
@@ -139,25 +139,25 @@ class Prefixes:
     def release(self, state: SessionState, keep: int, last_used: int) -> int:
         """A context keeps its first ``keep`` blocks at most; the last ones are evicted first. Returns how many it let
         go."""
-        gone = state.prefix_keys[keep : state.shared]
+        gone = state.prefix_keys[keep : state.shared_blocks]
         if gone:
             self._let_go(state, gone)
-            self._pool.unshare(reversed(gone), last_used)
+            self._pool.unref(reversed(gone), last_used)
         return len(gone)
 
-    def withdraw(self, state: SessionState, keep: int) -> int:
+    def uncache(self, state: SessionState, keep: int) -> int:
         """The shared blocks beyond the first ``keep``, which nobody else holds, become private. Returns how many."""
-        own = state.prefix_keys[keep : state.shared]
+        own = state.prefix_keys[keep : state.shared_blocks]
         if own:
             self._let_go(state, own)
-            self._pool.withdraw(own)
+            self._pool.uncache(own)
             if self._witness is not None:
                 self._witness.unpublished(own)
         return len(own)
 
     def common(self, state: SessionState) -> int:
         """Leading blocks of a context that others hold too."""
-        return bisect_left(state.prefix_keys, True, 0, state.shared, key=lambda key: self._pool.holders(key) < 2)
+        return bisect_left(state.prefix_keys, True, 0, state.shared_blocks, key=lambda key: self._pool.holders(key) < 2)
 
     def holders(self, key: Key) -> int:
         """How many contexts hold a block."""
@@ -165,7 +165,7 @@ class Prefixes:
 
     def set_idle(self, state: SessionState, idle: bool) -> None:
         """A context that holds blocks begins or ceases to hold them without computing."""
-        for key in state.prefix_keys[: state.shared]:
+        for key in state.prefix_keys[: state.shared_blocks]:
             if idle:
                 self._stops(key)
                 self.idle += key not in self._computing
@@ -175,7 +175,7 @@ class Prefixes:
 
     def _held(self, state: SessionState, keys: Sequence[Key]) -> None:
         """A context holds ``keys`` since just now."""
-        state.shared += len(keys)
+        state.shared_blocks += len(keys)
         for key in keys:
             first = self._pool.holders(key) == 1
             if state.idle:
@@ -186,7 +186,7 @@ class Prefixes:
 
     def _let_go(self, state: SessionState, keys: Sequence[Key]) -> None:
         """A context is about to let go of ``keys``, the last that it holds."""
-        state.shared -= len(keys)
+        state.shared_blocks -= len(keys)
         for key in keys:
             last = self._pool.holders(key) == 1
             if state.idle:
@@ -207,19 +207,19 @@ class Prefixes:
             AssertionError: a count is off.
         """
         pool = self._pool
-        holding = [(state, state.prefix_keys[: state.shared]) for state in inside if state.shared]
+        holding = [(state, state.prefix_keys[: state.shared_blocks]) for state in inside if state.shared_blocks]
         held = Counter(key for _, keys in holding for key in keys)
         computing = Counter(key for state, keys in holding if not state.idle for key in keys)
         assert all(pool.holders(key) == count for key, count in held.items())
-        assert pool.missing(pool.cached) == len(pool.cached) <= pool.free
+        assert pool.missing(pool.cached) == len(pool.cached) <= pool.free_blocks
         assert self._computing == computing
         assert self.idle == len(held.keys() - computing.keys()), (self.idle, held, computing)
         for state, keys in holding:
-            assert len(keys) == state.shared <= state.resident // self.block_size, state
+            assert len(keys) == state.shared_blocks <= state.resident // self.block_size, state
         return len(held)
 
 
-class Tally:
+class FreeableBlocks:
     """What contexts that give way would free, counted one after the other: a block that several share goes with the
     last of them."""
 
@@ -235,8 +235,8 @@ class Tally:
         """
         kept = blocks_for(min(keep, state.resident), self._size)
         before = self._kept.get(state, blocks_for(state.resident, self._size))
-        prefixes = state.prefixes
-        if prefixes is None or not state.shared:
+        prefixes = state.prefix_cache
+        if prefixes is None or not state.shared_blocks:
             self._kept[state] = min(kept, before)
             return max(0, before - kept)
         if leaves_common:
@@ -244,12 +244,12 @@ class Tally:
         if kept >= before:
             return 0
         self._kept[state] = kept
-        freed = before - max(kept, min(before, state.shared))
-        for key in state.prefix_keys[kept : min(before, state.shared)]:
+        freed = before - max(kept, min(before, state.shared_blocks))
+        for key in state.prefix_keys[kept : min(before, state.shared_blocks)]:
             self._let_go[key] += 1
             freed += self._let_go[key] == prefixes.holders(key)
         return freed
 
 
-def _numbered(piece: _Piece, end: int, begin: int = 0) -> list[Key]:
+def _numbered(piece: HashNode, end: int, begin: int = 0) -> list[Key]:
     return [(piece, block) for block in range(begin, end)]

@@ -14,10 +14,10 @@ from sim.session import SessionState
 from traces.session import Session
 
 Layout = Literal["paged-sharing", "segment", "contiguous"]
-"""How branches lie in memory; the formulas are those of ``BranchBlocks``."""
+"""How branches lie in memory; the formulas are those of ``SampleLayout``."""
 
 
-class BranchBlocks:
+class SampleLayout:
     """Blocks of branch sets in one layout, for blocks of b tokens, a fork at F, n branches and F + e resident tokens.
 
     - ``paged-sharing``: floor(F / b) + n (ceil((F + e) / b) - floor(F / b)). Whole blocks of the shared tokens are held
@@ -40,7 +40,7 @@ class BranchBlocks:
         """GPU blocks of a session of several samples in its call, with ``resident`` tokens of each branch."""
         return self._blocks(state.samples, state.fork or state.context, state.call.output, resident)
 
-    def most_blocks(self, session: Session) -> int:
+    def max_blocks(self, session: Session) -> int:
         """GPU blocks that a session of several samples holds at most."""
         return max(
             self._blocks(session.samples, begin, call.output, end)

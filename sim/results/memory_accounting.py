@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from sim.costs.batch import Direction
 from sim.costs.cost_model import CostModel
-from sim.costs.measured_range import reach_of
+from sim.costs.measured_range import measured_range_of
 from sim.engine.engine import Engine
 from sim.engine.plan import Plan
 
@@ -35,7 +35,7 @@ class Ledger:
 
     def __init__(self, costs: CostModel, blocks: int, host_blocks: int, block_size: int, step: float) -> None:
         self.costs = costs
-        self.reach = reach_of(costs.profile)
+        self.reach = measured_range_of(costs.profile)
         self._blocks, self._host_blocks, self._block_size = blocks, host_blocks, block_size
         self._step = step
         self._steps: list[list[float]] = []
@@ -50,15 +50,15 @@ class Ledger:
         self.computed_tokens += plan.batch.query_tokens * len(ends)
         if self.reach is not None:
             self.reach.took(plan.batch, begin + stall, ends)
-        contexts, end = engine.contexts, ends[-1]
-        idle, copying, free = contexts.idle_blocks, contexts.copying_blocks, contexts.gpu.free
+        kv, end = engine.kv, ends[-1]
+        idle, copying, free = kv.idle_blocks, kv.copying_blocks, kv.gpu.free_blocks
         running = self._blocks - free - idle - copying
         waits = stall / (end - begin)  # shares of the time: waiting for copies, recomputing, computing anything new
         computes = 1.0 - waits
         recomputes = own = 0.0
         if plan.chunks and plan.recomputes:
             recomputes = self.lengthened(plan) * computes
-            recomputing = sum(contexts.recomputing(chunk) for chunk in plan.chunks if chunk.recomputed)
+            recomputing = sum(kv.recomputing(chunk) for chunk in plan.chunks if chunk.recomputed)
             own = min(recomputing, running)  # contexts may share blocks
         reads = min(free, _read_blocks(plan)) if waits else 0
         densities = (
@@ -91,16 +91,16 @@ class Ledger:
 
     def at_rest(self, engine: Engine) -> tuple[float, ...]:
         """What holds while nothing is computed, as ``spread`` takes it."""
-        contexts = engine.contexts
-        copying = contexts.copying_blocks
-        uses = (0.0, contexts.gpu.used - copying, 0.0, 0.0, copying, contexts.gpu.free)
+        kv = engine.kv
+        copying = kv.copying_blocks
+        uses = (0.0, kv.gpu.used - copying, 0.0, 0.0, copying, kv.gpu.free_blocks)
         return (*uses, *self._counts(engine), 0.0, 0.0, 0.0)
 
     @staticmethod
     def _counts(engine: Engine) -> tuple[int, ...]:
-        host, queues = engine.contexts.host, engine.queues
+        host, queues = engine.kv.host, engine.queues
         return (
-            host.capacity - host.free,
+            host.capacity - host.free_blocks,
             queues.running,
             len(queues.waiting),
             len(queues.swapped),

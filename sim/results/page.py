@@ -96,7 +96,7 @@ class Page:
 
     def _hear_decisions(self, state: SessionState) -> None:
         """Take down what the policy has decided about the session since; each pause begins with a verdict."""
-        decisions = self._engine.counsel.decisions
+        decisions = self._engine.policy_caller.decisions
         for one in decisions[self._heard :]:
             if one["session"] == self._diary.session:
                 resident, offloaded = one["resident"], one["offloaded"]
@@ -221,8 +221,8 @@ class Page:
         return [state for state in (self._state, self._gone) if state is not None]
 
     def _book_memory(self, state: SessionState, seconds: float, resting: bool) -> None:
-        contexts, copy = self._engine.contexts, state.copy
-        held, copying = contexts.held_by(state), copy.blocks if copy is not None else 0
+        kv, copy = self._engine.kv, state.copy
+        held, copying = kv.blocks_held(state), copy.blocks if copy is not None else 0
         if state.status is Status.DEPARTING:
             held, copying = 0, held
         elif copy is not None and copy.direction is Direction.OUT:
@@ -235,23 +235,23 @@ class Page:
         copied = {copy: copy.tokens for copy in plan.copies if copy.blocking}
         mine = sum(tokens for copy, tokens in copied.items() if copy.state is state)
         if mine:
-            gpu = self._engine.contexts.gpu
-            reads = min(gpu.free, sum(copy.blocks for copy in copied if copy.direction is Direction.OUT))
+            gpu = self._engine.kv.gpu
+            reads = min(gpu.free_blocks, sum(copy.blocks for copy in copied if copy.direction is Direction.OUT))
             self._book(state, "swap", (self._running() + reads) * stall * mine / sum(copied.values()))
 
     def _book_recompute(self, chunk: Chunk, plan: Plan, seconds: float, lengthened: float) -> None:
-        recomputing = self._engine.contexts.recomputing
+        recomputing = self._engine.kv.recomputing
         others = self._running() - sum(recomputing(one) for one in plan.chunks)
         share = chunk.recomputed / sum(one.recomputed for one in plan.chunks)
         self._book(chunk.state, "recompute_own", recomputing(chunk) * seconds)
         self._book(chunk.state, "recompute_others", others * lengthened * share * seconds)
 
     def _running(self) -> int:
-        contexts = self._engine.contexts
-        return contexts.gpu.used - contexts.idle_blocks - contexts.copying_blocks
+        kv = self._engine.kv
+        return kv.gpu.used - kv.idle_blocks - kv.copying_blocks
 
     def _book(self, state: SessionState, cause: str, block_seconds: float) -> None:
-        self._diary.book(state.call_index, cause, block_seconds * self._engine.contexts.block_size)
+        self._diary.book(state.call_index, cause, block_seconds * self._engine.kv.block_size)
 
     def _computed(self, chunk: Chunk, begin: float, ends: Sequence[float]) -> None:
         """Missing tokens are computed: in one entry with those of the iterations before, if nothing came between."""

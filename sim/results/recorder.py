@@ -171,8 +171,8 @@ class Recorder:
             accounted=accounted,
             at_rest=self.ledger.at_rest(engine),
             sums={"emitted_tokens": engine.emitted_tokens, **self._sums},
-            uses_oracle=engine.counsel.uses_oracle,
-            decisions=engine.counsel.decisions,
+            uses_oracle=engine.policy_caller.uses_oracle,
+            decisions=engine.policy_caller.decisions,
         )
 
     def record(self, engine: Engine, end: float) -> RunRecord:

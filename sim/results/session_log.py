@@ -78,9 +78,9 @@ class Diary:
         """The recorder of a replica, which tells this diary what it hears; ``ledger`` is what a ledger is made from."""
         page = Page(self, engine, replica)
         self._pages.append(page)
-        engine.contexts.witness = engine.counsel.witness = page
-        if engine.asking is not None:
-            engine.asking.witness = page
+        engine.kv.witness = engine.policy_caller.witness = page
+        if engine.order_caller is not None:
+            engine.order_caller.witness = page
         return _TellingRecorder(page, _TellingLedger(page, *ledger), bytes_per_token, replica)
 
     def write(self, at: float, what: str, state: SessionState, replica: int, details: Mapping[str, Any]) -> None:

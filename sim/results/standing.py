@@ -26,7 +26,7 @@ class Standing:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._order: QueueOrder = engine.counsel.order
+        self._order: QueueOrder = engine.policy_caller.order
 
     def joined(self, state: SessionState, key: Key) -> dict[str, Any]:
         """The session becomes ready with ``key``; empty if nobody else is ready."""
@@ -44,7 +44,7 @@ class Standing:
 
         A session that becomes ready comes from behind everybody. Where nothing preempts, who runs has left the queue.
         """
-        preempts = self._engine.seating is not None
+        preempts = self._engine.preemptive is not None
         if state.status not in (READY if preempts else _WAITING):
             return {}
         others, was = self._others(state), state.key
@@ -63,9 +63,9 @@ class Standing:
 
     def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
         place = {"key": self._numbers(key), "before": before, "others": others}
-        precedence = self._engine.precedence
-        if precedence is not None and precedence.keys_age and precedence.asked_at < self._engine.now:
-            place["running_ranked_at"] = precedence.asked_at
+        preemptive_order = self._engine.preemptive_order
+        if preemptive_order is not None and preemptive_order.keys_age and preemptive_order.asked_at < self._engine.now:
+            place["running_ranked_at"] = preemptive_order.asked_at
         return place
 
     def _numbers(self, key: Key) -> dict[str, float]:

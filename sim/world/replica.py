@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from simpy.events import Event, EventPriority
 
-from sim.costs.copy_streams import Channels
+from sim.costs.copy_streams import CopyStreams
 from sim.costs.cost_model import CostModel
-from sim.costs.gpu_state import power_of
+from sim.costs.gpu_state import gpu_state_of
 from sim.engine import migration as moves
 from sim.engine.engine import Engine
 from sim.engine.plan import Plan
@@ -100,8 +100,8 @@ class Replica:
         self._inbox: list[tuple[float, _News, int, Any]] = []
         self._timer = Timer(clock, self._act, EventPriority(LAST + index))
         self._costs = costs
-        self._channels = Channels(costs)
-        self._power = power_of(costs)
+        self._channels = CopyStreams(costs)
+        self._power = gpu_state_of(costs)
         self._plan: Plan | None = None  # under way
         self._stall = 0.0
         self._ends: list[float] = []  # of the iterations under way, as far as they have been looked ahead to
@@ -241,15 +241,15 @@ class Replica:
         stall, ending = self._channels.begin(plan.copies, now) if plan.copies else (0.0, _NONE)
         if stall == 0 and not plan.computes:
             self._await(ending, now)
-            review = self.engine.wakes_at()
+            review = self.engine.next_wakeup()
             if review < math.inf:
                 self._timer.set(review)
             return
         self._plan, self._stall = plan, stall
         passes = (
-            costs.passes(plan.batch, plan.iterations)
+            costs.step_times(plan.batch, plan.iterations)
             if self._power is None or not plan.computes
-            else self._power.passes(plan.batch, now, plan.iterations, stall)
+            else self._power.step_times(plan.batch, now, plan.iterations, stall)
         )
         if plan.iterations > 1:
             self._passes, self._ends = passes, []
@@ -257,9 +257,9 @@ class Replica:
             return
         forward = next(passes)
         if self._channels.busy_until > now + stall:
-            forward = costs.slowed(forward, self._channels.beside(now + stall))
+            forward = costs.slowed_by_copies(forward, self._channels.beside(now + stall))
         if plan.copies and plan.computes:
-            forward += costs.beginning(plan.copies) - (stall and min(stall, costs.behind_copies(plan.batch)))
+            forward += costs.copy_launch_time(plan.copies) - (stall and min(stall, costs.hidden_host_time(plan.batch)))
         end = now + (stall + forward)
         self._ends = [end]
         self._timer.set(end)
@@ -335,7 +335,9 @@ class Replica:
     def outstanding_tokens(self) -> int:
         """Context tokens of ready and running sessions, all samples' own among them, with what was emitted by now."""
         engine = self.engine
-        return self._sent_tokens + engine.emitted_tokens + engine.queues.decoding.seats * self._iterations_over()
+        return (
+            self._sent_tokens + engine.emitted_tokens + engine.queues.decoding.num_sequences * self._iterations_over()
+        )
 
     @property
     def waiting_sessions(self) -> int:
@@ -345,7 +347,7 @@ class Replica:
     @property
     def free_blocks(self) -> int:
         """GPU blocks that nobody holds, less those that a leap's iterations have taken by now."""
-        free = self.engine.contexts.gpu.free
+        free = self.engine.kv.gpu.free_blocks
         return free - self._plan.growth[self._iterations_over()] if self._plan is not None else free
 
     def _iterations_over(self) -> int:

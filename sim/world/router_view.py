@@ -45,8 +45,8 @@ class ReplicaState:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self.gpu_blocks = replica.engine.contexts.gpu.capacity
-        self.block_size = replica.engine.contexts.block_size
+        self.gpu_blocks = replica.engine.kv.gpu.capacity
+        self.block_size = replica.engine.kv.block_size
 
     @property
     def outstanding_tokens(self) -> int:
@@ -76,7 +76,7 @@ class ReplicaState:
     @property
     def idle_blocks(self) -> int:
         """GPU blocks of contexts that compute nothing."""
-        return self._replica.engine.contexts.idle_blocks
+        return self._replica.engine.kv.idle_blocks
 
 
 class BlindView:

@@ -158,8 +158,8 @@ def _write_serving(samples: Samples, noisy: Any) -> None:
         if index % 5 == 0:
             for _ in range(1 + index % 3):
                 batch.add_chunk(0, 32 if index % 3 else 1500)
-            batch.begun = index % 2
-        batch.opened = index % 7 == 0
+            batch.new_calls = index % 2
+        batch.first_calls = index % 7 == 0
         device = noisy(DEVICE.iteration_time(batch))
         beginning = out * HOST.copies_out_s + into * HOST.copies_in_s
         waited = rows[-1]["wall_s"] if rows else 0.0
@@ -168,8 +168,8 @@ def _write_serving(samples: Samples, noisy: Any) -> None:
         served = sample("serving", Shape(), device)
         served |= {"decodes": sessions, "decode_context": batch.decode_context, "chunks": batch.prefill_sessions}
         served |= {"chunk_tokens": batch.prefill_tokens, "chunk_context": batch.prefill_context}
-        served |= {"opened": int(batch.opened), "copies_out": int(out), "copies_in": int(into)}
-        rows.append({**served, "pairs": batch.prefill_pairs, "begun": batch.begun, "wall_s": wall})
+        served |= {"opened": int(batch.first_calls), "copies_out": int(out), "copies_in": int(into)}
+        rows.append({**served, "pairs": batch.prefill_pairs, "begun": batch.new_calls, "wall_s": wall})
     samples.append("serving", "serving", rows)
 
 

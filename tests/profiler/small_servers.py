@@ -83,5 +83,5 @@ def serve(
     server.on_leave = leave
     record = server.serve(sessions)
     backend.tables.check(0, 0)
-    server.engine.contexts.check([])
+    server.engine.kv.check([])
     return record, said

@@ -91,7 +91,9 @@ class WatchedReplica(Replica):
 
     def recount(self) -> int:
         """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
-        ready = [state for state in self.engine.queues.inside() if state.status not in (Status.PAUSED, Status.DEPARTING)]
+        ready = [
+            state for state in self.engine.queues.inside() if state.status not in (Status.PAUSED, Status.DEPARTING)
+        ]
         return sum(state.context + (state.samples - 1) * state.emitted for state in ready) + sum(
             state.context_when_resumed(state.ready_at)
             for state in self.engine.queues.paused
@@ -102,7 +104,7 @@ class WatchedReplica(Replica):
         super()._act()
         if not self._inbox and (self._plan is None or len(self._ends) == 1):
             assert self.outstanding_tokens == self.recount()
-            assert self.free_blocks == self.engine.contexts.gpu.free
+            assert self.free_blocks == self.engine.kv.gpu.free_blocks
 
 
 def simulate(

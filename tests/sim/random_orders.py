@@ -88,7 +88,7 @@ class Slots(PreemptiveOrder):
     def review_at(self, view: EngineView) -> float:
         return (math.floor(view.now / self.slot) + 1) * self.slot
 
-    def most_running(self, view: EngineView) -> float:
+    def max_running(self, view: EngineView) -> float:
         return 2 if self._even(view) else NEVER
 
 
@@ -112,7 +112,7 @@ class WhimsicalOrder(PreemptiveOrder):
     def review_after(self, view: EngineView) -> float:
         return self._random.choice([1, 3, NEVER])
 
-    def most_running(self, view: EngineView) -> float:
+    def max_running(self, view: EngineView) -> float:
         return self._random.choice([1, 2, NEVER])
 
     def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:

@@ -30,7 +30,7 @@ from policies.contract import (
 from policies.registry import make_policy
 from sim.costs.profile import HostCost, PhysicalForward, PowerLimit, Profile
 from sim.engine.settings import EngineSettings
-from sim.kv.kv_cache import Contexts
+from sim.kv.kv_cache import KVCacheManager
 from sim.results.session_log import Diary
 from sim.world.streamed import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
@@ -277,7 +277,7 @@ def plots(draw: st.DrawFn, policies: st.SearchStrategy[Any], orders: st.SearchSt
     """A workload, a system and a machine; the GPU pool holds the largest session, seldom less, often little more."""
     sessions, rules = draw(workloads()), draw(SETTINGS)
     block = rules.block_size
-    fits = max(Contexts(0, 0, block, False, rules.sample_layout).most_blocks(session) for session in sessions)
+    fits = max(KVCacheManager(0, 0, block, False, rules.sample_layout).max_blocks(session) for session in sessions)
     fits = math.ceil(fits / (1 - rules.watermark)) + 1
     gpu = fits + draw(st.sampled_from([-fits // 2, 0, 1, 3]) | st.integers(0, fits) | st.integers(0, 4 * fits))
     machine = profile(

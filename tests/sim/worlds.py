@@ -160,7 +160,7 @@ class WatchedEngine(Engine):
                     copies=[(copy.state.session.id, copy.direction.value, copy.tokens) for copy in plan.copies],
                     beside=sum(copy.tokens for copy in plan.copies if not copy.blocking),
                     batch=plan.batch,
-                    blocks=self.contexts.gpu.used,
+                    blocks=self.kv.gpu.used,
                 )
             )
         return plan
@@ -194,7 +194,7 @@ class WatchedEngine(Engine):
 
     def _check_view(self) -> None:
         """The lists that are kept are those that would be made anew."""
-        view, paused = self.counsel.view, [one for one in self.contexts.held if one.status is Status.PAUSED]
+        view, paused = self.policy_caller.view, [one for one in self.kv.idle_gpu if one.status is Status.PAUSED]
         unanswered = [state.view for state in paused if state.copy is None]
         assert view.unanswered == unanswered
         assert view.footprints == [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in unanswered]
@@ -206,7 +206,7 @@ class WatchedEngine(Engine):
     def _check(self) -> None:
         """INV-1 and INV-2."""
         queues, inside = self.queues, self.queues.inside()
-        self.contexts.check(inside)
+        self.kv.check(inside)
         self._check_view()
         assert len({id(state) for state in inside}) == len(inside), f"INV-1: twice inside: {inside}"
         gone = [state for state in self.everyone if state.status in GONE]
@@ -219,8 +219,8 @@ class WatchedEngine(Engine):
             (Status.PAUSED, list(queues.paused)),
             (Status.DEPARTING, list(queues.departing)),
         )
-        for state, members in places:
-            assert all(state.status is state for state in members), f"INV-1: not all {state}: {members}"
+        for status, members in places:
+            assert all(state.status is status for state in members), f"INV-1: not all {status}: {members}"
         for state in inside:
             assert state.resident >= 0 and state.offloaded >= 0 and state.missing >= 0, state
         for state in gone:
@@ -241,7 +241,7 @@ class WatchedEngine(Engine):
         if not self.settings.chunked_prefill:
             assert all(chunk.tokens == chunk.state.missing for chunk in plan.chunks), "a chunk though chunking is off"
         if plan.empty and (self.queues.ready() or len(self.queues.decoding)):
-            moving = self.contexts.flying or self.queues.departing
+            moving = self.kv.in_flight or self.queues.departing
             assert moving or self.queues.paused, "INV-5: nothing will ever change"
 
 

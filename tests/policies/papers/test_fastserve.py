@@ -30,8 +30,8 @@ class Ready(SimpleNamespace):
         return self.ran
 
 
-def at(now, *running, waiting=(), most_running=2):
-    return SimpleNamespace(now=now, costs=Costs(), running=running, waiting=waiting, most_running=most_running)
+def at(now, *running, waiting=(), max_running=2):
+    return SimpleNamespace(now=now, costs=Costs(), running=running, waiting=waiting, max_running=max_running)
 
 
 def test_quanta_double_from_the_shortest_iteration():

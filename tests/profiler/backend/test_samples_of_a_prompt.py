@@ -40,7 +40,7 @@ def serve(sessions: list[Session], system: str, gpu_blocks: int = 200, **rules: 
     server = Server(backend, policy=policy, order=order, settings=chosen, profile=small_profile(gpu_blocks, 30))
     served: Served = {}
     most = [0]
-    commit, pools = server.engine.commit, server.engine.contexts
+    commit, pools = server.engine.commit, server.engine.kv
 
     def checked(*arguments: Any) -> Any:
         most[0] = max(most[0], pools.gpu.used)

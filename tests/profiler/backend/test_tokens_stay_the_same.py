@@ -206,14 +206,14 @@ class Driver:
             self.keep(self.random.choice(idle), 0, 0)
 
     def gpu_used(self) -> int:
-        arriving = sum(job.move.blocks for job in self.flying() if not job.move.out)
+        arriving = sum(job.move.blocks for job in self.in_flight() if not job.move.out)
         return sum(-(-session.resident // BLOCK) for session in self.sessions) + arriving
 
     def host_used(self) -> int:
-        leaving = sum(job.move.blocks for job in self.flying() if job.move.out)
+        leaving = sum(job.move.blocks for job in self.in_flight() if job.move.out)
         return sum(-(-session.offloaded // BLOCK) for session in self.sessions) + leaving
 
-    def flying(self) -> list[Any]:
+    def in_flight(self) -> list[Any]:
         return [job for jobs in self.backend.swapper._flying.values() for job in jobs]
 
 

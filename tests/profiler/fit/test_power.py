@@ -9,7 +9,7 @@ import pytest
 from profiler.fit.measurements import points_of
 from profiler.fit.power import at_reference, fit_power
 from sim.costs.cost_model import CostModel
-from sim.costs.gpu_state import PowerState
+from sim.costs.gpu_state import GpuState
 from sim.costs.profile import HostCost, PowerLimit
 from tests.profiler import known_costs as known
 
@@ -20,7 +20,7 @@ PREPARATION_S = 2e-3
 def rounds(limit: PowerLimit, noise: float = 0.004) -> pd.DataFrame:
     """Every point once a round for eight rounds, each in an order of its own, in parts as the profiler writes them."""
     forward = known.FORWARD.model_copy(update={"power": limit})
-    state = PowerState(CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": HostCost()})), limit)
+    state = GpuState(CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": HostCost()})), limit)
     points, random, now, rows = known.all_points(), np.random.default_rng(3), 0.0, []
     for number in range(8):
         order = random.permutation(len(points))

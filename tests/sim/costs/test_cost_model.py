@@ -188,7 +188,7 @@ def test_bytes_per_token_scale_a_copy() -> None:
 )
 def test_a_copy_beside_the_pass_lengthens_it_while_it_runs(beside: dict[Direction, float], seconds: float) -> None:
     costs = with_swap(out_bytes_per_s=1.0, in_bytes_per_s=1.0, slowdown_out=0.2, slowdown_in=0.5)
-    assert costs.slowed(2.0, beside) == pytest.approx(seconds)
+    assert costs.slowed_by_copies(2.0, beside) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 0), (0.49, 0), (0.7, 1), (1.5, 5), (1.69, 5)])
@@ -229,8 +229,8 @@ def test_what_copies_hide_is_a_part_of_the_host_s_work() -> None:
     """After the plan 0.2 s, and 0.4 s where there are chunks."""
     works = HostCost(per_iteration_s=0.3, executor_s=0.2, chunked_s=0.5, executor_chunked_s=0.4, per_chunk_s=0.1)
     costs = CostModel(profile().model_copy(update={"host": works}))
-    assert costs.behind_copies(batch(3, 30)) == pytest.approx(0.2)
-    assert costs.behind_copies(batch(3, 30, (0, 8), (0, 4))) == pytest.approx(0.6)
+    assert costs.hidden_host_time(batch(3, 30)) == pytest.approx(0.2)
+    assert costs.hidden_host_time(batch(3, 30, (0, 8), (0, 4))) == pytest.approx(0.6)
     for parts in ({"executor_s": 0.4}, {"executor_chunked_s": 0.4}):
         with pytest.raises(ValueError, match=r"0\.4 is more than 0"):
             HostCost(per_iteration_s=0.3, chunked_s=0.3, **parts)
@@ -240,6 +240,6 @@ def test_a_session_s_first_call_costs_its_arrival_too() -> None:
     """1 s, 0.01 s a token, 0.05 s for each of two calls, 0.3 s for the one that is a session's first."""
     costs = CostModel(profile().model_copy(update={"host": HostCost(per_call_s=0.05, per_arrival_s=0.3)}))
     both = batch(0, 0, (0, 3), (10, 5))
-    both.begun, both.opened = 2, 1
+    both.new_calls, both.first_calls = 2, 1
     assert costs.iteration_time(both) == pytest.approx(1.08 + 0.1 + 0.3)
-    assert costs.outside_device(both, later=True) == pytest.approx(1.0)
+    assert costs.host_time(both, later=True) == pytest.approx(1.0)

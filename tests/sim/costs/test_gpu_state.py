@@ -6,7 +6,7 @@ import pytest
 
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
-from sim.costs.gpu_state import NO_LIMIT, PowerState, power_of, rested
+from sim.costs.gpu_state import NO_LIMIT, GpuState, gpu_state_of, rested
 from sim.costs.profile import HostCost, LinearForward, PhysicalForward, PowerLimit
 from tests.sim.worlds import profile
 
@@ -32,7 +32,7 @@ def test_heavy_passes_slow_those_after_them() -> None:
     On a rested GPU: 1 + 0.3 * (0.2 - 0.5) = 0.91 s. Then the share is 1/0.91 * 0.91/(1 + 0.91) = 1/1.91 = 0.5236, and
     the next takes 1 + 0.3 * 0.0236 = 1.0071 s.
     """
-    state = PowerState(costs(), LIMIT)
+    state = GpuState(costs(), LIMIT)
     assert state.pass_times(chunk(2), 0.0, 1) == [pytest.approx(0.91)]
     state.took(1, 0.91)
     assert state.pass_times(chunk(2), 0.91, 1) == [pytest.approx(1 + 0.3 * (1 / 1.91 - 0.5))]
@@ -42,7 +42,7 @@ def test_rest_is_recovery() -> None:
     """Half of a share is gone after as long as the GPU remembers; below the free share nothing is left to recover."""
     assert rested(0.6, 1.0, LIMIT) == pytest.approx(0.3)
     assert rested(0.6, 0.0, LIMIT) == 0.6
-    state = PowerState(costs(), LIMIT)
+    state = GpuState(costs(), LIMIT)
     state.pass_times(chunk(2), 0.0, 1)
     state.took(1, 0.91)
     assert state.pass_times(chunk(2), 3.91, 1) == [pytest.approx(0.91)]  # 0.5236 / 4 is below 0.2
@@ -53,13 +53,13 @@ def test_reads_slow_less_than_matrix_work_and_the_host_s_share_not_at_all() -> N
 
     (0.1 + 0.2 / 4) * (0.2 - 0.5) = -0.045: 1.91 s, and 3 s of the host stay 3 s.
     """
-    state = PowerState(costs(host=3.0, decode_read_s=0.015), LIMIT)
+    state = GpuState(costs(host=3.0, decode_read_s=0.015), LIMIT)
     assert state.pass_times(Batch(1, 100), 0.0, 1) == [pytest.approx(3 + 1.91)]
 
 
 def test_only_iterations_that_took_place_count() -> None:
     """Of a leap of four, two are taken: the third begins as if it had been asked for on its own."""
-    leap, steps = PowerState(costs(), LIMIT), PowerState(costs(), LIMIT)
+    leap, steps = GpuState(costs(), LIMIT), GpuState(costs(), LIMIT)
     planned = leap.pass_times(Batch(2, 50), 0.0, 4)
     leap.took(2, sum(planned[:2]))
     now, taken = 0.0, []
@@ -79,7 +79,7 @@ def test_a_host_that_has_waited_works_longer() -> None:
     """
     works = HostCost(per_iteration_s=1.0, cold_s=0.4, cold_after_s=2.0)
     made = costs().profile.model_copy(update={"host": works, "forward": LinearForward(fixed_s=0.0, per_token_s=1e-12)})
-    state = power_of(CostModel(made))
+    state = gpu_state_of(CostModel(made))
     assert state is not None
     times, now = [], 6.0
     for rest in (0.0, 0.0, 0.7):
@@ -100,13 +100,13 @@ def test_a_batch_that_waits_for_copies_was_planned_before_them() -> None:
     """
     works = HostCost(per_iteration_s=1.0, cold_s=0.4, cold_after_s=2.0)
     made = costs().profile.model_copy(update={"host": works, "forward": LinearForward(fixed_s=0.0, per_token_s=1e-12)})
-    state = power_of(CostModel(made))
+    state = gpu_state_of(CostModel(made))
     assert state is not None
     times = state.pass_times(Batch(1, 1), 2.0, 1, stall=4.0)
     assert times == [pytest.approx(1.2)]
     state.took(1, 2.0 + 4.0 + times[0])
     assert state.pass_times(Batch(1, 1), 7.2, 1) == [pytest.approx(1 + 0.4 * 5.2 / 7.2)]
-    hot = PowerState(costs(), LIMIT)
+    hot = GpuState(costs(), LIMIT)
     hot.pass_times(chunk(2), 0.0, 1)
     hot.took(1, 0.91)
     rests, waits = (hot.pass_times(chunk(2), at, 1, stall) for at, stall in ((0.91 + 0.3, 0.0), (0.91, 0.3)))
@@ -115,5 +115,5 @@ def test_a_batch_that_waits_for_copies_was_planned_before_them() -> None:
 
 
 def test_without_a_limit_and_a_host_that_grows_cold_there_is_no_state() -> None:
-    assert power_of(CostModel(profile())) is None
+    assert gpu_state_of(CostModel(profile())) is None
     assert NO_LIMIT.slowdown == NO_LIMIT.slowdown_matrix == 0.0

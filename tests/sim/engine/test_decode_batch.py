@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.engine.decode_batch import DecodeGroup
-from sim.kv.kv_cache import Contexts
+from sim.engine.decode_batch import DecodeBatch
+from sim.kv.kv_cache import KVCacheManager
 from sim.kv.sample_layout import Layout
 from sim.session import SessionState
 from tests.sim.worlds import session
@@ -53,8 +53,8 @@ STEPS = st.lists(
 def test_the_group_s_counter_agrees_with_counting_one_by_one(
     block_size: int, lengths: list[tuple[int, int]], steps: list[tuple[str, int, int]], layout: Layout
 ) -> None:
-    contexts = Contexts(0, 0, block_size, sample_layout=layout)
-    group = DecodeGroup(block_size, contexts.branches)
+    contexts = KVCacheManager(0, 0, block_size, sample_layout=layout)
+    group = DecodeBatch(block_size, contexts.branches)
     everyone = [ready(serial, length, samples) for serial, (length, samples) in enumerate(lengths)]
     inside: dict[int, Naive] = {}
     for what, serial, left in steps:
@@ -65,7 +65,7 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
         elif what == "leave" and serial in inside:
             gone = inside.pop(serial)
             group.leave(state)
-            assert (state.resident, state.emitted, state.group) == (gone.resident, gone.emitted, None)
+            assert (state.resident, state.emitted, state.decode_batch) == (gone.resident, gone.emitted, None)
         elif what == "advance":
             for one in inside.values():
                 one.resident, one.emitted, one.left = one.resident + 1, one.emitted + 1, one.left - 1
@@ -76,7 +76,7 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
                 assert (gone.state.resident, gone.state.emitted) == (gone.resident, gone.emitted)
         assert {one.serial for one in group} == inside.keys()
         assert len(group) == len(inside)
-        assert group.seats == sum(one.state.samples for one in inside.values())
+        assert group.num_sequences == sum(one.state.samples for one in inside.values())
         assert group.read_tokens == sum(one.state.samples * one.resident for one in inside.values())
         again = sum((one.state.samples - 1) * one.state.fork for one in inside.values())
         assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
@@ -85,7 +85,7 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
 
 
 def test_two_that_end_together_are_told_in_order_of_submission() -> None:
-    group = DecodeGroup(4)
+    group = DecodeBatch(4)
     late, early = ready(7, 3), ready(2, 9)
     group.join(late, 1)
     group.join(early, 1)
@@ -97,7 +97,7 @@ def test_a_session_that_left_and_came_back_ends_at_its_new_end() -> None:
 
     No iteration has passed for the group in between; it must not end after one.
     """
-    group, state = DecodeGroup(1), ready(0, 3)
+    group, state = DecodeBatch(1), ready(0, 3)
     group.join(state, 1)
     group.leave(state)
     group.join(state, 5)

@@ -104,9 +104,9 @@ def assert_drained(plot: Plot, world: World) -> None:
     assert len(rows["id"]) == len(plot.sessions)
     by_id = {session.id: session for session in plot.served()}
     calls_of = made(world)
-    contexts = world.engine.contexts
+    contexts = world.engine.kv
     assert contexts.gpu.used == contexts.host.used == 0
-    assert not contexts.flying
+    assert not contexts.in_flight
     columns = ("id", "status", "output_tokens", "inference_tokens", "reason")
     for name, status, output, inferred, reason in zip(*(rows[column] for column in columns), strict=True):
         session = by_id[name]

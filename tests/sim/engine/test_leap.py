@@ -159,8 +159,8 @@ def test_a_leap_is_timed_as_far_as_the_next_event_and_no_pass_twice(monkeypatch:
             timed.append(seconds)
             yield seconds
 
-    every = CostModel.passes
-    monkeypatch.setattr(CostModel, "passes", passes)
+    every = CostModel.step_times
+    monkeypatch.setattr(CostModel, "step_times", passes)
     world = run(session("a", 10, 1000), session("b", 5, 1, at=20.05), gpu=2000, leap=True)
     assert world.call("b", 0)["scheduled_at"] == pytest.approx(1.10 + 19 * 1.01)
     assert len(timed) == world.totals["iterations"] == 1000

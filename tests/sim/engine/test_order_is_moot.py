@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import sim.engine.engine
 import sim.engine.preemptive
-from sim.engine.preemptive import Seating
-from sim.engine.ready_queue import Line
+from sim.engine.preemptive import PreemptiveScheduler
+from sim.engine.ready_queue import ReadyQueue
 from sim.session import SessionState
 from tests.sim.engine.test_leap import BY_MEMORY, LAMPS
 from tests.sim.random_orders import PREEMPTIVE, Slots
@@ -22,7 +22,7 @@ from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World
 
 
-class PlainLine(Line):
+class PlainLine(ReadyQueue):
     """Sorts whoever waits each time."""
 
     def __iter__(self) -> Iterator[SessionState]:
@@ -36,16 +36,16 @@ class PlainLine(Line):
                 yield state
 
 
-class PlainSeating(Seating):
+class PlainSeating(PreemptiveScheduler):
     """Looks at places, tokens and memory though there be enough for all."""
 
-    def _seat_all(self, now: float) -> None:
-        self._seat_in_order(now)
+    def _schedule_all(self, now: float) -> None:
+        self._schedule_in_order(now)
 
     def _finds_tokens(self, state: SessionState) -> bool:
         before = [one for one in self._queues.prefilling if one.key < state.key]
-        others = self._places - state.samples - sum(one.samples for one in before)
-        decodes = min(self._queues.decoding.seats, others) if self._settings.mixed_batches else 0
+        others = self._max_running - state.samples - sum(one.samples for one in before)
+        decodes = min(self._queues.decoding.num_sequences, others) if self._settings.mixed_batches else 0
         left = self._token_budget - decodes - sum(one.queries(one.resident, one.missing) for one in before)
         if self._settings.chunked_prefill:
             return left >= state.samples or not before
@@ -53,18 +53,18 @@ class PlainSeating(Seating):
 
     def _promised(self, state: SessionState) -> int:
         coming = chain(self._queues.prefilling, self._arriving())
-        return sum(self._contexts.to_come(one) for one in coming if one.key < state.key)
+        return sum(self._kv.blocks_to_allocate(one) for one in coming if one.key < state.key)
 
     def _unpromised_blocks(self) -> int:
-        growing = sum(self._contexts.growth(one, one.missing) for one in self._queues.prefilling)
-        arriving = sum(self._contexts.to_come(one) for one in self._arriving())
-        return self._contexts.gpu.free - self._queues.decoding.blocks_needed() - growing - arriving
+        growing = sum(self._kv.growth(one, one.missing) for one in self._queues.prefilling)
+        arriving = sum(self._kv.blocks_to_allocate(one) for one in self._arriving())
+        return self._kv.gpu.free_blocks - self._queues.decoding.blocks_needed() - growing - arriving
 
 
 def plainly(plot: Plot) -> World:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sim.engine.engine, "Seating", PlainSeating)
-        patch.setattr(sim.engine.preemptive, "Line", PlainLine)
+        patch.setattr(sim.engine.engine, "PreemptiveScheduler", PlainSeating)
+        patch.setattr(sim.engine.preemptive, "ReadyQueue", PlainLine)
         return plot.run()
 
 
@@ -80,7 +80,7 @@ def test_short_cuts_seat_whom_the_plain_way_seats(plot: Plot) -> None:
         assert repr(getattr(short, table)) == repr(getattr(plain, table)), table
 
 
-class CheckedLine(Line):
+class CheckedLine(ReadyQueue):
     """Checks in every plan that those on the host stand where their keys say."""
 
     def swapped(self) -> list[tuple[tuple[float, ...], SessionState]]:
@@ -100,5 +100,5 @@ def with_a_roomy_host(plot: Plot) -> Plot:
 @given(plots(st.just("preserve"), st.just(Slots) | st.integers(0, 99)).map(with_a_roomy_host))
 def test_who_waits_for_its_context_stands_where_its_key_says(plot: Plot) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sim.engine.preemptive, "Line", CheckedLine)
+        patch.setattr(sim.engine.preemptive, "ReadyQueue", CheckedLine)
         plot.run()

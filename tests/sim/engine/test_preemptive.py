@@ -150,7 +150,7 @@ def test_who_holds_the_memory_already_goes_on_though_the_first_in_the_queue_find
 
 
 class OneAtATime(ByName):
-    def most_running(self, view: EngineView) -> float:
+    def max_running(self, view: EngineView) -> float:
         return 1
 
 
@@ -193,7 +193,7 @@ def test_policies_see_paused_contexts_only() -> None:
 ODD_ANSWERS = [
     ("rerank", lambda self, view: [("a", 1.0)], "expected a session from view.running or view.waiting"),
     ("rerank", lambda self, view: [(one, "first") for one in view.waiting], "expected a number"),
-    ("most_running", lambda self, view: 0, "expected at least 1"),
+    ("max_running", lambda self, view: 0, "expected at least 1"),
     ("review_after", lambda self, view: 0, "expected at least 1"),
     ("review_at", lambda self, view: math.nan, "expected a number"),
     ("soonest_first", lambda self, waiting, view: waiting[1:], "the sessions that were given"),

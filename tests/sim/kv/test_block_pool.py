@@ -28,25 +28,25 @@ def test_blocks_hold_the_tokens_and_one_less_would_not(tokens: int, size: int) -
 
 def test_a_block_that_two_share_counts_once_and_goes_with_the_last() -> None:
     pool = BlockPool(4)
-    assert pool.share(["system", "tools"]) == 2
+    assert pool.ref(["system", "tools"]) == 2
     assert pool.missing(["system", "tools", "user"]) == 1
-    assert pool.share(["system", "tools", "user"]) == 1
-    assert (pool.used, pool.free) == (3, 1)
-    assert pool.unshare(["system", "tools"]) == 0
-    assert pool.unshare(["system", "tools", "user"]) == 3
+    assert pool.ref(["system", "tools", "user"]) == 1
+    assert (pool.used, pool.free_blocks) == (3, 1)
+    assert pool.unref(["system", "tools"]) == 0
+    assert pool.unref(["system", "tools", "user"]) == 3
     assert pool.used == 0
 
 
 def test_a_pool_gives_no_more_than_it_has() -> None:
     pool = BlockPool(2)
-    pool.take(1)
+    pool.allocate(1)
     with pytest.raises(AssertionError, match="taking 2 of 1 free blocks"):
-        pool.take(2)
+        pool.allocate(2)
     with pytest.raises(AssertionError, match="returning 2 of 1 private blocks"):
-        pool.give(2)
-    pool.share(["system"])
+        pool.free(2)
+    pool.ref(["system"])
     with pytest.raises(AssertionError, match="free block"):
-        pool.share(["tools"])
+        pool.ref(["tools"])
 
 
 def test_a_pool_of_less_than_nothing_is_refused() -> None:
@@ -65,29 +65,29 @@ class AnyPool(RuleBasedStateMachine):
 
     @rule(blocks=st.integers(0, CAPACITY))
     def take(self, blocks: int) -> None:
-        if blocks <= self.pool.free:
-            self.pool.take(blocks)
+        if blocks <= self.pool.free_blocks:
+            self.pool.allocate(blocks)
             self.private += blocks
 
     @rule(blocks=st.integers(0, CAPACITY))
     def give(self, blocks: int) -> None:
         if blocks <= self.private:
-            self.pool.give(blocks)
+            self.pool.free(blocks)
             self.private -= blocks
 
     @rule(keys=KEYS)
     def share(self, keys: list[str]) -> None:
         wanted = self.pool.missing(keys)
         assert wanted == len(set(keys) - self.held().keys())
-        if wanted <= self.pool.free:
-            assert self.pool.share(keys) == wanted
+        if wanted <= self.pool.free_blocks:
+            assert self.pool.ref(keys) == wanted
             self.holders.append(keys)
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())
     def unshare(self, data: st.DataObject) -> None:
         keys = self.holders.pop(data.draw(st.integers(0, len(self.holders) - 1)))
-        assert self.pool.unshare(keys) == len(set(keys) - self.held().keys())
+        assert self.pool.unref(keys) == len(set(keys) - self.held().keys())
 
     def held(self) -> Counter[str]:
         return Counter(key for keys in self.holders for key in keys)
@@ -95,7 +95,7 @@ class AnyPool(RuleBasedStateMachine):
     @invariant()
     def used_is_private_and_distinct(self) -> None:
         assert self.pool.used == self.private + len(self.held())
-        assert 0 <= self.pool.free == CAPACITY - self.pool.used
+        assert 0 <= self.pool.free_blocks == CAPACITY - self.pool.used
 
 
 TestAnyPool = AnyPool.TestCase

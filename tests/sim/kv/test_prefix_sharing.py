@@ -83,7 +83,7 @@ def test_prompts_computed_side_by_side_are_kept_once_from_then_on() -> None:
     30 tokens fit into a pool of 70 beside b's."""
     world = shared(hashed("a", "xyz", 5), hashed("b", "xyz", 5), gpu=70)
     assert world.chunks("a") == world.chunks("b") == [30]
-    contexts = world.engine.contexts
+    contexts = world.engine.kv
     assert world.session("b")["prefix_hit_tokens"] == 0
     assert contexts.gpu.used == 0
     assert len(contexts.gpu.cached) == 30

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sim.costs.cost_model import CostModel
 from sim.engine.settings import EngineSettings
 from sim.kv.beam_layouts import BeamRequests, batch_seconds, tokens_held
-from sim.kv.sample_layout import BranchBlocks, Layout
+from sim.kv.sample_layout import Layout, SampleLayout
 from sim.session import SessionState
 from tests.sim.engine.test_leap import both
 from tests.sim.random_orders import LatestPreempts
@@ -88,11 +88,11 @@ def test_how_many_sets_a_pool_holds_to_their_end(layout: Layout, blocks: int) ->
 )  # fmt: skip
 def test_blocks_are_those_of_block_tables_filled_token_by_token(layout, size, samples, fork, response) -> None:
     state = SessionState(session("a", fork, response, samples=samples), 0, 0.0)
-    branches = BranchBlocks(layout, size)
+    branches = SampleLayout(layout, size)
     for resident in range(1, fork + response):
         tables = _tables(layout, size, samples, fork, response, resident)
         assert branches.blocks(state, resident) == len({block for table in tables for block in table}), resident
-    assert branches.most_blocks(state.session) >= branches.blocks(state, fork + response - 1)
+    assert branches.max_blocks(state.session) >= branches.blocks(state, fork + response - 1)
 
 
 def _tables(layout: Layout, size: int, samples: int, fork: int, response: int, resident: int) -> list[list[Any]]:
@@ -130,7 +130,7 @@ def test_the_closed_form_s_paged_memory_is_the_engine_s(prompt: int, response: i
     """The last token of a response is never computed."""
     state = SessionState(session("a", prompt, response, samples=samples), 0, 0.0)
     held = tokens_held("paged-sharing", BeamRequests(prompt, response - 1, samples), step=4)
-    assert 4 * BranchBlocks("paged-sharing", 4).blocks(state, prompt + response - 1) == held
+    assert 4 * SampleLayout("paged-sharing", 4).blocks(state, prompt + response - 1) == held
 
 
 def test_a_set_that_gives_way_is_computed_again_as_a_whole() -> None:

@@ -72,7 +72,7 @@ def test_while_a_context_is_copied_both_replicas_hold_it() -> None:
     """14 blocks for 2.5 s at the sender, which are free then, and at the receiver."""
     world = run(session("a", 10, 5, pause(3.0, 20), 2), router=THERE, link=Link(7.0, 0.5))
     assert world.record.replicas["waste_swap_token_s"] == [pytest.approx(14 * 2.5), pytest.approx(14 * 2.5)]
-    assert world.engines[0].contexts.gpu.used == 0
+    assert world.engines[0].kv.gpu.used == 0
 
 
 def test_without_room_for_the_whole_context_it_is_recomputed() -> None:
@@ -95,7 +95,7 @@ def test_without_room_for_the_whole_context_it_is_recomputed() -> None:
     row = world.session("a")
     assert (row["transferred_bytes"], row["move_recomputed_tokens"]) == (0, 14)
     assert row["finished_at"] > world.session("b")["finished_at"]
-    assert world.engines[0].contexts.gpu.used == 0
+    assert world.engines[0].kv.gpu.used == 0
 
 
 def test_a_replica_sends_one_context_at_a_time() -> None:
@@ -116,7 +116,7 @@ def test_a_context_on_the_host_can_be_copied_too() -> None:
     world = run(session("a", 10, 1, pause(5.0), 1), router=THERE, policy="swap", link=Link(10.0))
     row = world.session("a")
     assert (row["swapped_out_bytes"], row["swapped_in_bytes"], row["transferred_bytes"]) == (10, 0, 10)
-    assert world.engines[0].contexts.host.used == 0
+    assert world.engines[0].kv.host.used == 0
 
 
 def test_a_session_that_comes_to_too_small_a_replica_fails() -> None:
@@ -262,7 +262,7 @@ def test_nothing_is_lost_between_replicas(plot: ClusterPlot) -> None:
         for name, status, output, inferred in zip(*(rows[column] for column in columns), strict=True):
             assert status != "finished" or output - inferred == lengths[name]  # INV-6
         for engine in world.engines:
-            assert engine.contexts.gpu.used == 0 or engine.queues.inside()
+            assert engine.kv.gpu.used == 0 or engine.queues.inside()
     totals = world.record.totals
     uses = [value for name, value in totals.items() if name.endswith("_token_s") and name != "memory_token_s"]
     assert sum(uses) == pytest.approx(totals["memory_token_s"], rel=1e-9, abs=1e-6)

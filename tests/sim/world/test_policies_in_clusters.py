@@ -79,7 +79,7 @@ def assert_forgets(plot: ClusterPlot) -> None:
     for engine in plot.run(leap=True).engines:
         inside = {state.session.id for state in engine.queues.inside() if state.status is not Status.DEPARTING}
         gone = {state.session.id for state in engine.everyone} - inside
-        assert not gone & set(names_in(engine.counsel.policy))
+        assert not gone & set(names_in(engine.policy_caller.policy))
 
 
 class Told(InterceptPolicy):
@@ -106,7 +106,7 @@ def test_a_policy_hears_who_leaves_and_who_comes_with_what_they_did_elsewhere(li
     """5 tokens by 5.14 and 3 s of pause at replica 0; 2 tokens more at replica 1. Over a link its context follows."""
     three = pytest.approx(3.0)
     world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], sites(make=Told), TO_AND_FRO, link=link)
-    first, second = (engine.counsel.policy.told for engine in world.engines)  # type: ignore[attr-defined]
+    first, second = (engine.policy_caller.policy.told for engine in world.engines)  # type: ignore[attr-defined]
     assert first == [("resume", 5, three), ("leave", 5, three, pytest.approx(8.14))]
     assert second == [("join", 5, three, copied), ("finish", 7, three)]
 
@@ -114,6 +114,6 @@ def test_a_policy_hears_who_leaves_and_who_comes_with_what_they_did_elsewhere(li
 def test_caesura_counts_tokens_and_pauses_of_other_replicas() -> None:
     """Served for 5.14 s before its pause of 3 s and for 1.35 + 1.01 s after it, with 7 tokens in all."""
     world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], sites(make=partial(Caesura, Elapsed())), TO_AND_FRO)
-    policy = world.engines[1].counsel.policy
+    policy = world.engines[1].policy_caller.policy
     assert isinstance(policy, Caesura)
     assert policy.mean_normalized_latency == pytest.approx((5.14 + 1.35 + 1.01) / 7)
