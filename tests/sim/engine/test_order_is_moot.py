@@ -56,7 +56,7 @@ class PlainSeating(PreemptiveScheduler):
         return sum(self._kv.blocks_to_allocate(one) for one in coming if one.key < state.key)
 
     def _unpromised_blocks(self) -> int:
-        growing = sum(self._kv.growth(one, one.missing) for one in self._queues.prefilling)
+        growing = sum(self._kv.blocks_to_append(one, one.missing) for one in self._queues.prefilling)
         arriving = sum(self._kv.blocks_to_allocate(one) for one in self._arriving())
         return self._kv.gpu.free_blocks - self._queues.decoding.blocks_needed() - growing - arriving
 
