@@ -80,7 +80,7 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
         assert group.read_tokens == sum(one.state.samples * one.resident for one in inside.values())
         again = sum((one.state.samples - 1) * one.state.fork for one in inside.values())
         assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
-        assert group.blocks_needed() == sum(contexts.growth(one.state, 1) for one in inside.values())
+        assert group.blocks_needed() == sum(contexts.blocks_to_append(one.state, 1) for one in inside.values())
         assert all((one.state.resident, one.state.emitted) == (one.resident, one.emitted) for one in inside.values())
 
 
