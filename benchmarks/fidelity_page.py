@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.profile_table import profile_rows
 from caesura.cli.validate import validate_recorded
 from caesura.fidelity.replays import Replayed
-from caesura.fidelity.tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, value_rows, verdict
-from caesura.results.tables import Rows
+from caesura.fidelity.tables import ERRORS, SECTIONS, remarks, verdict
+from caesura.results.sections import fill
+from caesura.results.text_table import TextTable
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fidelity.md"
 FIGURES = ("errors", "real-and-simulated")
@@ -42,9 +43,10 @@ def made(replayed: list[Replayed]) -> str:
     costs: dict[str, list[str]] = {}
     for one in replayed:
         costs.setdefault(f"`{one.costs}` (card {one.provenance.get('card', 'unknown')})", []).append(one.label)
+    sections = fill(SECTIONS, replayed)
     errors, rest = (
-        [markdown(rows) for make in makers if (rows := make(replayed)).rows]
-        for makers in (ERROR_TABLES, (value_rows, ranking_rows, agreement_rows))
+        [markdown(one.table) for one in sections if one.table.rows and (one.name in ERRORS) == about_errors]
+        for about_errors in (True, False)
     )
     parts = [
         *(f"{bench}." for bench in benches),
@@ -60,7 +62,7 @@ def made(replayed: list[Replayed]) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(rows: Rows) -> str:
+def markdown(rows: TextTable) -> str:
     """A table under its title."""
     lines = [rows.headings, ["---", *["---:"] * (len(rows.headings) - 1)], *rows.rows]
     return f"{rows.title}:\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

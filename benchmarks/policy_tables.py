@@ -16,7 +16,8 @@ import pandas as pd
 import caesura
 from caesura.errors import UserError
 from caesura.results.comparison import Comparison
-from caesura.results.tables import number, possible_saving
+from caesura.results.tables import possible_saving
+from caesura.results.text_table import number
 
 OURS = "caesura"
 MEASURES = {"mean": "mean_normalized_latency_s", "P99": "p99_normalized_latency_s"}

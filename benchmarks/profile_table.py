@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from caesura.config import paths
-from caesura.results.tables import Rows
+from caesura.results.text_table import TextTable
 from sim.costs.profile import Measurement, Profile, load_profile
 
 ERRORS = {
@@ -22,14 +22,14 @@ ERRORS = {
 }
 
 
-def profile_rows() -> Rows:
+def profile_rows() -> TextTable:
     """A column a profile. Errors are medians and 95th percentiles."""
     found = [(folder, load_profile(folder)) for folder in sorted((paths.profiles() / "h200").iterdir())]
     columns = [
         _column(profile, json.loads((folder / "samples" / "facts.json").read_text())) for folder, profile in found
     ]
     names = [f"`h200/{folder.name}`" for folder, _ in found]
-    return Rows(
+    return TextTable(
         "Measured by `caesura profile --model NAME --out FOLDER`; errors as median / P95",
         ["", *names],
         [[heading, *(column[heading] for column in columns)] for heading in columns[0]],

@@ -8,19 +8,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from caesura.results.capacities import SECTIONS as CAPACITY_SECTIONS
 from caesura.results.capacities import Capacities
 from caesura.results.comparison import Comparison
 from caesura.results.extrapolation import extrapolations, runs_beyond
-from caesura.results.sweep import Sweep, failure_rows, measure_rows
-from caesura.results.tables import (
-    Rows,
-    detail_rows,
-    latency_rows,
-    move_rows,
-    prefix_rows,
-    split_rows,
-    streamed_rows,
-)
+from caesura.results.sections import FilledSection, fill, for_terminal
+from caesura.results.sweep import Sweep
+from caesura.results.sweep_tables import SECTIONS as SWEEP_SECTIONS
+from caesura.results.tables import SECTIONS
+from caesura.results.text_table import TextTable
 
 _PIPED_WIDTH = 132
 _SCREENFUL = 60
@@ -29,18 +25,8 @@ _SCREENFUL = 60
 def show_comparison(comparison: Comparison, kept: int) -> None:
     """What a comparison found, and where the rest of it lies."""
     console = page()
-    knee = comparison.knee
-    for rows in (
-        latency_rows(comparison),
-        detail_rows(comparison, knee),
-        streamed_rows(comparison, knee),
-        prefix_rows(comparison, knee),
-        move_rows(comparison, knee),
-        split_rows(comparison),
-    ):
-        if rows.rows:
-            console.print(rows.title, style="bold", highlight=False)
-            console.print(_table(rows), "")
+    for table in for_terminal(fill(SECTIONS, comparison)):
+        _print_table(console, table)
     for line in _remarks(comparison, kept):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -48,22 +34,13 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
 def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
     """What a sweep found, where the rest of it lies; what failed is shown even when it shall be quiet."""
     console = page()
-    if not quiet and len(sweep.table):
-        rows = measure_rows(sweep)[0]
-        console.print(rows.title, style="bold", highlight=False)
-        console.print(_table(Rows(rows.title, rows.headings, rows.rows[:_SCREENFUL])), "")
-        if len(rows.rows) > _SCREENFUL:
-            console.print(f"... and {len(rows.rows) - _SCREENFUL} more rows", highlight=False)
-    if len(sweep.failures):
-        errors = Console(stderr=True, width=max(Console(stderr=True).width, _PIPED_WIDTH))
-        failed = failure_rows(sweep)
-        errors.print(failed.title, style="bold", highlight=False)
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in failed.headings:
-            table.add_column(heading, no_wrap=heading != "error", overflow="fold")
-        for row in failed.rows[:_SCREENFUL]:
-            table.add_row(*(escape(cell) for cell in row))
-        errors.print(table, highlight=False)
+    for one in fill(SWEEP_SECTIONS, sweep):
+        if one.urgent:
+            _print_urgent(one)
+        elif one.on_terminal and not quiet:
+            _print_table(console, one.table.first(_SCREENFUL))
+            if len(one.table.rows) > _SCREENFUL:
+                console.print(f"... and {len(one.table.rows) - _SCREENFUL} more rows", highlight=False)
     if not quiet:
         lines = [f"{kept} of {sweep.facts['runs']} runs were there already."] if kept else []
         lines += [f"Extrapolated: {note}"] if (note := runs_beyond(sweep.table)) else []
@@ -72,7 +49,24 @@ def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
+def _print_table(console: Console, table: TextTable) -> None:
+    console.print(table.title, style="bold", highlight=False)
+    console.print(_table(table), "")
+
+
+def _print_urgent(one: FilledSection) -> None:
+    """What went wrong, on standard error; long cells of the last column fold."""
+    errors = Console(stderr=True, width=max(Console(stderr=True).width, _PIPED_WIDTH))
+    errors.print(one.table.title, style="bold", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in one.table.headings:
+        table.add_column(heading, no_wrap=heading != one.table.headings[-1], overflow="fold")
+    for row in one.table.rows[:_SCREENFUL]:
+        table.add_row(*(escape(cell) for cell in row))
+    errors.print(table, highlight=False)
+
+
+def show_rows(lines: Sequence[str], tables: Sequence[TextTable]) -> None:
     """Lines of text, and tables under their titles."""
     console = page()
     for line in lines:
@@ -86,9 +80,8 @@ def show_rows(lines: Sequence[str], tables: Sequence[Rows]) -> None:
 def show_capacities(capacities: Capacities) -> None:
     """The highest load that each system sustains, and where the rest lies."""
     console = page()
-    rows = capacities.rows()
-    console.print(rows.title, style="bold", highlight=False)
-    console.print(_table(rows), "")
+    for table in for_terminal(fill(CAPACITY_SECTIONS, capacities)):
+        _print_table(console, table)
     lines = [*capacities.remarks(), f"Figure: {capacities.folder / 'figures' / 'capacity.png'}"]
     lines.append(f"Every run that it took: {capacities.folder / 'probes.csv'}")
     for line in lines:
@@ -111,7 +104,7 @@ def page() -> Console:
     return console if console.is_terminal else Console(width=max(console.width, _PIPED_WIDTH))
 
 
-def _table(rows: Rows) -> Table:
+def _table(rows: TextTable) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, heading in enumerate(rows.headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0, vertical="bottom")

@@ -15,7 +15,8 @@ from caesura.errors import UserError
 from caesura.fidelity.record_runs import Plan, record_runs
 from caesura.fidelity.replays import Costs, Replayed, choose_costs, find_recordings, replay_all
 from caesura.fidelity.report import RECORDINGS, REPORT, prepare, write_validation
-from caesura.fidelity.tables import ERROR_TABLES, agreement_rows, ranking_rows, remarks, verdict
+from caesura.fidelity.tables import SECTIONS, agreement_rows, remarks, verdict
+from caesura.results.sections import fill, for_terminal
 from sim.costs.profile import Profile
 
 SYSTEMS = ("vllm", "improved-discard", "preserve", "swap", "infercept", "cache-lru")
@@ -178,8 +179,7 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
     from caesura.cli.terminal import show_rows
 
     lines = [*dict.fromkeys(f"{one.bench}; costs: {one.costs}" for one in replayed)]
-    makers = (*ERROR_TABLES, ranking_rows, agreement_rows)
-    show_rows(lines, [rows for make in makers if (rows := make(replayed)).rows])
+    show_rows(lines, for_terminal(fill(SECTIONS, replayed)))
     tokens = [TOKENS_NOTE] if agreement_rows(replayed).rows else []
     show_rows(["", *tokens, verdict(replayed), *remarks(replayed), f"Report: {out / REPORT}"], [])
 

@@ -16,17 +16,11 @@ from numpy.typing import NDArray
 
 from caesura.config.units import parse_seconds
 from caesura.errors import UserError, did_you_mean, listed
+from caesura.results.metrics import METRICS as METRICS_OF_RUNS
 from caesura.runs.run_folder import read_table
 
 Floats = NDArray[np.float64]
-_COLUMNS = {
-    "normalized_latency": "normalized_latency",
-    "normalized_latency_released": "normalized_latency_released",
-    "ttft": "ttft",
-    "tpot": "tpot",
-    "e2el": "e2el",
-    "queued": "queued_s",
-}
+_COLUMNS = dict(metric.objective for metric in METRICS_OF_RUNS if metric.objective is not None)
 _ALIASES = {"jct": "e2el", "session_time": "e2el", "e2e": "e2el", "latency": "e2el", "queue_time": "queued"}
 METRICS = (*_COLUMNS, "resume_ttft")
 NAMED = tuple(f"{name} (or jct, session_time)" if name == "e2el" else name for name in METRICS)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from caesura.results.tables import number
+from caesura.results.text_table import number
 from sim.engine.policy_calls import DECODING, RESERVE
 from sim.results.session_log import CAUSES, Entry
 

@@ -11,21 +11,10 @@ from caesura.errors import UserError
 from caesura.fidelity.fidelity import AIM_PCT, AIM_POINTS, CLEAR_GAP, table
 from caesura.fidelity.figures import FIGURES
 from caesura.fidelity.replays import Replayed, rankings
-from caesura.fidelity.tables import (
-    agreement_rows,
-    aim_rows,
-    error_rows,
-    other_error_rows,
-    pace_verdict,
-    ranking_rows,
-    remarks,
-    share_rows,
-    value_rows,
-    verdict,
-    waste_rows,
-)
+from caesura.fidelity.tables import SECTIONS, pace_verdict, remarks, verdict
 from caesura.results.html import embedded, render
 from caesura.results.json_safe import plain
+from caesura.results.sections import FilledSection, fill, markdown
 from caesura.runs.run import versions
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 
@@ -54,10 +43,12 @@ def write_validation(replayed: Sequence[Replayed], out: Path) -> None:
         UserError: the folder cannot be written.
     """
     images = {name: draw(replayed).png() for name, draw in FIGURES.items()}
-    page = _page(replayed, images)
+    sections = fill(SECTIONS, replayed)
+    page = _page(replayed, images, sections)
     write_file(out / "fidelity.csv", lambda draft: _write_csv(draft, replayed))
     for name, image in images.items():
         write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / "tables.md", markdown("How right is the simulator?", sections))
     write_bytes(out / REPORT, page.encode())
     write_file(out / MARK, lambda draft: write_json(draft, plain(_facts(replayed))))
 
@@ -92,20 +83,14 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
     }
 
 
-def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes]) -> str:
+def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes], sections: Sequence[FilledSection]) -> str:
     return render(
         "fidelity.html.j2",
         benches=list(dict.fromkeys(one.bench for one in replayed)),
         costs=list(dict.fromkeys(one.costs for one in replayed)),
         verdict=verdict(replayed),
-        aims=aim_rows(replayed),
-        errors=error_rows(replayed),
-        others=other_error_rows(replayed),
-        wastes=waste_rows(replayed),
-        values=value_rows(replayed),
-        ranks=ranking_rows(replayed),
-        tokens=agreement_rows(replayed),
-        shares=share_rows(replayed),
+        sections=sections,
+        checked=any(one.name == "tokens" and one.table.rows for one in sections),
         remarks=remarks(replayed),
         runs=replayed,
         aim=AIM_PCT,

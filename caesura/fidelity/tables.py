@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from caesura.errors import listed
 from caesura.fidelity.fidelity import AIM_PCT, AIM_POINTS, MEASURES, STATISTICS, Fidelity, aim_of
 from caesura.fidelity.replays import Replayed, rankings
-from caesura.results.html import MARK
-from caesura.results.tables import Rows, number
+from caesura.results.sections import Section
+from caesura.results.text_table import STANDS_OUT, TextTable, number
 from profiler.serving.real_engine import PARTS
 
 _SHOWN = {"mean": "mean", "p50": "P50", "p90": "P90", "p99": "P99"}
@@ -22,7 +22,7 @@ WASTE_HEADINGS = {
 _AIM = f"mean, P50 and throughput ±{AIM_PCT['mean']:g} %, P90 and P99 ±{AIM_PCT['p90']:g} %"
 
 
-def error_rows(replayed: Sequence[Replayed]) -> Rows:
+def error_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run: what one looks at first."""
     names = [f"normalized latency {statistic}" for statistic in STATISTICS]
     rows = [
@@ -42,10 +42,10 @@ def error_rows(replayed: Sequence[Replayed]) -> Rows:
         "MAPE",
     ]
     title = "Simulated against real, errors in %: norm. latency, throughput, MAPE over sessions"
-    return Rows(f"{title} ({MARK.strip()} misses the aim)", headings, rows)
+    return TextTable(f"{title} ({STANDS_OUT.strip()} misses the aim)", headings, rows)
 
 
-def aim_rows(replayed: Sequence[Replayed]) -> Rows:
+def aim_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a measure: how many of its errors are within the aim."""
     rows = []
     for measure in (*MEASURES.values(), "throughput"):
@@ -58,27 +58,27 @@ def aim_rows(replayed: Sequence[Replayed]) -> Rows:
             else:
                 cells.append(f"{sum(abs(error) <= aim_of(name) for error in known)} of {len(known)}")
         rows.append([measure, *cells])
-    return Rows("Errors within the aim", ["measure", *_SHOWN.values()], rows)
+    return TextTable("Errors within the aim", ["measure", *_SHOWN.values()], rows)
 
 
-def waste_rows(replayed: Sequence[Replayed]) -> Rows:
+def waste_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run: by how much each share of wasted memory differs."""
     rows = [
         [one.label, *(_signed(one.fidelity.waste_points.get(waste)) for waste in WASTE_HEADINGS)] for one in replayed
     ]
-    return Rows("Wasted memory, simulated − real, points", ["system @ load", *WASTE_HEADINGS.values()], rows)
+    return TextTable("Wasted memory, simulated − real, points", ["system @ load", *WASTE_HEADINGS.values()], rows)
 
 
-def other_error_rows(replayed: Sequence[Replayed]) -> Rows:
+def other_error_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run: TTFT, TPOT and session time."""
     measures = [name for name in MEASURES.values() if name != "normalized latency"]
     pairs = [(measure, statistic) for measure in measures for statistic in STATISTICS]
     rows = [[one.label, *(_against_aim(one.fidelity, f"{m} {s}") for m, s in pairs)] for one in replayed]
     headings = ["system @ load", *(f"{measure} {_SHOWN[statistic]}" for measure, statistic in pairs)]
-    return Rows("The same for TTFT, TPOT and session time, %", headings, rows)
+    return TextTable("The same for TTFT, TPOT and session time, %", headings, rows)
 
 
-def value_rows(replayed: Sequence[Replayed]) -> Rows:
+def value_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run: real and simulated, side by side."""
     shown = {
         "norm. latency mean, ms": ("normalized latency mean", 1e3),
@@ -94,10 +94,10 @@ def value_rows(replayed: Sequence[Replayed]) -> Rows:
         cells = [" / ".join(_value(side.get(name), scale) for side in sides) for name, scale in shown.values()]
         wastes = (one.fidelity.real_waste, one.fidelity.simulated_waste)
         rows.append([one.label, *cells, " / ".join(number(sum(waste.values())) if waste else "–" for waste in wastes)])
-    return Rows("Real / simulated", ["system @ load", *shown, "wasted memory, %"], rows)
+    return TextTable("Real / simulated", ["system @ load", *shown, "wasted memory, %"], rows)
 
 
-def ranking_rows(replayed: Sequence[Replayed]) -> Rows:
+def ranking_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a load: the systems in order, the best first."""
     several = len({one.bench for one in replayed}) > 1
     rows = [
@@ -111,12 +111,12 @@ def ranking_rows(replayed: Sequence[Replayed]) -> Rows:
         for bench, found in rankings(replayed)
     ]
     headings = ["", "real", "simulated", "Kendall's tau", "wrong pairs"]
-    return Rows(
+    return TextTable(
         "Ranking by mean normalized latency; a pair counts as wrong where its real gap is above 3 %", headings, rows
     )
 
 
-def share_rows(replayed: Sequence[Replayed]) -> Rows:
+def share_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run whose iterations were recorded: where its errors come from."""
     rows = []
     for one in replayed:
@@ -153,10 +153,10 @@ def share_rows(replayed: Sequence[Replayed]) -> Rows:
         "Where errors come from: each iteration by itself, real and by the profile; and replays in which the device "
         "and the host are as fast as in the run in the mean"
     )
-    return Rows(title, headings, rows)
+    return TextTable(title, headings, rows)
 
 
-def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
+def agreement_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run whose tokens were compared with those of its sessions served alone."""
     rows = []
     for one in replayed:
@@ -166,7 +166,7 @@ def agreement_rows(replayed: Sequence[Replayed]) -> Rows:
             shares = f"{found['equal']} of {found['sessions']}"
             rows.append([one.label, shares, *("–" if m is None else f"{m:.3g}" for m in margins)])
     headings = ["system @ load", "sessions equal", "median margin at the first difference", "median margin elsewhere"]
-    return Rows(
+    return TextTable(
         "Tokens of sampled sessions against the same session served alone (margin: lead in logits)", headings, rows
     )
 
@@ -218,8 +218,25 @@ def _not_compared(replayed: Sequence[Replayed]) -> list[str]:
     ]
 
 
-ERROR_TABLES = (aim_rows, error_rows, other_error_rows, waste_rows, share_rows)
-"""What one reads of errors, in this order."""
+_ERRORS = "Errors at a glance"
+SECTIONS: tuple[Section[Sequence[Replayed]], ...] = (
+    Section("aims", _ERRORS, aim_rows),
+    Section("errors", _ERRORS, error_rows),
+    Section("others", _ERRORS, other_error_rows),
+    Section("wastes", _ERRORS, waste_rows),
+    Section("shares", "Where do the errors come from?", share_rows),
+    Section("values", "Real and simulated", value_rows, on_terminal=False),
+    Section("ranks", "Do the systems rank the same?", ranking_rows, wrap=True),
+    Section(
+        "tokens",
+        "Tokens against those of each session alone",
+        agreement_rows,
+        otherwise="These recordings do not say: they were made without the check.",
+    ),
+)
+"""The sections of a validation."""
+ERRORS = ("aims", "errors", "others", "wastes", "shares")
+"""The sections that are about errors."""
 
 
 def _within(runs: Sequence[Fidelity]) -> str:
@@ -238,7 +255,7 @@ def _against_aim(fidelity: Fidelity, figure: str) -> str:
     """The error of a figure, marked if it misses the aim."""
     error = fidelity.error_pct.get(figure)
     missed = error is not None and abs(error) > aim_of(figure)
-    return _signed(error) + (MARK if missed else "")
+    return _signed(error) + (STANDS_OUT if missed else "")
 
 
 def _signed(value: float | None) -> str:

@@ -21,8 +21,9 @@ import pandas as pd
 from caesura.config.experiment import Setup
 from caesura.results.extrapolation import runs_beyond
 from caesura.results.json_safe import plain
+from caesura.results.sections import Section, fill, markdown
 from caesura.results.sustained import SAME, Sustained
-from caesura.results.tables import Rows
+from caesura.results.text_table import TextTable
 from caesura.runs.capacity_search import Key, Question
 from caesura.runs.run import versions
 from caesura.runs.run_folder import write_bytes, write_file, write_json
@@ -141,7 +142,7 @@ class Capacities:
             )
         return pd.DataFrame(rows)
 
-    def rows(self) -> Rows:
+    def rows(self) -> TextTable:
         """The same for people."""
         first = self.systems[0]
         rows = []
@@ -153,7 +154,7 @@ class Capacities:
             rows.append([system, capacity.text(), capacity.interval(), seeds, *versus])
         headings = ["system", "capacity", "95 % interval", "over seeds", f"vs {first}", "95 % interval"]
         title = f"Highest load ({self.facts['load_unit']}) at which {self.facts['slo']}, over {len(self.seeds)} seeds"
-        return Rows(title, headings, rows)
+        return TextTable(title, headings, rows)
 
     def remarks(self) -> list[str]:
         """What a reader must know beside the table."""
@@ -206,6 +207,12 @@ class Capacities:
         return self.table.to_html(index=False, float_format=lambda value: f"{value:.3g}")
 
 
+SECTIONS: tuple[Section[Capacities], ...] = (
+    Section("capacities", "Which load does each system sustain?", Capacities.rows),
+)
+"""The sections of a capacity search."""
+
+
 def write_capacities(
     setup: Setup, question: Question, found: Mapping[Key, Sustained], probes: Sequence[Mapping[str, Any]], out: Path
 ) -> Capacities:
@@ -229,6 +236,7 @@ def write_capacities(
     capacities = Capacities(out, facts, found, pd.DataFrame(probes))
     write_file(out / "capacity.csv", lambda draft: capacities.table.to_csv(draft, index=False))
     write_file(out / "probes.csv", lambda draft: capacities.probes.to_csv(draft, index=False))
+    write_bytes(out / "tables.md", markdown(setup.name, fill(SECTIONS, capacities)))
     write_bytes(out / "figures" / "capacity.png", capacities.figure().png())
     seeds = [
         {"system": system, "seed": seed, "load": one.load, "bound": one.bound} for (system, seed), one in found.items()

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from caesura.results.comparison import Comparison
+    from caesura.results.comparison_tables import ComparisonTables
 
 
 class Picture(Figure):
@@ -80,7 +80,7 @@ _WIDE_BAND = 0.03
 _INK = "#222222"
 
 
-def latency(comparison: Comparison) -> Picture:
+def latency(comparison: ComparisonTables) -> Picture:
     """Mean normalized latency against load, one line a system; the legend stands in the order of the lines' ends.
 
     Of many systems the best dozen at the highest load have colours, and those of a family; the others are grey, with
@@ -169,7 +169,7 @@ def _name_ends(axes: Axes, ends: Mapping[str, float], at: float) -> None:
         )  # fmt: skip
 
 
-def waste(comparison: Comparison, load: float | None = None) -> Picture:
+def waste(comparison: ComparisonTables, load: float | None = None) -> Picture:
     """Share of GPU memory x time that was wasted, by cause, one bar a system, at one load (default: the knee)."""
     load = comparison.knee if load is None else load
     rows = comparison.at(load)
@@ -201,7 +201,7 @@ def waste(comparison: Comparison, load: float | None = None) -> Picture:
     return figure
 
 
-def memory(comparison: Comparison, load: float | None = None) -> Picture:
+def memory(comparison: ComparisonTables, load: float | None = None) -> Picture:
     """What the GPU's KV memory was used for over time: one panel a system (at most eight), at one load (first seed)."""
     load = comparison.knee if load is None else load
     systems = panel_systems(comparison)
@@ -237,10 +237,10 @@ def memory(comparison: Comparison, load: float | None = None) -> Picture:
     return figure
 
 
-FIGURES: dict[str, Callable[[Comparison], Picture]] = {"latency": latency, "waste": waste, "memory": memory}
+FIGURES: dict[str, Callable[[ComparisonTables], Picture]] = {"latency": latency, "waste": waste, "memory": memory}
 
 
-def panel_systems(comparison: Comparison) -> list[str]:
+def panel_systems(comparison: ComparisonTables) -> list[str]:
     """At most eight systems to show side by side; where there are more, twins and variants go first."""
     systems = comparison.systems
     own = [system for system in systems if _family(system) == system]

@@ -6,9 +6,7 @@ import base64
 from typing import Any
 
 from caesura.config.units import format_seconds
-
-MARK = " !"
-"""The end of a table's cell that stands out."""
+from caesura.results.text_table import STANDS_OUT
 
 
 def render(template: str, **values: Any) -> str:
@@ -17,7 +15,7 @@ def render(template: str, **values: Any) -> str:
 
     environment = Environment(loader=PackageLoader("caesura", "templates"), autoescape=True, undefined=StrictUndefined)
     environment.filters["seconds"] = format_seconds
-    environment.globals["MARK"] = MARK
+    environment.globals["MARK"] = STANDS_OUT
     return environment.get_template(template).render(values)
 
 

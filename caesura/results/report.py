@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,8 @@ from caesura.results.comparison import MARK, Comparison, load
 from caesura.results.extrapolation import extrapolations
 from caesura.results.figures import FIGURES
 from caesura.results.html import embedded, render
-from caesura.results.tables import (
-    NEGLIGIBLE,
-    detail_rows,
-    difference_rows,
-    latency_rows,
-    move_rows,
-    prefix_rows,
-    replica_rows,
-    split_rows,
-    streamed_rows,
-)
+from caesura.results.sections import FilledSection, fill, markdown
+from caesura.results.tables import NEGLIGIBLE, SECTIONS
 from caesura.runs.run import Run, versions
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 from sim.costs.profile import Profile
@@ -61,13 +52,15 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
     folders = {(run.system.name, run.workload.load, run.workload.seed): out / "runs" / run.name for run in runs}
     comparison = Comparison(out, setup.name, facts, folders)
     images = {name: comparison.figure(name).png() for name in FIGURES}
-    page = _page(comparison, config, images)
+    sections = fill(SECTIONS, comparison)
+    page = _page(comparison, config, images, sections)
     _note_replaced(out / "experiment.yaml", config)
     write_bytes(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False).encode())
     write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
     write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))
     for name, image in images.items():
         write_bytes(out / "figures" / f"{name}.png", image)
+    write_bytes(out / "tables.md", markdown(comparison.name, sections))
     write_bytes(out / "report.html", page.encode())
     write_file(out / MARK, lambda draft: write_json(draft, facts))
     return load(out)
@@ -112,7 +105,9 @@ def _replica_facts(setup: Setup) -> list[dict[str, Any]]:
     return [{"count": one.count, **_profile_facts(one.reference, one.profile)} for one in setup.cluster.groups]
 
 
-def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+def _page(
+    comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes], sections: Sequence[FilledSection]
+) -> str:
     counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
     return render(
         "report.html.j2",
@@ -122,14 +117,7 @@ def _page(comparison: Comparison, config: Mapping[str, Any], images: Mapping[str
         config_text=yaml.safe_dump(dict(config), sort_keys=False),
         counted=counted,
         exceptions=[f"{counted[key]:,} {words}" for key, words in _EXCEPTIONS.items() if counted[key]],
-        latency=latency_rows(comparison),
-        detail=detail_rows(comparison, comparison.knee),
-        splits=split_rows(comparison),
-        replicas=replica_rows(comparison, comparison.knee),
-        streamed=streamed_rows(comparison, comparison.knee),
-        prefixes=prefix_rows(comparison, comparison.knee),
-        moves=move_rows(comparison, comparison.knee),
-        differences=difference_rows(comparison),
+        sections=sections,
         extrapolations=extrapolations(comparison),
         oracles=comparison.oracles(),
         negligible=f"{100 * NEGLIGIBLE:g} %",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from caesura.errors import UserError
 from caesura.results.extrapolation import runs_beyond
 from caesura.results.html import embedded, render
-from caesura.results.tables import DETAIL, Rows, number
+from caesura.results.sections import fill, markdown
+from caesura.results.sweep_tables import LABELS, SECTIONS, SweepTables
 from caesura.runs.experiment import RUNS
 from caesura.runs.run import versions
 from caesura.runs.run_folder import is_complete, read_json, read_summary, write_bytes, write_file, write_json
@@ -24,57 +25,11 @@ if TYPE_CHECKING:
     from caesura.results.figures import Picture
 
 MARK = "sweep.json"
-LABELS = ("system", "load", "seed")
 SHOWN_ROWS = 400
 
 
-@dataclass(frozen=True, repr=False)
-class Sweep:
-    """What a sweep found.
-
-    Attributes:
-        folder: where everything lies.
-        name: the experiment's name.
-        facts: what was swept: keys and their values, systems, profile, versions.
-        table: one row a run that ended: the swept keys, ``system``, ``load``, ``seed``, then every measure of its
-            summary. By swept key as written (the last one fastest), then system, load and seed as in the experiment.
-        failures: one row a run that failed, in the same order, with its ``error`` and its ``file``.
-    """
-
-    folder: Path
-    name: str
-    facts: Mapping[str, Any]
-    table: pd.DataFrame
-    failures: pd.DataFrame
-
-    @property
-    def keys(self) -> list[str]:
-        """The swept keys."""
-        return list(self.facts["over"])
-
-    @property
-    def systems(self) -> list[str]:
-        """The systems, in the order of the experiment."""
-        return list(self.facts["systems"])
-
-    @property
-    def dimensions(self) -> list[str]:
-        """The columns in which the runs differ, beside system and seed. A load that a key sets is no second one."""
-        keys = [key for key in self.keys if len(self.facts["over"][key]) > 1 and key != "systems"]
-        sets_load = any(key.startswith("workload.arrivals") for key in keys)
-        several = self.facts["loads"] > 1 and not sets_load
-        return [*keys, "load"] if several else keys
-
-    def values(self, dimension: str) -> list[Any]:
-        """The values of a dimension, in the order of tables; loads rise."""
-        if dimension == "load":
-            return sorted(self.table["load"].unique())
-        return list(self.facts["over"][dimension])
-
-    @property
-    def report(self) -> Path:
-        """The report, one self-contained HTML file."""
-        return self.folder / "report.html"
+class Sweep(SweepTables):
+    """What a sweep found: its tables (see ``SweepTables``) and figures."""
 
     def figure(self, measure: str = "mean_normalized_latency_s") -> Picture:
         """Lines over one dimension or a heatmap over two, for one measure.
@@ -122,6 +77,7 @@ def write_sweep(plan: Plan, out: Path) -> Sweep:
         image = sweep.figure().png()
         images["sweep"] = embedded(image)
         write_bytes(out / "figures" / "sweep.png", image)
+    write_bytes(out / "tables.md", markdown(plan.name, fill(SECTIONS, sweep)))
     write_bytes(out / "report.html", _page(sweep, images).encode())
     write_file(out / MARK, lambda draft: write_json(draft, sweep.facts))
     return sweep
@@ -142,37 +98,6 @@ def load_sweep(path: str | Path) -> Sweep:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{folder} holds a damaged sweep: {error}") from None
     return Sweep(folder, str(facts["name"]), facts, table, failures)
-
-
-def measure_rows(sweep: Sweep) -> list[Rows]:
-    """One table a measure: a row for each value of the swept keys, a column for each system; means over the seeds."""
-    names = {column: label.replace("its p99", "p99 norm. latency") for label, column, _ in DETAIL}
-    return [_pivot(sweep, names[column], column, scale) for _, column, scale in DETAIL]
-
-
-def failure_rows(sweep: Sweep) -> Rows:
-    """The runs that failed, each with its reason."""
-    headings = [*sweep.keys, *LABELS, "error"]
-    rows = [[_cell(row[name]) for name in headings] for row in sweep.failures.to_dict("records")]
-    return Rows(f"{len(rows)} runs failed; the traceback or message of each lies in runs/", headings, rows)
-
-
-def _pivot(sweep: Sweep, label: str, column: str, scale: float) -> Rows:
-    dimensions, table = sweep.dimensions, sweep.table
-    values = scale * pd.to_numeric(table[column])
-    groups = values.groupby([table[name] for name in (*dimensions, "system")], sort=False)
-    several = bool((groups.size() > 1).any())
-    means, deviations = groups.mean().to_dict(), groups.std().to_dict()
-    rows = []
-    for point in dict.fromkeys(tuple(row) for row in table[dimensions].itertuples(index=False)) if dimensions else [()]:
-        cells = []
-        for system in sweep.systems:
-            key = (*point, system) if dimensions else system
-            spread = f" ± {number(deviations[key])}" if several and key in means else ""
-            cells.append(number(means.get(key)) + spread)
-        rows.append([*map(_cell, point), *cells])
-    title = f"{label}, mean over {'seeds ± their standard deviation' if several else 'the run'}"
-    return Rows(title, [*dimensions, *sweep.systems], rows)
 
 
 def _table(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -204,21 +129,16 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _page(sweep: Sweep, images: Mapping[str, str]) -> str:
-    measures = measure_rows(sweep) if len(sweep.table) else []
-    cut = any(len(rows.rows) > SHOWN_ROWS for rows in measures)
-    shown = [Rows(rows.title, rows.headings, rows.rows[:SHOWN_ROWS]) for rows in measures]
+    sections = fill(SECTIONS, sweep)
+    cut = any(len(one.table.rows) > SHOWN_ROWS for one in sections)
+    shown = [replace(one, table=one.table.first(SHOWN_ROWS)) for one in sections]
     return render(
         "sweep.html.j2",
         sweep=sweep,
         facts=sweep.facts,
-        measures=shown,
+        sections=shown,
         cut=SHOWN_ROWS if cut else 0,
         images=images,
-        failures=failure_rows(sweep),
         extrapolation=runs_beyond(sweep.table),
         fixed={name: sweep.values(name)[-1] for name in sweep.dimensions[2:]},
     )
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,19 +11,20 @@ from matplotlib.colors import LogNorm, to_hex
 
 from caesura.errors import UserError, did_you_mean
 from caesura.results.figures import MARKERS, PANELS, Picture, frame, ink_on, plain_log, style
-from caesura.results.tables import DETAIL, number
+from caesura.results.tables import DETAIL
+from caesura.results.text_table import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from caesura.results.sweep import Sweep
+    from caesura.results.sweep_tables import SweepTables
 
 _WIDE = 20
 _PAGE = 8.6
 """Inches that panels may take side by side, so that their numbers can be read in a page."""
 
 
-def draw(sweep: Sweep, measure: str) -> Picture:
+def draw(sweep: SweepTables, measure: str) -> Picture:
     """One measure of a sweep: one line a system over its only dimension, or one heatmap a system over its first two.
 
     Further dimensions stand at their last value.
@@ -42,7 +43,7 @@ def draw(sweep: Sweep, measure: str) -> Picture:
     return _heatmaps(sweep, table, label) if len(sweep.dimensions) > 1 else _lines(sweep, table, label)
 
 
-def _lines(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
+def _lines(sweep: SweepTables, table: pd.DataFrame, label: str) -> Picture:
     (dimension,) = sweep.dimensions
     values = sweep.values(dimension)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
@@ -66,7 +67,7 @@ def _lines(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
     return figure
 
 
-def _heatmaps(sweep: Sweep, table: pd.DataFrame, label: str) -> Picture:
+def _heatmaps(sweep: SweepTables, table: pd.DataFrame, label: str) -> Picture:
     down, across = sweep.dimensions[:2]
     rows, columns = sweep.values(down), sweep.values(across)
     systems = sweep.systems[:PANELS]

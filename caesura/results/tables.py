@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from caesura.results.comparison import Comparison
-from caesura.results.metrics import USES, WASTES
+from caesura.results.comparison_tables import ComparisonTables
+from caesura.results.metrics import METRICS, USES, WASTES
+from caesura.results.sections import Section
 from caesura.results.sustained import SAME, load_text, ratio_text
+from caesura.results.text_table import TextTable, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A table: a title, the headings, and rows of text; the first column names the row."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-
-
 NEGLIGIBLE = 0.005
-"""Share of memory x time: nobody gains by saving less."""
-DETAIL = (
-    ("norm. latency ms", "mean_normalized_latency_s", 1e3),
-    ("its p99 ms", "p99_normalized_latency_s", 1e3),
-    ("TTFT ms", "mean_ttft_ms", 1.0),
-    ("resume TTFT ms", "mean_resume_ttft_ms", 1.0),
-    ("TPOT ms", "mean_tpot_ms", 1.0),
-    ("JCT s", "mean_e2el_ms", 1e-3),
-    ("output tok/s", "output_throughput", 1.0),
-    ("recomp. % of forward", "recompute_share", 100.0),
-    ("waste %", "waste_pct", 1.0),
+"""Share of memory x time: saving less gains nothing."""
+DETAIL = tuple(
+    (one.heading, one.key, one.scale)
+    for one in sorted((one for metric in METRICS for one in metric.shown), key=lambda one: one.place)
 )
+"""The columns that tables have of metrics: heading, key of the summary, factor."""
 
 
-def latency_rows(comparison: Comparison) -> Rows:
+def latency_rows(comparison: ComparisonTables) -> TextTable:
     """One row a system: its sustained load, the ratio to the first system, mean normalized latency at each load."""
     reference = comparison.sustained[comparison.systems[0]]
     several = len(comparison.seeds) > 1
@@ -53,10 +40,10 @@ def latency_rows(comparison: Comparison) -> Rows:
     headings = ["system", "sustained", *(["over seeds"] if several else []), f"vs {comparison.systems[0]}"]
     objective = f"{1e3 * comparison.objective:g} ms"
     title = f"Mean normalized latency (ms per token) by load ({comparison.load_unit}); sustained: at most {objective}"
-    return Rows(title, [*headings, *(f"{load:g}" for load in comparison.loads)], rows)
+    return TextTable(title, [*headings, *(f"{load:g}" for load in comparison.loads)], rows)
 
 
-def detail_rows(comparison: Comparison, load: float) -> Rows:
+def detail_rows(comparison: ComparisonTables, load: float) -> TextTable:
     """One row a system: the measures at one load."""
     table = comparison.at(load)
     savings = possible_saving(table)
@@ -70,7 +57,7 @@ def detail_rows(comparison: Comparison, load: float) -> Rows:
         bounded = "waste_bound_token_s" in table and table["waste_bound_token_s"].notna().all()
         little = f"less than {100 * NEGLIGIBLE:g} % of the memory could be saved"
         title += f"; waste saved: –, for {little if bounded else 'no bound is known of clusters and prefix caches'}"
-    return Rows(title, headings, rows)
+    return TextTable(title, headings, rows)
 
 
 def possible_saving(table: pd.DataFrame) -> list[float]:
@@ -93,20 +80,20 @@ def possible_saving(table: pd.DataFrame) -> list[float]:
     ]
 
 
-def split_rows(comparison: Comparison) -> Rows:
+def split_rows(comparison: ComparisonTables) -> TextTable:
     """For each baseline that ran under both batching rules, what its gap to infercept is made of."""
     rows = [[s.baseline, s.system, s.total, s.batching, s.rest] for s in comparison.splits]
     headings = ["baseline", "system", "gain in sustained load", "of it by batching", "the rest"]
-    return Rows("What the gain is made of: total = batching × rest", headings, rows)
+    return TextTable("What the gain is made of: total = batching × rest", headings, rows)
 
 
-def difference_rows(comparison: Comparison) -> Rows:
+def difference_rows(comparison: ComparisonTables) -> TextTable:
     """One row a setting in which the systems differ."""
     rows = [[key, *values] for key, values in comparison.facts["differences"].items()]
-    return Rows("Settings that are not alike; all others are", ["setting", *comparison.systems], rows)
+    return TextTable("Settings that are not alike; all others are", ["setting", *comparison.systems], rows)
 
 
-def replica_rows(comparison: Comparison, load: float) -> Rows:
+def replica_rows(comparison: ComparisonTables, load: float) -> TextTable:
     """One row a replica at one load, first seed; none where no run has a cluster."""
     table = comparison.replicas
     table = table[(table["load"] == load) & (table["seed"] == comparison.seeds[0])]
@@ -119,12 +106,12 @@ def replica_rows(comparison: Comparison, load: float) -> Rows:
         name = f"{row['system']} / {row['replica']}"
         rows.append([name, str(row["gpu"]), *map(number, measures), *(number(100 * share) for share in shares)])
     headings = ["system / replica", "GPU", "sessions", "calls", "output tok/s", "busy %", "useful memory %", "waste %"]
-    return Rows(
+    return TextTable(
         f"Each replica over the whole run, at load {load:g} ({comparison.load_unit}), first seed", headings, rows
     )
 
 
-def move_rows(comparison: Comparison, load: float) -> Rows:
+def move_rows(comparison: ComparisonTables, load: float) -> TextTable:
     """What moving sessions cost, one row a system; none where no session moved."""
     names = ("moves", "transferred_bytes", "move_recomputed_tokens")
     table = comparison.at(load)
@@ -134,10 +121,11 @@ def move_rows(comparison: Comparison, load: float) -> Rows:
         if comparison.runs["moves"].sum()
     ]
     headings = ["system", "moves between replicas", "KV copied, GB", "tokens recomputed for moves"]
-    return Rows(f"Sessions that went on at another replica, at load {load:g} ({comparison.load_unit})", headings, rows)
+    title = f"Sessions that went on at another replica, at load {load:g} ({comparison.load_unit})"
+    return TextTable(title, headings, rows)
 
 
-def streamed_rows(comparison: Comparison, load: float) -> Rows:
+def streamed_rows(comparison: ComparisonTables, load: float) -> TextTable:
     """Prompts that streamed in, one row a system: the latency from the end of the input, and what it cost; none where
     no prompt was worked on before it was complete."""
     latencies = ("mean_e2el_ms", "p50_e2el_ms", "p99_e2el_ms")
@@ -148,7 +136,7 @@ def streamed_rows(comparison: Comparison, load: float) -> Rows:
         work = [*(each / done if done else math.nan for each in (*tokens, row["forward_s"]))]
         rows.append([str(row["system"]), *(number(1e-3 * row[name]) for name in latencies), *map(number, work)])
     headings = ["system", "latency s", "its p50", "its p99", "answer tokens", "inference tokens"]
-    return Rows(
+    return TextTable(
         f"From the end of the input to the complete answer, and work a session, at load {load:g} "
         f"({comparison.load_unit})",
         [*headings, "tokens computed", "of them again", "forward s"],
@@ -156,7 +144,7 @@ def streamed_rows(comparison: Comparison, load: float) -> Rows:
     )
 
 
-def prefix_rows(comparison: Comparison, load: float) -> Rows:
+def prefix_rows(comparison: ComparisonTables, load: float) -> TextTable:
     """What systems that share prefixes found, one row a system; none where no run found anything."""
     found = "prefix_hit_tokens"
     names = (found, "total_input_tokens", "prefix_hit_share", "mean_ttft_ms", "p99_ttft_ms")
@@ -167,14 +155,29 @@ def prefix_rows(comparison: Comparison, load: float) -> Rows:
         if found in comparison.runs and comparison.runs[found].sum()
     ]
     headings = ["system", "prompt tokens found", "of", "%", "TTFT ms", "its p99 ms"]
-    return Rows(f"Prompts found in the prefix cache, at load {load:g} ({comparison.load_unit})", headings, rows)
+    return TextTable(f"Prompts found in the prefix cache, at load {load:g} ({comparison.load_unit})", headings, rows)
 
 
-def number(value: Any) -> str:
-    """Three significant digits, no exponents; a dash for what was not measured."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(digits, 4)}f}"
+def _at_knee(rows: Callable[[ComparisonTables, float], TextTable]) -> Callable[[ComparisonTables], TextTable]:
+    return lambda comparison: rows(comparison, comparison.knee)
+
+
+_SPREAD = "How is the work spread?"
+SECTIONS: tuple[Section[ComparisonTables], ...] = (
+    Section("latency", "Which load does each system sustain?", latency_rows),
+    Section("splits", "Which load does each system sustain?", split_rows),
+    Section("detail", "What does the memory go to?", _at_knee(detail_rows)),
+    Section("streamed", "What did prompts that streamed in cost?", _at_knee(streamed_rows)),
+    Section("prefixes", "What did the prefix cache find?", _at_knee(prefix_rows)),
+    Section("moves", _SPREAD, _at_knee(move_rows)),
+    Section("replicas", _SPREAD, _at_knee(replica_rows), on_terminal=False),
+    Section(
+        "differences",
+        "In what do the systems differ?",
+        difference_rows,
+        otherwise="In nothing: their rules and settings are the same.",
+        on_terminal=False,
+        wrap=True,
+    ),
+)
+"""The sections of a comparison."""

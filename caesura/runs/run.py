@@ -48,6 +48,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _CODE = (
     *("traces", "policies", "sim"),
     *(
+        "caesura/results/metric.py",
         "caesura/results/metrics.py",
         "caesura/runs/run_folder.py",
         "caesura/config/workload.py",

@@ -8,7 +8,7 @@ from typing import Any
 
 from caesura.config.units import parse_seconds
 from caesura.errors import UserError
-from caesura.results.tables import Rows, number
+from caesura.results.text_table import TextTable, number
 from caesura.trace.files import TraceInput, say
 from traces import shipped
 from traces.portrait import ALL, Portrait
@@ -44,7 +44,7 @@ def describe_trace(given: TraceInput, as_json: bool, figures: Path | None, token
         say(f"wrote {', '.join(file.name for file in files)} to {figures}")
 
 
-def kind_rows(summary: dict[str, Any]) -> Rows:
+def kind_rows(summary: dict[str, Any]) -> TextTable:
     """One row a kind of session."""
     columns = (
         *(("calls mean", "calls", "mean"), ("p50", "calls", "p50"), ("p99", "calls", "p99")),
@@ -64,10 +64,10 @@ def kind_rows(summary: dict[str, Any]) -> Rows:
         for name, kind in kinds.items()
     ]
     headings = ["kind", "sessions", "share", *(heading for heading, _, _ in columns)]
-    return Rows("Sessions by kind (lengths in tokens; the last column: pauses of a session, mean)", headings, rows)
+    return TextTable("Sessions by kind (lengths in tokens; the last column: pauses of a session, mean)", headings, rows)
 
 
-def pause_rows(summary: dict[str, Any]) -> Rows:
+def pause_rows(summary: dict[str, Any]) -> TextTable:
     """One row a sort of pause, the commonest first."""
     waits = summary["waits"]
     rows = [
@@ -83,7 +83,7 @@ def pause_rows(summary: dict[str, Any]) -> Rows:
     ]
     more = f"; {len(waits) - MOST_ROWS} rarer ones left out, --json has all" if len(waits) > MOST_ROWS else ""
     headings = ["waits for", "pauses", "share", "of time", "mean", "sd", "p50", "p90", "p99", "max", "returned tokens"]
-    return Rows(f"Pauses (seconds){more}", headings, rows)
+    return TextTable(f"Pauses (seconds){more}", headings, rows)
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ from caesura.config.generator_schema import GeneratorFile
 from caesura.config.validation import validated
 from caesura.config.yaml_source import parse_yaml
 from caesura.errors import UserError
-from caesura.results.html import MARK, embedded, render
-from caesura.results.tables import Rows, number
+from caesura.results.html import embedded, render
+from caesura.results.text_table import STANDS_OUT, TextTable, number
 from caesura.runs.run_folder import write_bytes
 from caesura.trace.files import PIPE, TraceInput, say, working
 from caesura.trace.generate import Amount, generate_trace
@@ -120,7 +120,7 @@ def write_fit(fit: Fit, out: str, page: Path | None) -> None:
     show_rows(remarks(fit), [fit_rows(fit), check_rows(fit, ALL), association_rows(fit)])
 
 
-def fit_rows(fit: Fit) -> Rows:
+def fit_rows(fit: Fit) -> TextTable:
     """One row a fitted quantity: what stands for it, and how far that lies off."""
     rows = []
     for quantity in fit.fitted.quantities:
@@ -130,10 +130,10 @@ def fit_rows(fit: Fit) -> Rows:
         name = f"{quantity.kind}: {quantity.name}" if quantity.kind else quantity.name
         rows.append([name, f"{fitted.count:,}", fitted.name, _ks(fitted.ks), tried])
     headings = ["quantity", "values", "stands for it", "KS", "least AIC, with KS"]
-    return Rows("What was fitted (KS: greatest distance of the cumulative shares)", headings, rows)
+    return TextTable("What was fitted (KS: greatest distance of the cumulative shares)", headings, rows)
 
 
-def arrival_rows(fit: Fit) -> Rows:
+def arrival_rows(fit: Fit) -> TextTable:
     """One row a candidate for the arrivals; no rows where there was nothing to fit."""
     arrivals = fit.fitted.arrivals
     rows = []
@@ -148,12 +148,12 @@ def arrival_rows(fit: Fit) -> Rows:
                 f"{candidate.gap_cv:.2f}",
             ]
         )
-    return Rows(
+    return TextTable(
         "Arrivals; the first was taken", ["process", "parameters", "AIC", "KS of gaps", "sd / mean of gaps"], rows
     )
 
 
-def check_rows(fit: Fit, kind: str) -> Rows:
+def check_rows(fit: Fit, kind: str) -> TextTable:
     """The figures of ``describe`` for the trace and for one drawn from the generator."""
     rows = []
     for one in _compared(fit, kind):
@@ -175,10 +175,10 @@ def check_rows(fit: Fit, kind: str) -> Rows:
         "KS",
     ]
     what = "all sessions" if kind == ALL else f"kind {kind or '(none)'}"
-    return Rows(f"Described: the trace, and one drawn from the generator ({what})", headings, rows)
+    return TextTable(f"Described: the trace, and one drawn from the generator ({what})", headings, rows)
 
 
-def association_rows(fit: Fit) -> Rows:
+def association_rows(fit: Fit) -> TextTable:
     """One row a quantity of a kind: its correlations in the trace, and as drawn."""
     rows = []
     for kind, recorded in fit.fitted.associations.items():
@@ -193,7 +193,7 @@ def association_rows(fit: Fit) -> Rows:
             rows.append([f"{kind}: {name}" if kind else name, *cells, *["–"] * (6 - len(cells))])
     titles = ("with the first prompt", "with others of the session", "with the next one")
     headings = ["", *(heading for title in titles for heading in (f"{title}: trace", "drawn"))]
-    return Rows("How values go together (correlations of normal scores)", headings, rows)
+    return TextTable("How values go together (correlations of normal scores)", headings, rows)
 
 
 def _correlations(recorded: float, drawn: float | None, chance: float) -> tuple[str, str]:
@@ -285,7 +285,7 @@ def _percent(off: float) -> str:
 
 
 def _mark(beyond: float) -> str:
-    return MARK if beyond > 0 else ""
+    return STANDS_OUT if beyond > 0 else ""
 
 
 def _ks(distance: float) -> str:

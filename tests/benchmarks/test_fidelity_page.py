@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.fidelity_page import BEGIN, END, FIGURES, PAGE, PROFILES, markdown, with_made
 from benchmarks.profile_table import profile_rows
-from caesura.results.tables import Rows
+from caesura.results.text_table import TextTable
 
 
 def test_only_what_lies_between_the_marks_is_renewed():
@@ -13,7 +13,7 @@ def test_only_what_lies_between_the_marks_is_renewed():
 
 
 def test_a_table_is_written_under_its_title():
-    rows = Rows("Errors", ["system", "mean"], [["vllm", "+1.0"]])
+    rows = TextTable("Errors", ["system", "mean"], [["vllm", "+1.0"]])
     assert markdown(rows) == "Errors:\n\n| system | mean |\n| --- | ---: |\n| vllm | +1.0 |"
 
 

@@ -18,7 +18,7 @@ import caesura as package
 from caesura.config import paths
 from caesura.results.figures import FAMILIES, panel_systems, style
 from caesura.results.metrics import USES
-from caesura.results.tables import number
+from caesura.results.text_table import number
 from policies.contract import Discard, EngineView, InterceptPolicy, Paused, Verdict
 
 EXPERIMENT = """\
@@ -45,6 +45,7 @@ def test_the_folder_holds_what_the_docs_say(found: package.Comparison) -> None:
         "experiment.yaml",
         "summary.csv",
         "sustained.csv",
+        "tables.md",
         "report.html",
         "figures/latency.png",
         "figures/waste.png",
