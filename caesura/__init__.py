@@ -15,6 +15,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from caesura import own_packages
+
+own_packages.protect()
+
 if TYPE_CHECKING:
     from caesura import policy
     from caesura.api import (

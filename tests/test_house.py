@@ -20,9 +20,7 @@ KNOWN_CIRCLES = (
     },
     {"sim.results.page", "sim.results.session_log"},
     {"caesura.runs.executors.clusters", "caesura.runs.executors.dask_worker", "caesura.runs.executors.executors"},
-    {"caesura.results.comparison", "caesura.results.figures"},
     {"caesura.explanation.explanation", "caesura.explanation.figure", "caesura.explanation.text"},
-    {"caesura.results.sweep", "caesura.results.sweep_figures"},
 )  # fmt: skip
 """Circles that are still to be broken. This list only shrinks."""
 
