@@ -26,8 +26,8 @@ from transformers_baseline import Baseline
 
 from profiler.backend.backend import Backend, make_backend, make_model
 from profiler.backend.block_tables import Move
-from profiler.backend.cuda_events import moment_on
-from profiler.backend.executor import ChunkWork, Executor
+from profiler.backend.cuda_events import record_event
+from profiler.backend.executor import BatchExecutor, ChunkWork
 from profiler.backend.kv_cache import page_lock, unlock
 from profiler.backend.model import Llama
 from profiler.backend.model_config import load_model_config
@@ -67,7 +67,7 @@ class Bench:
         self.chance.shuffle(self.backend.tables._free_gpu._ids)  # as after an hour of service
 
     @property
-    def executor(self) -> Executor:
+    def executor(self) -> BatchExecutor:
         return self.backend.executor
 
     @property
@@ -82,9 +82,9 @@ class Bench:
         """Median device seconds of ``work`` after two warm-ups."""
         times = []
         for _ in range(repeats + 2):
-            begin = moment_on(self.device)
+            begin = record_event(self.device)
             work()
-            end = moment_on(self.device)
+            end = record_event(self.device)
             end.wait()
             times.append(end.seconds_since(begin))
         return statistics.median(times[2:])

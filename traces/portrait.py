@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from traces.draw.distributions import Values
 from traces.draw.shapes import pause_label
 from traces.session import Session
-
-Numbers = npt.NDArray[np.float64]
 
 PER_SESSION = ("calls", "prompt", "final_context", "pause_s_total")
 PER_CALL = ("context", "output")
@@ -101,12 +99,12 @@ class Portrait:
         """Who is waited for and the tool, the commonest first."""
         return sorted(self._pauses, key=lambda wait: -len(self._pauses[wait]["seconds"]))
 
-    def column(self, name: str, kind: str = ALL) -> Numbers:
+    def column(self, name: str, kind: str = ALL) -> Values:
         """The values of one quantity, a name in `PER_SESSION`, `PER_CALL` or `PER_PAUSE`, over one kind or over all."""
         kinds = self.kinds if kind == ALL else [kind]
         return np.concatenate([np.empty(0), *(np.array(self._columns.get((one, name), ())) for one in kinds)])
 
-    def pause_seconds(self, waits_for: str, tool: str = "") -> Numbers:
+    def pause_seconds(self, waits_for: str, tool: str = "") -> Values:
         """How long each pause of one sort was."""
         return np.array(self._pauses[waits_for, tool]["seconds"])
 
@@ -116,11 +114,11 @@ class Portrait:
         return any(self._arrivals)
 
     @property
-    def arrivals(self) -> Numbers:
+    def arrivals(self) -> Values:
         """Arrival times in seconds, ascending."""
         return np.sort(np.array(self._arrivals))
 
-    def open_sessions(self, token_s: float) -> tuple[Numbers, Numbers]:
+    def open_sessions(self, token_s: float) -> tuple[Values, Values]:
         """Times at which a session arrives or leaves, and how many are open right after each.
 
         A trace does not say how long generation takes: a session is taken to be open from its arrival for all of its
@@ -184,7 +182,7 @@ class Portrait:
         return {**self.blocks, "hit_share": self.blocks["seen_before"] / self.blocks["seen"]}
 
 
-def spread(values: Numbers) -> dict[str, float] | None:
+def spread(values: Values) -> dict[str, float] | None:
     """Count, mean, deviation, least, percentiles and greatest of some values; None without any."""
     if not len(values):
         return None
@@ -199,7 +197,7 @@ def spread(values: Numbers) -> dict[str, float] | None:
     }
 
 
-def arrival_figures(times: Numbers) -> dict[str, Any]:
+def arrival_figures(times: Values) -> dict[str, Any]:
     """Span, rate and gaps of ascending arrival times.
 
     ``gap_cv`` is the coefficient of variation of the gaps: 1 for Poisson. ``dispersion`` is the variance over the mean
@@ -221,7 +219,7 @@ def arrival_figures(times: Numbers) -> dict[str, Any]:
     }
 
 
-def tick(gaps: Numbers) -> float | None:
+def tick(gaps: Values) -> float | None:
     """The step of the grid that arrival times lie on; None when they do not lie on one that matters."""
     apart = gaps[gaps > 0]
     if not len(apart) or len(apart) > 0.75 * len(gaps):

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 
 from caesura.config.arrivals_schema import Arrivals, Part
 from caesura.config.reject_bool import Share, Strict
-from traces.draw.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, WithZeros
-from traces.draw.shapes import AugmentationShape, PauseShape, Rewrites, SessionShape, Shape
+from traces.draw.distributions import Constant, Distribution, Quantiles, Scipy, WeightedValues, WithZeros
+from traces.draw.shapes import AugmentationShape, KindShape, PauseShape, Rewrites, SessionShape
 from traces.draw.typed import Typing
 
 Kind = Literal["math", "qa", "ve", "chat", "image", "tts"]
@@ -65,7 +65,7 @@ class Drawn(Strict):
             ceiling = float("inf") if self.max is None else self.max
             rest = Scipy(self.dist, dict(self.__pydantic_extra__ or {}), floor, ceiling)
         elif self.values is not None:
-            rest = Empirical(tuple(self.values), tuple(self.weights or ()))
+            rest = WeightedValues(tuple(self.values), tuple(self.weights or ()))
         else:
             rest = Quantiles(tuple(self.quantiles or ()), tuple(self.at or ()))
         return WithZeros(self.zeros, rest) if self.zeros else rest
@@ -175,7 +175,7 @@ class KindOfSession(Strict):
         self.shape()
         return self
 
-    def shape(self) -> Shape:
+    def shape(self) -> KindShape:
         """What to draw from; raises ValueError when it cannot be drawn from."""
         if self.augmentation is not None:
             return self._augmentation(self.augmentation)
@@ -196,7 +196,7 @@ class KindOfSession(Strict):
             typing=None if self.stream is None else _typing(self.stream),
         )
 
-    def _augmentation(self, name: str) -> Shape:
+    def _augmentation(self, name: str) -> KindShape:
         for key in sorted(type(self).model_fields.keys() - {"weight", "augmentation", "pauses"}):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} cannot be given with an augmentation; leave one of the two out")

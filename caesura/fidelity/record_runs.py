@@ -222,7 +222,7 @@ def _record(plan: Plan, system: System, load: float, engine: RealEngine, out: Pa
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     said = f"{real.record.sessions['status'].count('finished')} of {len(sessions)} sessions finished"
-    if (found := real.agreement) is not None:
+    if (found := real.token_match) is not None:
         provenance["agreement"] = found
         said += f"; tokens of {found['equal']} of {found['sessions']} as alone"
     save(

@@ -13,7 +13,7 @@ from caesura.config.profiles import profile_names, read_profile
 from caesura.errors import UserError, listed
 from caesura.fidelity.fidelity import Fidelity, NotComparable, Ranking, compare, ranking
 from profiler.serving.recorded_run import SHIPPED, RecordedRun, load, replay
-from profiler.serving.time_split import Shares, as_it_was, shares
+from profiler.serving.time_split import TimeSplit, as_it_was, split_time
 from sim.costs.profile import Profile
 
 
@@ -28,7 +28,7 @@ class Replayed:
         provenance: of the recording: machine, versions, agreement of tokens.
         finished, arrived: sessions of the real run.
         fidelity: the errors.
-        shares: what the device and the host took in the real run and by the profile; None if that was not recorded.
+        time_split: what the device and the host took in the real run and by the profile; None if that was not recorded.
         misses: what is to be said of a profile that misses its own aim; empty otherwise.
         at_its_pace: the errors of another replay, with both as long as they were in the run in the mean: what is left
             when costs have the right level.
@@ -42,7 +42,7 @@ class Replayed:
     finished: int
     arrived: int
     fidelity: Fidelity
-    shares: Shares | None = None
+    time_split: TimeSplit | None = None
     at_its_pace: Fidelity | None = None
     misses: str = ""
     missing: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
     try:
         name, profile = costs.of_run(run)
         fidelity = compare(run, replay(run, profile))
-        found = shares(run, profile)
+        found = split_time(run, profile)
         at_its_pace = None if found is None else compare(run, replay(run, as_it_was(profile, found)))
     except (NotComparable, UserError) as error:
         return Fault(folder, str(error))
@@ -206,7 +206,7 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
         finished=run.record.sessions["status"].count("finished"),
         arrived=len(run.sessions),
         fidelity=fidelity,
-        shares=found,
+        time_split=found,
         at_its_pace=at_its_pace,
         misses=_missed_aim(name, profile),
         missing=run.missing,

@@ -67,7 +67,7 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
             "arrived": one.arrived,
             "finished": one.finished,
             "provenance": dict(one.provenance),
-            "shares": None if one.shares is None else asdict(one.shares),
+            "shares": None if one.time_split is None else asdict(one.time_split),
             "missing": list(one.missing),
             "at_its_pace": None if one.at_its_pace is None else asdict(one.at_its_pace),
         }

@@ -120,7 +120,7 @@ def share_rows(replayed: Sequence[Replayed]) -> TextTable:
     """One row a run whose iterations were recorded: where its errors come from."""
     rows = []
     for one in replayed:
-        if (found := one.shares) is not None and one.at_its_pace is not None:
+        if (found := one.time_split) is not None and one.at_its_pace is not None:
             device, host = found.expected_device_s - found.device_s, found.expected_host_s - found.host_s
             rows.append(
                 [

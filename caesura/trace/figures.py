@@ -10,11 +10,11 @@ import numpy as np
 
 from caesura.results.figures import Picture, frame
 from caesura.runs.run_folder import write_bytes
-from traces.draw.distributions import Distribution
+from traces.draw.distributions import Distribution, Values
 from traces.draw.shapes import pause_label
 from traces.fit.arrivals import FittedArrivals
 from traces.fit.trace import Quantity
-from traces.portrait import ALL, Numbers, Portrait
+from traces.portrait import ALL, Portrait
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,7 @@ def pauses(portrait: Portrait, title: str) -> Picture:
     return figure
 
 
-def _open_over_time(portrait: Portrait, token_s: float) -> tuple[Numbers, Numbers, Numbers]:
+def _open_over_time(portrait: Portrait, token_s: float) -> tuple[Values, Values, Values]:
     """Mean and greatest number of open sessions in each of some equal spans of time, and the spans' edges."""
     times, count = portrait.open_sessions(token_s)
     edges = np.linspace(times[0], times[-1], 4 * BINS + 1)
@@ -115,7 +115,7 @@ def _open_over_time(portrait: Portrait, token_s: float) -> tuple[Numbers, Number
     return mean, peak, edges
 
 
-def _cdfs(axes: Axes, lines: Mapping[str, Numbers], label: str, least: float) -> None:
+def _cdfs(axes: Axes, lines: Mapping[str, Values], label: str, least: float) -> None:
     """One line each; values below ``least`` stand there, as a logarithmic axis has no 0."""
     for index, (name, values) in enumerate(lines.items()):
         width = 1.4 + 2.8 * (1 - index / len(lines)) if len(lines) > 1 else 1.6
@@ -128,7 +128,7 @@ def _cdfs(axes: Axes, lines: Mapping[str, Numbers], label: str, least: float) ->
     frame(axes)
 
 
-def _cdf(axes: Axes, values: Numbers, name: str, colour: str, width: float = 1.6) -> None:
+def _cdf(axes: Axes, values: Values, name: str, colour: str, width: float = 1.6) -> None:
     """The share of values at or below each; earlier lines are wider, so that equal ones show beneath each other."""
     ordered = np.sort(values)
     stride = max(1, len(ordered) // 2000)
@@ -172,7 +172,7 @@ def fitted_arrivals(arrivals: FittedArrivals) -> Picture:
     return figure
 
 
-def _fitted(axes: Axes, values: Numbers, distribution: Distribution, least: float) -> None:
+def _fitted(axes: Axes, values: Values, distribution: Distribution, least: float) -> None:
     uniform = (np.arange(2000) + 0.5) / 2000
     _cdf(axes, np.maximum(values, least), "recorded", COLOURS[0], 2.2)
     axes.plot(np.maximum(distribution.values(uniform), least), uniform, "--", color=COLOURS[1], linewidth=1.4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from profiler.backend.block_tables import BlockTables
-from profiler.backend.executor import Executor
+from profiler.backend.executor import BatchExecutor
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.model_config import ModelConfig
@@ -26,7 +26,7 @@ class Backend:
     cache: KVCache
     tables: BlockTables
     swapper: Swapper
-    executor: Executor
+    executor: BatchExecutor
 
 
 def make_model(
@@ -77,12 +77,12 @@ def make_backend(
         block_size: tokens a block.
         max_sessions: sessions inside at once, paused ones among them.
         max_context: tokens of the longest context; the model must know as many positions.
-        max_decodes, max_chunk_tokens, sampling, margins, flashinfer: see ``Executor``.
+        max_decodes, max_chunk_tokens, sampling, margins, flashinfer: see ``BatchExecutor``.
         swap_way: see ``Swapper``.
     """
     cache = KVCache(model.config, gpu_blocks, host_blocks, block_size, model.device, model.dtype)
     tables = BlockTables(gpu_blocks, host_blocks, block_size, max_sessions, max_context)
-    executor = Executor(model, cache, tables, max_decodes, max_chunk_tokens, sampling, margins, flashinfer)
+    executor = BatchExecutor(model, cache, tables, max_decodes, max_chunk_tokens, sampling, margins, flashinfer)
     swapper = Swapper(cache, swap_way)
     executor.on_launch = swapper.launch
     return Backend(model, cache, tables, swapper, executor)

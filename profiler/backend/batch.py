@@ -17,7 +17,7 @@ from profiler.backend.mapped import MappedCopy
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class RowChunk:
     """Missing tokens of one session to compute: ``tokens`` of them after the first ``start``, which are resident.
 
     ``ends`` says whether they reach the end of the context, so that the next token is sampled; then the rows ``also``
@@ -182,7 +182,7 @@ class BatchBuffers:
             queries=padded,
         )
 
-    def fill_chunks(self, chunks: Sequence[Chunk], padded: int) -> ChunkPart | None:
+    def fill_chunks(self, chunks: Sequence[RowChunk], padded: int) -> ChunkPart | None:
         """Write the chunks, which have blocks for all their tokens, after ``padded`` decoding sessions."""
         if not chunks:
             return None

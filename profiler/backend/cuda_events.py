@@ -10,7 +10,7 @@ import torch
 _cuda: Any = torch.cuda
 
 
-class Moment(Protocol):
+class DeviceEvent(Protocol):
     """Everything that was queued before this was made has happened."""
 
     def passed(self) -> bool:
@@ -21,12 +21,12 @@ class Moment(Protocol):
         """Let the calling thread wait for it."""
         ...
 
-    def seconds_since(self, earlier: Moment) -> float:
+    def seconds_since(self, earlier: DeviceEvent) -> float:
         """Device seconds from ``earlier``; both have passed."""
         ...
 
 
-class GpuMoment:
+class CudaEvent:
     """A point in a CUDA stream."""
 
     __slots__ = ("event",)
@@ -41,12 +41,12 @@ class GpuMoment:
     def wait(self) -> None:
         self.event.synchronize()
 
-    def seconds_since(self, earlier: Moment) -> float:
-        assert isinstance(earlier, GpuMoment)
+    def seconds_since(self, earlier: DeviceEvent) -> float:
+        assert isinstance(earlier, CudaEvent)
         return float(earlier.event.elapsed_time(self.event)) / 1e3
 
 
-class CpuMoment:
+class CpuEvent:
     """A point in time: on a CPU what was asked for is done when the call returns."""
 
     __slots__ = ("at",)
@@ -60,11 +60,11 @@ class CpuMoment:
     def wait(self) -> None:
         return
 
-    def seconds_since(self, earlier: Moment) -> float:
-        assert isinstance(earlier, CpuMoment)
+    def seconds_since(self, earlier: DeviceEvent) -> float:
+        assert isinstance(earlier, CpuEvent)
         return self.at - earlier.at
 
 
-def moment_on(device: torch.device, stream: torch.cuda.Stream | None = None) -> Moment:
+def record_event(device: torch.device, stream: torch.cuda.Stream | None = None) -> DeviceEvent:
     """Now, on ``device``: on a GPU at the end of ``stream``, by default the current one."""
-    return GpuMoment(stream) if device.type == "cuda" else CpuMoment()
+    return CudaEvent(stream) if device.type == "cuda" else CpuEvent()

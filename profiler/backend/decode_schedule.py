@@ -22,7 +22,7 @@ SHORTEST_PIECE = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ScheduleLayout:
     """Where the parts of a schedule lie, in int32 from its beginning. ``end`` is where it ends."""
 
     requests: int
@@ -62,7 +62,7 @@ class DecodeSchedule:
         self.most_pieces = size + self._cuts
         self._sessions: Ints = np.arange(size, dtype=np.int32)
         self._numbers: Ints = np.arange(self.most_pieces, dtype=np.int32)
-        self.places = _places(size, self.most_pieces)
+        self.places = _layout(size, self.most_pieces)
 
     def plan(self, heads: int, head_dim: int, tile: int) -> list[int]:
         """FlashInfer's plan: byte offsets in the schedule and in the workspace of its kernels.
@@ -117,10 +117,10 @@ class DecodeSchedule:
         valid[:pieces], valid[pieces:] = True, False
 
 
-def _places(size: int, pieces: int) -> Places:
+def _layout(size: int, pieces: int) -> ScheduleLayout:
     """Each part at a step of 16 bytes."""
     lengths = (pieces, pieces, pieces, size + 1, size + 1, 1, 1, -(-pieces // 4))
     at = [0]
     for length in lengths:
         at.append(-(-(at[-1] + length) // 4) * 4)
-    return Places(*at)
+    return ScheduleLayout(*at)

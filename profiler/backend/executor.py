@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from profiler.backend.attention import Attention, TorchPagedAttention
-from profiler.backend.batch import BatchBuffers, Chunk, ChunkPart, TokenBatch
+from profiler.backend.batch import BatchBuffers, ChunkPart, RowChunk, TokenBatch
 from profiler.backend.block_tables import BlockTables, Ints
-from profiler.backend.cuda_events import GpuMoment, Moment, moment_on
+from profiler.backend.cuda_events import CudaEvent, DeviceEvent, record_event
 from profiler.backend.flashinfer_attention import FlashInferAttention, padded_sizes, schedule_lengths
 from profiler.backend.graph_pieces import PiecewiseForward, pass_sizes
 from profiler.backend.kv_cache import KVCache
@@ -59,8 +59,8 @@ class Iteration:
     """
 
     emitted: Emitted
-    begun: Moment
-    ended: Moment
+    begun: DeviceEvent
+    ended: DeviceEvent
     host_s: float
     waited_s: float
     padded: int
@@ -78,7 +78,7 @@ class Iteration:
         return self.ended.seconds_since(self.begun)
 
 
-class Executor:
+class BatchExecutor:
     """Runs one model over one cache.
 
     The engine decides; this trusts it. ``tables`` must know the blocks of all tokens before those that are computed,
@@ -130,7 +130,7 @@ class Executor:
         )
         self.context: Ints = np.zeros(rows, dtype=np.int32)
         self.on_launch: Callable[[], None] | None = None
-        self._sent: GpuMoment | None = None
+        self._sent: CudaEvent | None = None
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pieces = PiecewiseForward(model, cache, pass_sizes(self.attention.padded(max_decodes) + max_chunk_tokens))
 
@@ -215,28 +215,28 @@ class Executor:
         work = [self._look_up(chunk) for chunk in chunks]
         padded = self.attention.padded(len(decode))
         part = self._prepare(rows, work, padded)
-        begun = moment_on(self.device)
+        begun = record_event(self.device)
         self._send()
         graph = self._graphs.get(padded) if part is None else None
         if graph is not None:
             graph.replay()
         else:
             self._compute(padded, part)
-        ended = moment_on(self.device)
+        ended = record_event(self.device)
         emitted = self._emit(decode, chunks, rows, work)
         iteration = Iteration(emitted, begun, ended, time.perf_counter() - free, free - called, padded)
         if self.on_launch is not None:
             self.on_launch()
         return iteration
 
-    def _look_up(self, chunk: ChunkWork) -> Chunk:
+    def _look_up(self, chunk: ChunkWork) -> RowChunk:
         row = self.tables.rows[chunk.key]
         end = chunk.start + chunk.tokens
         assert chunk.tokens > 0 and end <= self.context[row], f"{chunk} reaches beyond {self.context[row]} tokens"
         also = tuple(self.tables.rows[key] for key in chunk.also)
-        return Chunk(row, chunk.start, chunk.tokens, end == self.context[row], also)
+        return RowChunk(row, chunk.start, chunk.tokens, end == self.context[row], also)
 
-    def _prepare(self, rows: Ints, work: Sequence[Chunk], padded: int) -> ChunkPart | None:
+    def _prepare(self, rows: Ints, work: Sequence[RowChunk], padded: int) -> ChunkPart | None:
         """Take blocks, fill the index tensors, plan attention."""
         self.tables.grow(rows, self.context[rows])
         if work:
@@ -251,7 +251,7 @@ class Executor:
         """Send the index tensors."""
         self.buffers.send()
         if self.device.type == "cuda":
-            self._sent = GpuMoment(timed=False)
+            self._sent = CudaEvent(timed=False)
 
     def _compute(self, padded: int, part: ChunkPart | None) -> None:
         """Everything on the device, from index tensors to stored token ids; also what a graph captures."""
@@ -267,7 +267,7 @@ class Executor:
                 self.store.sample(logits, rows, positions)
 
     def _emit(
-        self, decode: Sequence[Hashable], chunks: Sequence[ChunkWork], rows: Ints, work: Sequence[Chunk]
+        self, decode: Sequence[Hashable], chunks: Sequence[ChunkWork], rows: Ints, work: Sequence[RowChunk]
     ) -> Emitted:
         done = [index for index, chunk in enumerate(work) if chunk.ends]
         drawing = [row for index in done for row in (work[index].row, *work[index].also)]

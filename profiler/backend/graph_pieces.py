@@ -19,7 +19,7 @@ from profiler.backend.attention import Attention
 from profiler.backend.batch import TokenBatch
 from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
-from profiler.backend.ops import Places
+from profiler.backend.ops import SlotMapping
 
 STEP = 16
 MOST_TOKENS = 512
@@ -32,7 +32,7 @@ def pass_sizes(most: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pieces:
+class _GraphPieces:
     """The pieces of a pass over a padded number of tokens."""
 
     begin: Callable[[], None]
@@ -57,7 +57,7 @@ class PiecewiseForward:
         self._positions = torch.zeros_like(self._ids)
         self._offsets = torch.zeros(sizes[-1], dtype=torch.int32, device=model.device)
         self._blocks = torch.full_like(self._offsets, cache.scratch_block)
-        self._pieces: dict[int, _Pieces] = {}
+        self._pieces: dict[int, _GraphPieces] = {}
 
     def capture(self, memory: tuple[int, int] | None = None) -> None:
         """Capture every size; elsewhere than on a GPU the pieces are called as they are.
@@ -91,22 +91,22 @@ class PiecewiseForward:
             go_on()
         return self._model.logits(work, tokens.sampled)
 
-    def _captured(self, size: int, memory: tuple[int, int] | None) -> _Pieces:
+    def _captured(self, size: int, memory: tuple[int, int] | None) -> _GraphPieces:
         model, work, ids = self._model, self._work.first(size), self._ids[:size]
         positions = self._positions[:size]
-        places = Places(self._cache, self._blocks[:size], self._offsets[:size])
+        slots = SlotMapping(self._cache, self._blocks[:size], self._offsets[:size])
         layers = range(model.config.layers)
 
         def begin() -> None:
-            model.begin(ids, model.ops.angles(positions), places, work)
+            model.begin(ids, model.ops.angles(positions), slots, work)
 
         def between(index: int) -> Callable[[], None]:
-            return lambda: model.go_on(index, model.ops.angles(positions), places, work)
+            return lambda: model.go_on(index, model.ops.angles(positions), slots, work)
 
         steps = [begin, *(between(index) for index in layers)]
         if model.device.type == "cuda":
             steps = captured_all(steps, memory)
-        return _Pieces(steps[0], tuple(steps[1:]))
+        return _GraphPieces(steps[0], tuple(steps[1:]))
 
 
 def captured_all(steps: list[Callable[[], None]], memory: tuple[int, int] | None) -> list[Callable[[], None]]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from profiler.backend.attention import Attention
 from profiler.backend.batch import TokenBatch
 from profiler.backend.model_config import ModelConfig
-from profiler.backend.ops import Ops, Places
+from profiler.backend.ops import Ops, SlotMapping
 from profiler.backend.weights import Weights
 
 
@@ -61,12 +61,12 @@ class Llama:
             Logits ``[S, vocab]`` of the sampled tokens, float32 or wider.
         """
         work, angles = self.working(len(ids)), self.ops.angles(tokens.positions)
-        places = Places(attention.cache, tokens.blocks, tokens.offsets)
+        slots = SlotMapping(attention.cache, tokens.blocks, tokens.offsets)
         queries = self.queries(work)
-        self.begin(ids, angles, places, work)
+        self.begin(ids, angles, slots, work)
         for index in range(self.config.layers):
             attention.run(index, queries, work.attended)
-            self.go_on(index, angles, places, work)
+            self.go_on(index, angles, slots, work)
         return self.logits(work, tokens.sampled)
 
     def working(self, tokens: int) -> Working:
@@ -80,14 +80,14 @@ class Llama:
         config = self.config
         return work.qkv[:, : config.query_size].view(len(work.qkv), config.heads, config.head_dim)
 
-    def begin(self, ids: torch.Tensor, angles: Any, places: Places, work: Working) -> None:
+    def begin(self, ids: torch.Tensor, angles: Any, slots: SlotMapping, work: Working) -> None:
         """Up to the first attention."""
         first = self.weights.layers[0]
         torch.index_select(self.weights.embedding, 0, ids, out=work.residual)
         torch.mm(self.ops.rms_norm(work.residual, first.attention_norm), first.qkv.t(), out=work.qkv)
-        self.ops.rotate_and_store(0, work.qkv, angles, places)
+        self.ops.rotate_and_store(0, work.qkv, angles, slots)
 
-    def go_on(self, index: int, angles: Any, places: Places, work: Working) -> None:
+    def go_on(self, index: int, angles: Any, slots: SlotMapping, work: Working) -> None:
         """From the attention of layer ``index`` to the next one, or to the end of the last layer."""
         ops, layer = self.ops, self.weights.layers[index]
         x = ops.add_rms_norm(torch.mm(work.attended, layer.output.t()), work.residual, layer.mlp_norm)
@@ -96,7 +96,7 @@ class Llama:
             following = self.weights.layers[index + 1]
             x = ops.add_rms_norm(work.hidden, work.residual, following.attention_norm)
             torch.mm(x, following.qkv.t(), out=work.qkv)
-            ops.rotate_and_store(index + 1, work.qkv, angles, places)
+            ops.rotate_and_store(index + 1, work.qkv, angles, slots)
 
     def logits(self, work: Working, sampled: torch.Tensor | None) -> torch.Tensor:
         """Logits ``[S, vocab]`` of ``sampled``, or of all."""

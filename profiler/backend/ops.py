@@ -16,7 +16,7 @@ from profiler.backend.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SlotMapping:
     """Where the keys and values of T tokens go.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ops(Protocol):
         """What ``rotate_and_store`` needs to know of the positions, int64 ``[T]``; made once per forward pass."""
         ...
 
-    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: Any, places: Places) -> None:
+    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: Any, slots: SlotMapping) -> None:
         """Rotary embedding of the queries, in place, and keys in ``[T, (heads + 2 * kv_heads) * head_dim]``; the keys
         and values of ``layer`` go to their places. What becomes of the keys in ``qkv`` is left open."""
         ...
@@ -78,7 +78,7 @@ class TorchOps:
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
 
     def rotate_and_store(
-        self, layer: int, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], places: Places
+        self, layer: int, qkv: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], slots: SlotMapping
     ) -> None:
         config = self.config
         cosine, sine = angles
@@ -87,7 +87,7 @@ class TorchOps:
         swapped = turned.roll(config.head_dim // 2, dims=-1)
         turned.mul_(cosine).addcmul_(swapped, sine)
         kv = qkv[:, config.query_size :].view(len(qkv), 2, config.kv_heads, config.head_dim)
-        places.cache.write(layer, kv, places.blocks, places.offsets)
+        slots.cache.write(layer, kv, slots.blocks, slots.offsets)
 
 
 class FlashInferOps:
@@ -118,8 +118,8 @@ class FlashInferOps:
     def angles(self, positions: torch.Tensor) -> torch.Tensor:
         return positions
 
-    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: torch.Tensor, places: Places) -> None:
-        self._rotate_and_store(qkv, angles, self._table, places.cache, layer, places.blocks, places.offsets)
+    def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: torch.Tensor, slots: SlotMapping) -> None:
+        self._rotate_and_store(qkv, angles, self._table, slots.cache, layer, slots.blocks, slots.offsets)
 
 
 def _rotary_table(config: ModelConfig, max_positions: int) -> tuple[torch.Tensor, torch.Tensor]:

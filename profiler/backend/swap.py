@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from profiler.backend.block_tables import Move
-from profiler.backend.cuda_events import CpuMoment, GpuMoment, Moment, moment_on
+from profiler.backend.cuda_events import CpuEvent, CudaEvent, DeviceEvent, record_event
 from profiler.backend.free_lists import consecutive
 from profiler.backend.kv_cache import KVCache
 
@@ -43,9 +43,9 @@ class Job:
     """
 
     move: Move
-    after: Moment
-    begun: list[Moment] = field(default_factory=list)
-    ended: list[Moment] = field(default_factory=list)
+    after: DeviceEvent
+    begun: list[DeviceEvent] = field(default_factory=list)
+    ended: list[DeviceEvent] = field(default_factory=list)
 
     def done(self) -> bool:
         """Whether the bytes have arrived."""
@@ -87,14 +87,14 @@ class Swapper:
         among it, comes after this copy. Blocking copies are thus carried out in the order of submission, and one may
         use the blocks that the one before left.
         """
-        job = Job(move, GpuMoment(timed=False) if self.device.type == "cuda" else CpuMoment())
+        job = Job(move, CudaEvent(timed=False) if self.device.type == "cuda" else CpuEvent())
         if not blocking:
             self._flying[move.out].append(job)
             self._unlaunched.append(job)
             return job
         self._issue(job)
         for end in job.ended:
-            if isinstance(end, GpuMoment):
+            if isinstance(end, CudaEvent):
                 torch.cuda.current_stream().wait_event(end.event)
         return job
 
@@ -142,7 +142,7 @@ class Swapper:
         lanes = self._lanes[move.out]
         for lane in lanes:
             lane.follow(job.after)
-        job.begun = [moment_on(self.device, lane.stream) for lane in lanes]
+        job.begun = [record_event(self.device, lane.stream) for lane in lanes]
         if self.way == "direct":
             with lanes[0].active():
                 self._copy_direct(move)
@@ -153,7 +153,7 @@ class Swapper:
                 with lane.active():
                     stage = self._stage_out if move.out else self._stage_in
                     stage(move.gpu[start : start + size], move.host[start : start + size], lane.staging)
-        job.ended = [moment_on(self.device, lane.stream) for lane in lanes]
+        job.ended = [record_event(self.device, lane.stream) for lane in lanes]
 
     def _copy_direct(self, move: Move) -> None:
         for gpu, host, blocks in _stretches(move.gpu, move.host):
@@ -194,9 +194,9 @@ class _Lane:
     stream: torch.cuda.Stream | None
     staging: torch.Tensor
 
-    def follow(self, after: Moment) -> None:
+    def follow(self, after: DeviceEvent) -> None:
         if self.stream is not None:
-            assert isinstance(after, GpuMoment)
+            assert isinstance(after, CudaEvent)
             self.stream.wait_event(after.event)
 
     def active(self) -> contextlib.AbstractContextManager[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from profiler.fit.measurements import Floats, Points
+from profiler.fit.measurements import Floats, Measurements
 from sim.costs.cost_model import CostModel
 from sim.costs.profile import Profile
 
@@ -26,7 +26,7 @@ class Findings:
     """
 
     profile: Profile
-    points: Points
+    points: Measurements
     predicted: Floats
     curve: tuple[Floats, Floats]
     copies: pd.DataFrame

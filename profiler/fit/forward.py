@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from profiler.fit.measurements import NO_PACKING, Floats, Mask, Packing, Points
+from profiler.fit.measurements import NO_PACKING, Floats, Mask, Measurements, Packing
 from sim.costs.profile import Error, PhysicalForward
 
 PARAMETERS = (
@@ -62,7 +62,7 @@ class NotEnoughPoints(ValueError):
     """Too little was measured to fit anything to it."""
 
 
-def fit_forward(points: Points, packing: Packing = NO_PACKING, seed: int = 0) -> ForwardFit:
+def fit_forward(points: Measurements, packing: Packing = NO_PACKING, seed: int = 0) -> ForwardFit:
     """Fit the points of the grid.
 
     Args:
@@ -85,7 +85,7 @@ def fit_forward(points: Points, packing: Packing = NO_PACKING, seed: int = 0) ->
     return ForwardFit(forward.model_copy(update=asdict(packing)), errors)
 
 
-def device_seconds(forward: PhysicalForward, points: Points) -> Floats:
+def device_seconds(forward: PhysicalForward, points: Measurements) -> Floats:
     """What ``sim.costs.cost_model.CostModel`` predicts for all points at once, without the engine's share."""
     theta = np.array([getattr(forward, name) for name in PARAMETERS] + [factor for _, factor in forward.matrix_factors])
     theta[len(PARAMETERS) :] = np.log(theta[len(PARAMETERS) :])
@@ -110,7 +110,7 @@ def error_of(errors: Floats) -> Error:
     )
 
 
-def _seconds(theta: Floats, knots: tuple[int, ...], points: Points) -> Floats:
+def _seconds(theta: Floats, knots: tuple[int, ...], points: Measurements) -> Floats:
     """The equation of ``PhysicalForward``; ``theta`` in the order of ``PARAMETERS``, then logarithms of the factors."""
     value = dict(zip(PARAMETERS, theta, strict=False))
     tokens, chunks = points.tokens, points.chunks
@@ -139,7 +139,9 @@ def _norm(a: float, b: Floats, p: float) -> Floats:
     return joined
 
 
-def _fit_and_validate(points: Points, knots: tuple[int, ...], starts: list[Floats], seed: int) -> tuple[Floats, Floats]:
+def _fit_and_validate(
+    points: Measurements, knots: tuple[int, ...], starts: list[Floats], seed: int
+) -> tuple[Floats, Floats]:
     """The best fit to all points, and each point's error by a fit without its fold."""
     theta = min((_fit(points, knots, start) for start in starts), key=lambda found: found[1])[0]
     fold = np.random.default_rng(seed).permutation(len(points)) % FOLDS
@@ -151,7 +153,7 @@ def _fit_and_validate(points: Points, knots: tuple[int, ...], starts: list[Float
     return theta, errors
 
 
-def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats, float]:
+def _fit(points: Measurements, knots: tuple[int, ...], start: Floats) -> tuple[Floats, float]:
     """Least squares from ``start``. Returns parameters and cost."""
     scale, free = _scales(points, knots), _free(points, knots)
     low, high = np.zeros(len(start)), np.full(len(start), np.inf)
@@ -178,13 +180,13 @@ def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats,
     return theta, float(found.cost)
 
 
-def _free(points: Points, knots: tuple[int, ...]) -> Mask:
+def _free(points: Measurements, knots: tuple[int, ...]) -> Mask:
     """What is fitted: the cost of pieces only where it is known how contexts are cut."""
     cut = bool(points.pieces.any())
     return np.array([*(cut or name != "per_piece_s" for name in PARAMETERS), *(True for _ in knots)])
 
 
-def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
+def _scales(points: Measurements, knots: tuple[int, ...]) -> Floats:
     """What each parameter would be if it alone explained the largest iterations: numbers near 1 suit the solver."""
     least = float(points.seconds.min())
 
@@ -205,7 +207,7 @@ def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
     return np.array([*(scale.get(name, least) for name in PARAMETERS), *(1.0 for _ in knots)])
 
 
-def _starts(points: Points) -> list[Floats]:
+def _starts(points: Measurements) -> list[Floats]:
     """Where to begin: three knees, with and without a floor under passes with chunks."""
     floor = float(points.seconds[points.chunks > 0].min())
     shares = {"overhead_s": 0.1, "chunks_overhead_s": 0.05, "weights_s": 0.8, "per_token_s": 0.8, "decode_read_s": 0.6}
@@ -224,7 +226,7 @@ def _score(errors: Floats) -> float:
     return error.median / 0.03 + error.p95 / 0.08
 
 
-def _forward_of(theta: Floats, knots: tuple[int, ...], points: Points) -> PhysicalForward:
+def _forward_of(theta: Floats, knots: tuple[int, ...], points: Measurements) -> PhysicalForward:
     """As a profile has it; what never matters is zero."""
     values = dict(zip(PARAMETERS, (float(number) for number in theta), strict=False))
     scales = dict(zip(PARAMETERS, _scales(points, knots), strict=False))
@@ -253,7 +255,7 @@ def _pruned(knots: tuple[int, ...], factors: Floats) -> tuple[tuple[int, float],
     return tuple((knots[index], round(float(factors[index]), 4)) for index in sorted(kept))
 
 
-def _floor_matters(forward: PhysicalForward, points: Points) -> bool:
+def _floor_matters(forward: PhysicalForward, points: Measurements) -> bool:
     """Whether any measured pass is as short as the launch of its kernels."""
     without = device_seconds(forward.model_copy(update={"launch_s": 0.0}), points)
     return bool((device_seconds(forward, points) > without).any())

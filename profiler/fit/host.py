@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from profiler.fit.measurements import Floats, Mask, Points
+from profiler.fit.measurements import Floats, Mask, Measurements
 from sim.costs.profile import HostCost
 
 Waits = TypeVar("Waits", float, Floats)
@@ -111,7 +111,7 @@ def cold_seconds(cost: HostCost, waited: Waits) -> Waits:
     return cost.cold_s * waited / (waited + cost.cold_after_s)
 
 
-def host_figures(serving: pd.DataFrame, points: Points) -> dict[str, float]:
+def host_figures(serving: pd.DataFrame, points: Measurements) -> dict[str, float]:
     """Medians and spread of the host's time, of the engine's and of the executor's own."""
     gap = serving["wall_s"] - serving["device_s"]
     figures = {f"engine_p{share}_s": float(gap.quantile(share / 100)) for share in (10, 50, 90, 99)}

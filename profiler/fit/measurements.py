@@ -41,7 +41,7 @@ NO_PACKING = Packing()
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class Measurements:
     """n iterations: what each computed, and how long it took. All arrays have n elements.
 
     Attributes:
@@ -77,14 +77,14 @@ class Points:
     def __len__(self) -> int:
         return len(self.seconds)
 
-    def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Points:
-        return Points(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+    def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Measurements:
+        return Measurements(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
 
 SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
 
 
-def points_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Points:
+def measurements_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Measurements:
     """One point for each name in a table of iterations: rows of one name are repeats, wherever they were measured.
 
     Args:
@@ -94,7 +94,7 @@ def points_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Points:
     groups = samples.groupby(names_of(samples), sort=False)
     first, times = groups.first(), groups["device_s"]
     columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}
-    return Points(
+    return Measurements(
         names=np.array(first.index.astype(str), dtype=np.str_),
         sets=np.array(first["set"].astype(str), dtype=np.str_),
         **columns,

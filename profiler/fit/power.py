@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from profiler.fit.measurements import Floats, Mask, Points, names_of
+from profiler.fit.measurements import Floats, Mask, Measurements, names_of
 from sim.costs.profile import PhysicalForward, PowerLimit
 
 MEMORIES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2)
@@ -52,7 +52,7 @@ class _Series:
     chosen: Mask
 
 
-def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Points) -> PowerLimit | None:
+def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Measurements) -> PowerLimit | None:
     """What heavy passes do to those after them; None where that explains next to nothing.
 
     Random batches, which later show how right the costs are, are heeded as neighbours only.
@@ -60,7 +60,7 @@ def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Points
     Args:
         iterations: the samples, in the order of measurement.
         forward: costs fitted without regard to the order.
-        points: those of ``points_of`` for the samples.
+        points: those of ``measurements_of`` for the samples.
     """
     series = _series(iterations, forward, points)
     before = _within(series.times, series)
@@ -81,7 +81,9 @@ def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Points
     return limit if best**2 < WORTH * float(before @ before) else None
 
 
-def at_reference(iterations: pd.DataFrame, forward: PhysicalForward, points: Points, limit: PowerLimit) -> pd.DataFrame:
+def at_reference(
+    iterations: pd.DataFrame, forward: PhysicalForward, points: Measurements, limit: PowerLimit
+) -> pd.DataFrame:
     """The samples with the device's time as it would have been at ``limit.reference_share``."""
     series = _series(iterations, forward, points)
     heard = np.maximum(_shares(series, limit.memory_s), limit.free_share) - limit.reference_share
@@ -89,7 +91,7 @@ def at_reference(iterations: pd.DataFrame, forward: PhysicalForward, points: Poi
     return iterations.assign(device_s=iterations["device_s"] / slower)
 
 
-def _series(iterations: pd.DataFrame, forward: PhysicalForward, points: Points) -> _Series:
+def _series(iterations: pd.DataFrame, forward: PhysicalForward, points: Measurements) -> _Series:
     names = {name: index for index, name in enumerate(points.names.tolist())}
     passes = names_of(iterations).map(names).to_numpy(dtype=np.intp)
     median, device = points.seconds[passes], iterations["device_s"].to_numpy(dtype=np.float64)

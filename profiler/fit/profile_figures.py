@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from profiler.fit.findings import MEDIAN_AIM, P95_AIM, Findings, recompute_time
 from profiler.fit.forward import relative
 from profiler.fit.host import cold_seconds
-from profiler.fit.measurements import Floats, Mask, Points
+from profiler.fit.measurements import Floats, Mask, Measurements
 from profiler.fit.saturation import convex
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
@@ -279,7 +279,7 @@ def _panel(findings: Findings, title: str, across: str, up: str) -> tuple[Figure
 
 
 def _families(
-    axes: Axes, points: Points, across: Floats, by: Floats, predict: Callable[[int, float], float], least: int = 0
+    axes: Axes, points: Measurements, across: Floats, by: Floats, predict: Callable[[int, float], float], least: int = 0
 ) -> None:
     """One colour a value of ``by``, in tokens: its points over ``across``, and ``predict(across, by)`` as a line that
     begins at ``least``, by default at its first point."""
@@ -292,7 +292,7 @@ def _families(
         axes.plot(sizes, [1e3 * predict(int(n), float(level)) for n in sizes], color=colour, linewidth=1.4)
 
 
-def _measured(axes: Axes, points: Points, across: Floats, colour: str, marker: str, label: str) -> None:
+def _measured(axes: Axes, points: Measurements, across: Floats, colour: str, marker: str, label: str) -> None:
     """Medians, with bars from the 10th to the 90th percentile."""
     spread = 1e3 * np.maximum(np.stack((points.seconds - points.low, points.high - points.seconds)), 0.0)
     axes.errorbar(across, 1e3 * points.seconds, spread, fmt=marker, color=colour, markersize=4.5, capsize=2,
@@ -304,7 +304,7 @@ def _device(profile: Profile) -> CostModel:
     return CostModel(profile.model_copy(update={"host": HostCost()}))
 
 
-def _of(points: Points, *kinds: str) -> Mask:
+def _of(points: Measurements, *kinds: str) -> Mask:
     chosen: Mask = np.isin(points.sets, kinds)
     return chosen
 

@@ -14,7 +14,7 @@ from profiler.fit.copies import CopyFit, fit_copies
 from profiler.fit.findings import MEDIAN_AIM, P95_AIM, Findings, recompute_time
 from profiler.fit.forward import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit.host import SERVED, fit_host, host_figures
-from profiler.fit.measurements import Floats, Mask, Packing, Points, points_of
+from profiler.fit.measurements import Floats, Mask, Measurements, Packing, measurements_of
 from profiler.fit.power import at_reference, fit_power
 from profiler.fit.saturation import SHARE, saturation_point
 from profiler.measure.machine import CLOCKS
@@ -68,19 +68,19 @@ def make_profile(samples: Samples) -> Findings:
     return Findings(profile, points, predicted, curve, **tables)
 
 
-def _fit(iterations: pd.DataFrame, packing: Packing, seed: int) -> tuple[Points, ForwardFit]:
+def _fit(iterations: pd.DataFrame, packing: Packing, seed: int) -> tuple[Measurements, ForwardFit]:
     """The costs: fitted without regard to the order of passes, then to what they take at the same power."""
-    points = points_of(iterations, packing)
+    points = measurements_of(iterations, packing)
     first = fit_forward(points[_on_grid(points)], packing, seed)
     power = fit_power(iterations, first.forward, points)
     if power is None:
         return points, first
-    points = points_of(at_reference(iterations, first.forward, points, power), packing)
+    points = measurements_of(at_reference(iterations, first.forward, points, power), packing)
     second = fit_forward(points[_on_grid(points)], packing, seed)
     return points, replace(second, forward=second.forward.model_copy(update={"power": power}))
 
 
-def _on_grid(points: Points) -> Mask:
+def _on_grid(points: Measurements) -> Mask:
     grid: Mask = ~np.isin(points.sets, ("held-out", "reference"))
     return grid
 
@@ -138,7 +138,7 @@ def _profile(
     )
 
 
-def _one_chunk_curve(points: Points) -> tuple[Floats, Floats]:
+def _one_chunk_curve(points: Measurements) -> tuple[Floats, Floats]:
     """Seconds over tokens of one chunk without prior context."""
     alone = (points.chunks == 1) & (points.decodes == 0) & (points.chunk_context == points.chunk_tokens)
     alone &= np.isin(points.sets, ("prefill", "tokens")) & (points.chunk_tokens <= SATURATION_REACH)
@@ -159,7 +159,7 @@ def _saturation_figures(profile: Profile) -> dict[str, float]:
     }
 
 
-def _errors(points: Points, predicted: Floats) -> dict[str, Error]:
+def _errors(points: Measurements, predicted: Floats) -> dict[str, Error]:
     """Of the random batches, in all and by kind."""
     errors, held_out = relative(predicted, points.seconds), points.sets == "held-out"
     decodes, chunks = points.decodes > 0, points.chunks > 0
@@ -207,7 +207,7 @@ def _served(profile: Profile, serving: pd.DataFrame) -> list[float]:
     return found
 
 
-def _measurement(samples: Samples, points: Points, errors: dict[str, Error], copies: CopyFit) -> Measurement:
+def _measurement(samples: Samples, points: Measurements, errors: dict[str, Error], copies: CopyFit) -> Measurement:
     provenance, facts = samples.provenance, samples.facts
     within, verdict = verdict_on(errors["held_out"], errors["cross_validated"])
     runs = facts.get("runs", [])
@@ -245,7 +245,7 @@ def _clocks(clocks: pd.DataFrame) -> str:
     )
 
 
-def _drift(points: Points) -> str:
+def _drift(points: Measurements) -> str:
     """How far apart the visits to the reference shapes lie."""
     found = []
     for kind in ("decode", "chunk"):

@@ -11,10 +11,9 @@ convex curve is fitted first: the cost of an added token never falls along it.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 
-Floats = npt.NDArray[np.float64]
+from profiler.fit.measurements import Floats
 
 SHARE = 0.5
 

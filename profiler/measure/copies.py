@@ -24,7 +24,7 @@ class Flight:
     submit_s: float
 
 
-class CopyBench:
+class CopyRunner:
     """Two contexts that are copied to where they are not.
 
     Args:

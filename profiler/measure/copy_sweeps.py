@@ -7,20 +7,20 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from profiler.measure.bench import Timing
-from profiler.measure.copies import FIRST, SECOND, CopyBench, Flight
+from profiler.measure.copies import FIRST, SECOND, CopyRunner, Flight
 from profiler.measure.grid import Shape
+from profiler.measure.iteration_runner import Timing
 from profiler.measure.repeats import Repeats
-from profiler.measure.setup import LONGEST_COPY, Rig
-from profiler.measure.sweeps import Sweep
+from profiler.measure.setup import LONGEST_COPY, MeasurementSetup
+from profiler.measure.sweeps import SweepContext
 
 ROUNDS = 9
 """Rounds of iterations with and without copies beside them, in turn."""
 
 
-def measure_copies(sweep: Sweep, deadline: float) -> None:
+def measure_copies(sweep: SweepContext, deadline: float) -> None:
     """Copies alone, and both ways at once, over sizes and layouts."""
-    sizes = _copy_sizes(sweep.rig)
+    sizes = _copy_sizes(sweep.setup)
     cases = {
         f"{kind} {blocks} {layout}": (kind, blocks, layout)
         for blocks in sizes
@@ -29,51 +29,51 @@ def measure_copies(sweep: Sweep, deadline: float) -> None:
     }
     todo = sweep.left("copies", cases)
     sweep.report.stage("copies, alone and both ways", len(todo))
-    sweep.rig.bench.set_up(Shape())
+    sweep.setup.runner.set_up(Shape())
     for index, name in enumerate(todo):
         kind, blocks, layout = cases[name]
-        bench = CopyBench(sweep.rig.backend, blocks, layout == "scattered")
-        stretches = bench.stretches()
+        runner = CopyRunner(sweep.setup.backend, blocks, layout == "scattered")
+        stretches = runner.stretches()
         if kind == "both":
-            bench.fly([FIRST])
+            runner.fly([FIRST])
 
-        def once(bench: CopyBench = bench, kind: str = kind) -> list[Flight]:
+        def once(runner: CopyRunner = runner, kind: str = kind) -> list[Flight]:
             if kind == "both":
-                return bench.fly([FIRST, SECOND]) + bench.fly([FIRST, SECOND])
-            return bench.fly([FIRST]) + bench.fly([FIRST])
+                return runner.fly([FIRST, SECOND]) + runner.fly([FIRST, SECOND])
+            return runner.fly([FIRST]) + runner.fly([FIRST])
 
         allowance = (deadline - time.perf_counter()) / (len(todo) - index)
         repeats = Repeats(warm_up=1, least=5, most=15, tolerance=0.01)
         rounds = repeats.collect(once, lambda flights: sum(one.seconds for one in flights), allowance)
-        bench.close()
+        runner.close()
         what = {"kind": kind, "layout": layout, "stretches": stretches}
-        rows = [{**what, **_flight(sweep.rig, blocks, one)} for flights in rounds for one in flights]
+        rows = [{**what, **_flight(sweep.setup, blocks, one)} for flights in rounds for one in flights]
         sweep.samples.append("copies", name, rows)
         sweep.report.advance()
 
 
-def _flight(rig: Rig, blocks: int, flight: Flight) -> dict[str, Any]:
+def _flight(setup: MeasurementSetup, blocks: int, flight: Flight) -> dict[str, Any]:
     return {
         "direction": "out" if flight.out else "in",
         "blocks": blocks,
-        "bytes": blocks * rig.block_bytes,
+        "bytes": blocks * setup.block_bytes,
         "device_s": flight.seconds,
         "submit_s": flight.submit_s,
     }
 
 
-def _copy_sizes(rig: Rig) -> list[int]:
+def _copy_sizes(setup: MeasurementSetup) -> list[int]:
     """Blocks: powers of two up to the longest copy, as far as contexts and pools go."""
-    cache, longest = rig.backend.cache, min(LONGEST_COPY, rig.request.reach)
+    cache, longest = setup.backend.cache, min(LONGEST_COPY, setup.request.reach)
     most = min(longest // cache.block_size, (cache.gpu_blocks - 1) // 3, cache.host_blocks // 2)
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
 
 
-def measure_beside(sweep: Sweep, deadline: float) -> None:
+def measure_beside(sweep: SweepContext, deadline: float) -> None:
     """Iterations with a copy beside them and without, in turn: how each slows the other."""
-    rig, extent = sweep.rig, sweep.rig.request.extent
-    blocks = _copy_sizes(rig)[-1]
-    free = (rig.backend.cache.gpu_blocks - 2 * blocks) * rig.request.block_size
+    setup, extent = sweep.setup, sweep.setup.request.extent
+    blocks = _copy_sizes(setup)[-1]
+    free = (setup.backend.cache.gpu_blocks - 2 * blocks) * setup.request.block_size
     context = min(1024, extent.context)
     sessions = [min(count, extent.decodes, max(1, free // context)) for count in (64, 8)]
     shapes = {f"decode {count}x{context}": Shape((context,) * count) for count in sessions}
@@ -85,14 +85,14 @@ def measure_beside(sweep: Sweep, deadline: float) -> None:
     sweep.report.stage("copies beside compute", len(todo))
     for name in todo:
         shape, way = cases[name]
-        rig.bench.set_up(Shape())
-        copier = CopyBench(rig.backend, blocks, scattered=True)
-        rig.bench.set_up(shape)
+        setup.runner.set_up(Shape())
+        copier = CopyRunner(setup.backend, blocks, scattered=True)
+        setup.runner.set_up(shape)
         if way != "out":
             copier.fly([FIRST])
         rows: list[dict[str, Any]] = []
         for index in range(ROUNDS + 1):
-            row = _one_round(rig, copier, ways[way], turn_back=way != "both")
+            row = _one_round(setup, copier, ways[way], turn_back=way != "both")
             if index and (len(rows) < 3 or time.perf_counter() < deadline):
                 rows.append({"shape": name.removesuffix(f" {way}"), "way": way, "blocks": blocks, **row})
         copier.close()
@@ -100,14 +100,14 @@ def measure_beside(sweep: Sweep, deadline: float) -> None:
         sweep.report.advance()
 
 
-def _one_round(rig: Rig, copier: CopyBench, keys: list[str], turn_back: bool) -> dict[str, Any]:
+def _one_round(setup: MeasurementSetup, copier: CopyRunner, keys: list[str], turn_back: bool) -> dict[str, Any]:
     """One iteration alone and one with copies beside it; then the copies go back, alone."""
-    runs: list[Timing] = [rig.bench.run()]
-    run: Callable[[], None] = lambda: runs.append(rig.bench.run())  # noqa: E731
+    runs: list[Timing] = [setup.runner.run()]
+    run: Callable[[], None] = lambda: runs.append(setup.runner.run())  # noqa: E731
     beside = copier.fly(keys, run)
     if turn_back:
         copier.fly(keys)
-    runs.append(rig.bench.run())
+    runs.append(setup.runner.run())
     alone = median((runs[0].device_s, runs[2].device_s))
     row: dict[str, Any] = {"alone_s": alone, "beside_s": runs[1].device_s}
     for direction, out in (("out", True), ("in", False)):

@@ -8,9 +8,9 @@ import torch
 
 from profiler.backend.backend import Backend
 from profiler.backend.model_config import ModelConfig
-from profiler.measure.bench import Bench
 from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Shape
+from profiler.measure.iteration_runner import IterationRunner
 
 WORKSPACE_BYTES = 512 << 20
 GRAPH_BYTES = 1536 << 20
@@ -74,7 +74,7 @@ def pool_blocks(free_bytes: float, total_bytes: float, fraction: float, needs: f
 
 
 def measure_memory(
-    backend: Backend, bench: Bench, fraction: float, largest: Shape, weights: float, graphs: float
+    backend: Backend, runner: IterationRunner, fraction: float, largest: Shape, weights: float, graphs: float
 ) -> Memory:
     """Take stock on the GPU and run the largest iteration to see its peak.
 
@@ -83,12 +83,12 @@ def measure_memory(
         weights, graphs: bytes seen when the model was loaded and when graphs were captured.
     """
     device = backend.cache.device
-    bench.set_up(largest)
-    bench.run()
+    runner.set_up(largest)
+    runner.run()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     at_rest = torch.cuda.memory_allocated(device)
-    bench.run()
+    runner.run()
     peak = torch.cuda.max_memory_allocated(device) - at_rest
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)

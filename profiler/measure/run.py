@@ -17,8 +17,8 @@ from profiler.measure.grid import Shape
 from profiler.measure.machine import describe, require_idle
 from profiler.measure.progress import Report
 from profiler.measure.samples import Samples
-from profiler.measure.serving import reopen_bench, serve_for_a_while
-from profiler.measure.setup import Request, Rig, build
+from profiler.measure.serving import reopen_runner, serve_for_a_while
+from profiler.measure.setup import MeasurementSetup, Request, build
 
 SHARES = {"copies": 0.10, "beside": 0.06, "recompute": 0.08, "serving": 0.13}
 """Of the budget; iterations have the rest."""
@@ -41,11 +41,11 @@ def measure(request: Request, folder: Path, report: Report, fresh: bool = False)
     if samples.facts.get("complete"):
         report.say(f"{samples.folder} is complete: nothing is left to measure")
         return samples
-    rig = build(request, report.say, samples.facts.get("pool_blocks"))
-    _note_rig(samples, rig)
-    report.say(f"set up in {rig.set_up_s:.0f} s; {rig.pool_bytes / 1e9:.1f} GB for KV")
+    setup = build(request, report.say, samples.facts.get("pool_blocks"))
+    _note_setup(samples, setup)
+    report.say(f"set up in {setup.set_up_s:.0f} s; {setup.pool_bytes / 1e9:.1f} GB for KV")
     begun = time.perf_counter()
-    left_out = _sweep_all(rig, samples, report, begun)
+    left_out = _sweep_all(setup, samples, report, begun)
     spent = time.perf_counter() - begun
     runs = [*samples.facts.get("runs", []), {"date": time.strftime("%Y-%m-%d %H:%M %z"), "seconds": round(spent, 1)}]
     samples.note(runs=runs, left_out=left_out, complete=left_out == 0)
@@ -70,43 +70,43 @@ def provenance(request: Request) -> dict[str, Any]:
     return dict(facts)
 
 
-def _note_rig(samples: Samples, rig: Rig) -> None:
-    attention = rig.backend.executor.attention
+def _note_setup(samples: Samples, setup: MeasurementSetup) -> None:
+    attention = setup.backend.executor.attention
     samples.note(
-        pool_blocks=rig.backend.cache.gpu_blocks,
-        pool_bytes=rig.pool_bytes,
-        memory=rig.memory,
-        block_bytes=rig.block_bytes,
-        host_bytes=rig.request.host_bytes,
+        pool_blocks=setup.backend.cache.gpu_blocks,
+        pool_bytes=setup.pool_bytes,
+        memory=setup.memory,
+        block_bytes=setup.block_bytes,
+        host_bytes=setup.request.host_bytes,
         decode_sizes=list(attention.sizes),
-        pass_sizes=rig.backend.executor.pass_sizes,
+        pass_sizes=setup.backend.executor.pass_sizes,
         most_pieces=attention.most_pieces,
         piece_tokens=attention.piece_tokens,
         attention=type(attention).__name__,
-        swap_way=rig.backend.swapper.way,
-        set_up_s=[*samples.facts.get("set_up_s", []), round(rig.set_up_s, 1)],
+        swap_way=setup.backend.swapper.way,
+        set_up_s=[*samples.facts.get("set_up_s", []), round(setup.set_up_s, 1)],
     )
 
 
-def _sweep_all(rig: Rig, samples: Samples, report: Report, begun: float) -> int:
+def _sweep_all(setup: MeasurementSetup, samples: Samples, report: Report, begun: float) -> int:
     """Every sweep within its share. Returns how many points were left out."""
-    budget = rig.request.budget_s
-    sweep = sweeps.Sweep(rig, samples, report)
+    budget = setup.request.budget_s
+    sweep = sweeps.SweepContext(setup, samples, report)
 
     def share(name: str) -> float:
         return time.perf_counter() + budget * SHARES[name]
 
-    typical = Shape((rig.request.block_size,) * rig.request.extent.decodes), Shape(chunks=((0, 64),))
-    rig.bench.warm_up(list(typical), min(3.0, budget / 20))
+    typical = Shape((setup.request.block_size,) * setup.request.extent.decodes), Shape(chunks=((0, 64),))
+    setup.runner.warm_up(list(typical), min(3.0, budget / 20))
     with report.shown():
         copy_sweeps.measure_copies(sweep, share("copies"))
         copy_sweeps.measure_beside(sweep, share("beside"))
         sweeps.measure_recompute(sweep, share("recompute"))
         if "serving" not in samples.done("serving"):
             report.stage("engine overhead, by serving", 1)
-            samples.append("serving", "serving", serve_for_a_while(rig, budget * SHARES["serving"]))
+            samples.append("serving", "serving", serve_for_a_while(setup, budget * SHARES["serving"]))
             report.advance()
-            sweep = replace(sweep, rig=replace(rig, bench=reopen_bench(rig)))
+            sweep = replace(sweep, setup=replace(setup, runner=reopen_runner(setup)))
         return sweeps.measure_iterations(sweep, begun + budget)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from policies.basic.fcfs import FirstCome
 from policies.basic.fixed import SwapAlways
-from profiler.measure.bench import Bench
 from profiler.measure.grid import MOST_CHUNKS, Shape
-from profiler.measure.setup import Rig
+from profiler.measure.iteration_runner import IterationRunner
+from profiler.measure.setup import MeasurementSetup
 from profiler.serving.iterations import iteration_rows
 from profiler.serving.server import Server, Timings
 from sim.costs.profile import LinearForward, Profile, SwapCost
@@ -32,16 +32,16 @@ ARRIVING = 0.4
 """Share of the time in which sessions arrive."""
 
 
-def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
-    """Serve as many sessions as the bench has: they arrive one by one, each stays a little longer than the one before,
-    every second pauses shortly and is swapped. A row an iteration. The bench's own sessions end here.
+def serve_for_a_while(setup: MeasurementSetup, seconds: float) -> list[dict[str, Any]]:
+    """Serve as many sessions as the runner has: they arrive one by one, each stays a little longer than the one before,
+    every second pauses shortly and is swapped. A row an iteration. The runner's own sessions end here.
 
     Args:
         seconds: how long about; it decides the sessions' lengths.
     """
-    request, backend = rig.request, rig.backend
-    step = _tokens_apart(rig, seconds)
-    rig.bench.close()
+    request, backend = setup.request, setup.backend
+    step = _tokens_apart(setup, seconds)
+    setup.runner.close()
     pool = backend.tables.gpu_blocks * request.block_size
     apart = ARRIVING * seconds / request.extent.decodes
     served: list[Session] = []
@@ -58,15 +58,15 @@ def serve_for_a_while(rig: Rig, seconds: float) -> list[dict[str, Any]]:
             max_running=len(served),
             block_size=request.block_size,
         ),
-        profile=_provisional(rig, pool),
+        profile=_provisional(setup, pool),
     )
     server.serve(served)
     return _rows(server.timings)
 
 
-def reopen_bench(rig: Rig) -> Bench:
-    """A bench again, for whoever measures on after serving."""
-    return Bench(rig.backend, rig.request.extent.decodes, MOST_CHUNKS)
+def reopen_runner(setup: MeasurementSetup) -> IterationRunner:
+    """A new runner of iterations, to measure on after serving."""
+    return IterationRunner(setup.backend, setup.request.extent.decodes, MOST_CHUNKS)
 
 
 def _session(index: int, step: int, arrival: float, longest: int) -> Session:
@@ -77,28 +77,28 @@ def _session(index: int, step: int, arrival: float, longest: int) -> Session:
     return Session(f"served {index}", arrival, prompt, (Call(output // 2, pause), Call(output - output // 2)))
 
 
-def _tokens_apart(rig: Rig, seconds: float) -> int:
+def _tokens_apart(setup: MeasurementSetup, seconds: float) -> int:
     """By how many tokens one session outlives the next, so that all of them take ``seconds``."""
-    request = rig.request
+    request = setup.request
     sessions = request.extent.decodes
-    rig.bench.set_up(Shape((PROMPT,) * max(1, sessions // 2)))
-    rig.bench.run()
-    iteration = min(rig.bench.run().wall_s for _ in range(3))
+    setup.runner.set_up(Shape((PROMPT,) * max(1, sessions // 2)))
+    setup.runner.run()
+    iteration = min(setup.runner.run().wall_s for _ in range(3))
     room = (request.reach * 3 // 4 - RETURNED) // sessions
     return int(max(1, min(4, room, seconds / (sessions * iteration))))
 
 
-def _provisional(rig: Rig, pool: int) -> Profile:
+def _provisional(setup: MeasurementSetup, pool: int) -> Profile:
     """Costs of little importance: only how much an iteration hides is asked."""
     return Profile(
         name="provisional",
-        model=rig.request.model.name,
+        model=setup.request.model.name,
         gpu="provisional",
         origin="estimate",
         source="to measure the engine's overhead",
-        kv_bytes_per_token=rig.request.model.kv_bytes_per_token(),
+        kv_bytes_per_token=setup.request.model.kv_bytes_per_token(),
         kv_capacity_tokens=pool,
-        host_capacity_tokens=rig.backend.tables.host_blocks * rig.request.block_size,
+        host_capacity_tokens=setup.backend.tables.host_blocks * setup.request.block_size,
         saturation_tokens=512,
         forward=LinearForward(fixed_s=0.01, per_token_s=1e-5),
         swap=SwapCost(out_bytes_per_s=1e10, in_bytes_per_s=1e10),

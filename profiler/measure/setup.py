@@ -1,4 +1,4 @@
-"""Everything set up to measure: a model on a device, pools as large as they can be, a bench."""
+"""Everything set up to measure: a model on a device, pools as large as they can be, a runner of iterations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from profiler.backend.backend import Backend, make_backend, make_model
 from profiler.backend.model_config import ModelConfig
-from profiler.measure.bench import Bench
 from profiler.measure.grid import MOST_CHUNKS, Extent, Shape
+from profiler.measure.iteration_runner import IterationRunner
 from profiler.measure.memory import expected_needs, measure_memory, pool_blocks
 
 LONGEST_COPY = 4096
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Rig:
+class MeasurementSetup:
     """What the sweeps work with.
 
     Attributes:
@@ -64,7 +64,7 @@ class Rig:
 
     request: Request
     backend: Backend
-    bench: Bench
+    runner: IterationRunner
     pool_bytes: float
     memory: dict[str, float]
     set_up_s: float
@@ -75,7 +75,7 @@ class Rig:
         return self.backend.cache.block_bytes
 
 
-def build(request: Request, say: Callable[[str], None], blocks: int | None = None) -> Rig:
+def build(request: Request, say: Callable[[str], None], blocks: int | None = None) -> MeasurementSetup:
     """Load the model, make the pools, capture graphs, take stock of memory.
 
     Args:
@@ -115,13 +115,13 @@ def build(request: Request, say: Callable[[str], None], blocks: int | None = Non
     )
     say("capturing CUDA graphs")
     graphs = _capture(backend)
-    bench = Bench(backend, extent.decodes, MOST_CHUNKS)
+    runner = IterationRunner(backend, extent.decodes, MOST_CHUNKS)
     memory: dict[str, float] = {}
     pool_bytes = float(blocks * block_bytes)
     if on_gpu:
-        found = measure_memory(backend, bench, request.memory_fraction, _largest(request, blocks), weights, graphs)
+        found = measure_memory(backend, runner, request.memory_fraction, _largest(request, blocks), weights, graphs)
         memory, pool_bytes = found.as_bytes(), found.pool
-    return Rig(request, backend, bench, pool_bytes, memory, time.perf_counter() - begun)
+    return MeasurementSetup(request, backend, runner, pool_bytes, memory, time.perf_counter() - begun)
 
 
 def _largest(request: Request, blocks: int) -> Shape:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from profiler.measure.bench import Timing
 from profiler.measure.grid import Point, Shape, grid, held_out, references
+from profiler.measure.iteration_runner import Timing
 from profiler.measure.machine import ClockReader
 from profiler.measure.progress import Report
 from profiler.measure.repeats import Repeats
 from profiler.measure.samples import Samples
-from profiler.measure.setup import Request, Rig
+from profiler.measure.setup import MeasurementSetup, Request
 
 ROUNDS = 10
 LEAST_ROUNDS = 4
@@ -26,10 +26,10 @@ CLOCKS_EVERY = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class SweepContext:
     """What every sweep needs."""
 
-    rig: Rig
+    setup: MeasurementSetup
     samples: Samples
     report: Report
 
@@ -42,7 +42,7 @@ class Sweep:
 # ---- iterations
 
 
-def measure_iterations(sweep: Sweep, deadline: float) -> int:
+def measure_iterations(sweep: SweepContext, deadline: float) -> int:
     """Grid and held-out batches in rounds: each round measures every point once, in a random order of its own.
 
     So each pass runs between others, as a server's do. A GPU that repeats one heavy pass reaches its power limit and
@@ -54,9 +54,9 @@ def measure_iterations(sweep: Sweep, deadline: float) -> int:
     Returns:
         Points left out because the time was up: all of them before ``LEAST_ROUNDS`` rounds are through.
     """
-    rig, samples, report = sweep.rig, sweep.samples, sweep.report
-    request = rig.request
-    blocks, size = rig.backend.cache.gpu_blocks, request.block_size
+    setup, samples, report = sweep.setup, sweep.samples, sweep.report
+    request = setup.request
+    blocks, size = setup.backend.cache.gpu_blocks, request.block_size
     points = [point for point in grid(request.extent) if point.shape.blocks(size) <= blocks]
     points += held_out(request.extent, blocks, size, request.seed)
     parts = _parts(points, request.seed)
@@ -107,17 +107,17 @@ def _parts(points: list[Point], seed: int) -> list[_Part]:
     return parts
 
 
-def _timed(sweep: Sweep, point: Point) -> dict[str, Any]:
+def _timed(sweep: SweepContext, point: Point) -> dict[str, Any]:
     """One measurement of a point."""
-    sweep.rig.bench.set_up(point.shape)
-    return {"name": point.name, **_row(point.set, point.shape, sweep.rig.bench.run())}
+    sweep.setup.runner.set_up(point.shape)
+    return {"name": point.name, **_row(point.set, point.shape, sweep.setup.runner.run())}
 
 
-def _read_clocks(sweep: Sweep, name: str) -> None:
+def _read_clocks(sweep: SweepContext, name: str) -> None:
     """Read the clocks while passes of many kinds run."""
-    rig = sweep.rig
-    mixture = references(rig.request.extent, rig.backend.cache.gpu_blocks, rig.request.block_size)
-    clocks = ClockReader(rig.request.device)
+    setup = sweep.setup
+    mixture = references(setup.request.extent, setup.backend.cache.gpu_blocks, setup.request.block_size)
+    clocks = ClockReader(setup.request.device)
     while clocks.running():
         for point in mixture:
             _timed(sweep, point)
@@ -147,10 +147,10 @@ def _row(kind: str, shape: Shape, timing: Timing) -> dict[str, Any]:
 # ---- recompute
 
 
-def measure_recompute(sweep: Sweep, deadline: float) -> None:
+def measure_recompute(sweep: SweepContext, deadline: float) -> None:
     """Whole contexts computed anew: in one pass, and in chunks one after another."""
-    extent, size = sweep.rig.request.extent, sweep.rig.request.block_size
-    most = min(extent.context, sweep.rig.request.longest_chunk, (sweep.rig.backend.cache.gpu_blocks - 1) * size)
+    extent, size = sweep.setup.request.extent, sweep.setup.request.block_size
+    most = min(extent.context, sweep.setup.request.longest_chunk, (sweep.setup.backend.cache.gpu_blocks - 1) * size)
     cases = {
         f"recompute {context} by {chunk}": (context, chunk)
         for context in (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -159,7 +159,7 @@ def measure_recompute(sweep: Sweep, deadline: float) -> None:
     }
     todo = sweep.left("recompute", cases)
     sweep.report.stage("recompute, whole and in chunks", len(todo))
-    bench = sweep.rig.bench
+    runner = sweep.setup.runner
     for index, name in enumerate(todo):
         context, chunk = cases[name]
 
@@ -167,8 +167,8 @@ def measure_recompute(sweep: Sweep, deadline: float) -> None:
             parts = [(start, min(chunk, context - start)) for start in range(0, context, chunk)]
             timings = []
             for start, tokens in parts:
-                bench.set_up(Shape(chunks=((start, tokens),), ends=start + tokens == context))
-                timings.append(bench.run())
+                runner.set_up(Shape(chunks=((start, tokens),), ends=start + tokens == context))
+                timings.append(runner.run())
             total, wall = sum(one.device_s for one in timings), sum(one.wall_s for one in timings)
             return {"context": context, "chunk": chunk, "passes": len(parts), "device_s": total, "wall_s": wall}
 

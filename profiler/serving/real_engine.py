@@ -39,13 +39,13 @@ class RealRun:
         record: at least the tables ``sessions`` and ``calls``, and ``end_time`` among the totals. An engine that knows
             how its memory was used adds the timeline and the other totals of `RunRecord`.
         iterations: what each iteration computed and took, with the columns `profiler.serving.iterations.KEPT`.
-        agreement: how many sessions had the tokens that they have alone, as `profiler.serving.token_match` counts.
+        token_match: how many sessions had the tokens that they have alone, as `profiler.serving.token_match` counts.
         provenance: machine, versions, and whatever else a reader may want to know of the run.
     """
 
     record: RunRecord
     iterations: pd.DataFrame | None = None
-    agreement: dict[str, Any] | None = None
+    token_match: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -123,7 +123,7 @@ def record_of(sessions: Sequence[Session], timings: Iterable[CallTiming], end: f
 
 
 def missing_parts(
-    record: RunRecord, iterations: pd.DataFrame | None, agreement: Mapping[str, Any] | None
+    record: RunRecord, iterations: pd.DataFrame | None, token_match: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
     """Which of `PARTS` a run does not have."""
     finished = [status == "finished" for status in record.sessions["status"]]
@@ -133,7 +133,7 @@ def missing_parts(
         "memory pools": all(name in record.totals for name in POOLS),
         "memory use": tells_memory_use(record),
         "iterations": iterations is not None,
-        "tokens": agreement is not None,
+        "tokens": token_match is not None,
     }
     return tuple(part for part in PARTS if not has[part])
 

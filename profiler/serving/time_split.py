@@ -22,7 +22,7 @@ from sim.costs.profile import HostCost, LinearForward, PhysicalForward, Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class TimeSplit:
     """Seconds of an iteration, in the mean.
 
     The host's are those of iterations that waited for no copies: where they did, the copies hide its work.
@@ -44,7 +44,7 @@ class Shares:
     expected_host_s: float
 
 
-def shares(run: RecordedRun, profile: Profile) -> Shares | None:
+def split_time(run: RecordedRun, profile: Profile) -> TimeSplit | None:
     """What ``profile`` says of the iterations of ``run``; None if they were not recorded."""
     rows = run.iterations
     if rows is None or rows.empty:
@@ -53,7 +53,7 @@ def shares(run: RecordedRun, profile: Profile) -> Shares | None:
     free = (rows["stalled"] == 0).to_numpy()
     real, whole = rows["device_s"].to_numpy(), rows["wall_s"].to_numpy()
     none = float("nan")
-    return Shares(
+    return TimeSplit(
         iterations=len(rows),
         waited=float(1 - free.mean()),
         whole_s=float(whole.mean()),
@@ -64,7 +64,7 @@ def shares(run: RecordedRun, profile: Profile) -> Shares | None:
     )
 
 
-def as_it_was(profile: Profile, found: Shares) -> Profile:
+def as_it_was(profile: Profile, found: TimeSplit) -> Profile:
     """The profile with all seconds of the device, and all of the host, scaled to what they took in the run.
 
     What a replay with it still gets wrong is not the level of its costs. It predicts nothing: it has seen the run.

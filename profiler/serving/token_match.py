@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from profiler.backend.backend import make_backend
-from profiler.backend.executor import ChunkWork, Executor
+from profiler.backend.executor import BatchExecutor, ChunkWork
 from profiler.backend.model import Llama
 from profiler.serving.prompts import common_beginning
 from sim.session import SessionState, Status
@@ -40,7 +40,7 @@ class TokenKeeper:
         chosen: whose tokens to keep.
     """
 
-    def __init__(self, executor: Executor, chosen: Sequence[Session]) -> None:
+    def __init__(self, executor: BatchExecutor, chosen: Sequence[Session]) -> None:
         self._executor = executor
         self._places = {session.id: place for place, session in enumerate(chosen)}
         store = executor.store.ids
@@ -121,7 +121,7 @@ class Alone:
         return found
 
 
-def agreement(kept: dict[str, list[int]], chosen: Sequence[Session], alone: Alone) -> dict[str, Any]:
+def match_tokens(kept: dict[str, list[int]], chosen: Sequence[Session], alone: Alone) -> dict[str, Any]:
     """How many of the kept sessions have the tokens that they have alone, and how close the choices were where the
     first difference lies.
 

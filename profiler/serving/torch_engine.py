@@ -14,7 +14,7 @@ from profiler.measure.machine import describe
 from profiler.serving.iterations import KEPT, iteration_rows
 from profiler.serving.real_engine import RealRun
 from profiler.serving.server import Server
-from profiler.serving.token_match import Alone, TokenKeeper, agreement
+from profiler.serving.token_match import Alone, TokenKeeper, match_tokens
 from sim.costs.profile import Profile
 from sim.engine.settings import EngineSettings
 from traces.session import Session
@@ -68,7 +68,7 @@ class TorchEngine:
         return RealRun(
             record=record,
             iterations=pd.DataFrame(iteration_rows(timings), columns=list(KEPT)),
-            agreement=None if self._alone is None else agreement(keeper.tokens(), self._checked, self._alone),
+            token_match=None if self._alone is None else match_tokens(keeper.tokens(), self._checked, self._alone),
             provenance={
                 **describe(self._device),
                 "iterations": len(timings.wall),

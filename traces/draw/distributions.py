@@ -104,7 +104,7 @@ class Scipy:
 
 
 @dataclass(frozen=True)
-class Empirical:
+class WeightedValues:
     """Recorded values, each as often as its weight says."""
 
     recorded: tuple[float, ...]

@@ -275,10 +275,10 @@ class AugmentationShape:
         return replace(session, calls=tuple(calls))
 
 
-Shape = SessionShape | AugmentationShape
+KindShape = SessionShape | AugmentationShape
 
 
-def draw_mixture(shapes: Mapping[str, tuple[float, Shape]], count: int, seed: int) -> list[Session]:
+def draw_mixture(shapes: Mapping[str, tuple[float, KindShape]], count: int, seed: int) -> list[Session]:
     """Sessions of several kinds, all with arrival 0.
 
     Args:

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traces.draw.distributions import Constant, Cumulative, Distribution, Empirical, Quantiles, Scipy, Values, WithZeros
+from traces.draw.distributions import (
+    Constant,
+    Cumulative,
+    Distribution,
+    Quantiles,
+    Scipy,
+    Values,
+    WeightedValues,
+    WithZeros,
+)
 
 CANDIDATES = ("expon", "gamma", "lognorm", "weibull_min", "fisk", "lomax")
 MOST_FITTED = 20_000
@@ -26,7 +35,7 @@ TAIL = (0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class DistributionCandidate:
     """A distribution of scipy with its best parameters.
 
     Attributes:
@@ -57,7 +66,7 @@ class Fitted:
     distribution: Distribution
     written: float | dict[str, object]
     ks: float
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[DistributionCandidate, ...]
     count: int
 
     @property
@@ -143,7 +152,7 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _candidate(name: str, values: Values, whole: bool) -> Candidate:
+def _candidate(name: str, values: Values, whole: bool) -> DistributionCandidate:
     from scipy import stats
 
     family = getattr(stats, name)
@@ -160,8 +169,8 @@ def _candidate(name: str, values: Values, whole: bool) -> Candidate:
         try:
             distribution = Scipy(name, parameters, least=0.5 if whole else 0.0)
         except ValueError:
-            return Candidate(name, parameters, math.inf, 1.0)
-        return Candidate(name, parameters, aic, ks_distance(values, distribution, whole))
+            return DistributionCandidate(name, parameters, math.inf, 1.0)
+        return DistributionCandidate(name, parameters, aic, ks_distance(values, distribution, whole))
 
 
 def _maximum_likelihood(name: str, family: object, values: Values) -> tuple[float, ...]:
@@ -198,12 +207,12 @@ def _is_far_off(fitted: Fitted, values: Values) -> bool:
 
 def _as_they_are(different: Values, counts: Values) -> Fitted:
     weights = [rounded(float(count)) for count in counts / counts.sum()]
-    distribution = Empirical(tuple(different.tolist()), tuple(weights))
+    distribution = WeightedValues(tuple(different.tolist()), tuple(weights))
     written: dict[str, object] = {"values": [_plain(value) for value in different], "weights": weights}
     return Fitted(distribution, written, 0.0, (), int(counts.sum()))
 
 
-def _as_curve(values: Values, whole: bool, points: int, tried: tuple[Candidate, ...]) -> Fitted:
+def _as_curve(values: Values, whole: bool, points: int, tried: tuple[DistributionCandidate, ...]) -> Fitted:
     places, knots = _knots(values, points)
     knots = np.rint(knots) if whole else np.array([rounded(float(knot)) for knot in knots])
     distribution = Quantiles(tuple(knots.tolist()), tuple(places.tolist()))
@@ -240,7 +249,7 @@ def _knots(values: Values, points: int) -> tuple[Values, Values]:
     return at[last], curve[last]
 
 
-def _as_candidate(tried: tuple[Candidate, ...], values: Values, zeros: float, whole: bool) -> Fitted:
+def _as_candidate(tried: tuple[DistributionCandidate, ...], values: Values, zeros: float, whole: bool) -> Fitted:
     best, most = tried[0], float(values[-1])
     distribution: Distribution = Scipy(best.name, best.parameters, 0.5 if whole else 0.0, most)
     written: dict[str, object] = {"dist": best.name, **best.parameters, "max": _plain(most)}

@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from traces.errors import TraceError
 from traces.readers.records import record_of
-from traces.readers.source import Source
+from traces.readers.source import TraceSource
 
-Row = TypeVar("Row")
+RowT = TypeVar("RowT")
 
 KEYS_AT_ONCE = 2**20
 ROWS_AT_ONCE = 2**14
 
 
-def keys_of(source: Source, *fields: str) -> Iterator[str]:
+def keys_of(source: TraceSource, *fields: str) -> Iterator[str]:
     """What some fields of a JSONL file hold, as one text, in every line where any of them is there."""
     for number, raw in source.lines():
         try:
@@ -51,7 +51,7 @@ def _counted(hashes: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     return found, counts
 
 
-class Gathering(Generic[Row]):
+class Gathering(Generic[RowT]):
     """Rows by key, each group handed out as soon as its last row came.
 
     Memory holds 16 bytes a key and the rows of the groups that are still open: as many as overlap in the file.
@@ -63,13 +63,13 @@ class Gathering(Generic[Row]):
     def __init__(self, keys: Iterable[str]) -> None:
         counted, counts = _counted(map(hash, keys))
         self._keys, self._awaited = counted.data, counts.data
-        self._open: dict[str, list[Row]] = {}
+        self._open: dict[str, list[RowT]] = {}
 
-    def rows(self, key: str) -> list[Row]:
+    def rows(self, key: str) -> list[RowT]:
         """The rows of a group so far; those of the list may be replaced."""
         return self._open.get(key, [])
 
-    def add(self, key: str, row: Row | None) -> list[Row] | None:
+    def add(self, key: str, row: RowT | None) -> list[RowT] | None:
         """Take in a row, or None for one that was wrong.
 
         Returns:
@@ -81,7 +81,7 @@ class Gathering(Generic[Row]):
         self._awaited[place] -= 1
         return self._open.pop(key, None) if self._awaited[place] == 0 else None
 
-    def rest(self) -> Iterator[tuple[str, list[Row]]]:
+    def rest(self) -> Iterator[tuple[str, list[RowT]]]:
         """Groups that never became complete because some of their rows were wrong."""
         yield from self._open.items()
 

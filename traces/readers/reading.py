@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from traces.errors import TraceError
 from traces.readers.plausibility import Plausibility
 from traces.readers.records import Record, record_of, shown
-from traces.readers.source import Source
+from traces.readers.source import TraceSource
 from traces.session import InvalidSession, Session
 
 OnError = Literal["stop", "skip"]
@@ -59,7 +59,7 @@ class Reading:
         notes: what else the person should know about the trace.
     """
 
-    def __init__(self, source: Source, on_error: OnError, tokenizer: Callable[[str], int] | None = None) -> None:
+    def __init__(self, source: TraceSource, on_error: OnError, tokenizer: Callable[[str], int] | None = None) -> None:
         self.source = source
         self.on_error = on_error
         self.tokenizer = tokenizer

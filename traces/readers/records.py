@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 
 from traces.errors import TraceError
-from traces.readers.source import Source
+from traces.readers.source import TraceSource
 
 FIX_TYPE = "correct the value"
 ONE_OBJECT = "one JSON object"
@@ -186,7 +186,7 @@ class Record:
         return Record(value, self.file, self.line, self, name)
 
 
-def record_of(source: Source, raw: bytes, line: int) -> Record:
+def record_of(source: TraceSource, raw: bytes, line: int) -> Record:
     """The object that one line of JSONL holds.
 
     Raises:
@@ -208,7 +208,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _slowly_parsed(source: Source, raw: bytes, line: int) -> object:
+def _slowly_parsed(source: TraceSource, raw: bytes, line: int) -> object:
     """What the standard library makes of a line that is not strictly JSON (NaN is let through, to be named later)."""
     text = source.decoded(raw, line)
     try:

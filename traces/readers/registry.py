@@ -23,7 +23,7 @@ from traces.readers.formats import (
     vidur,
     weka,
 )
-from traces.readers.source import Source
+from traces.readers.source import TraceSource
 from traces.readers.trace_format import Format, Head, head_of
 
 GROUP = "caesura.readers"
@@ -84,7 +84,7 @@ def writable(name: str) -> Format:
     return format
 
 
-def detected(source: Source) -> Format:
+def detected(source: TraceSource) -> Format:
     """The first format that recognises the beginning of a trace.
 
     Raises:

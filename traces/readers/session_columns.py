@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from traces.session import Call, Pause, Session
 
-Numbers = npt.NDArray[Any]
+NumberColumn = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SessionColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class TurnColumns:
     """Requests of sessions, session after session, that each state their whole prompt, as `continuation.Turn` does.
 
     Attributes:
@@ -72,10 +72,10 @@ class Turns:
         pauses: seconds from the end of the turn before; of the first turn of a session anything.
     """
 
-    begins: Numbers
-    prompts: Numbers
-    outputs: Numbers
-    pauses: Numbers
+    begins: NumberColumn
+    prompts: NumberColumn
+    outputs: NumberColumn
+    pauses: NumberColumn
 
     def chained(self) -> tuple[list[float | None], list[int], list[int | None]]:
         """The duration, returned and keeps columns of `SessionColumns`, by the rule of `continuation.calls_of` where

@@ -25,7 +25,7 @@ BLOCK_BYTES = 2**19
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
-class Source:
+class TraceSource:
     """A trace's bytes, which can be opened again and again.
 
     Args:

@@ -71,14 +71,14 @@ def text(name: str, default: str | None = None) -> Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TableRows:
     """Some successive rows of a table: parsed values by column, and the line of each row."""
 
     lines: list[int]
     columns: list[list[object]]
 
 
-def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, ...] = ()) -> Iterator[Rows]:
+def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, ...] = ()) -> Iterator[TableRows]:
     """The rows of a CSV file with a header, in the order of the file, thousands at a time.
 
     Columns may stand in any order, and others may be there: they are not read, and noted unless they are among the
@@ -112,7 +112,12 @@ def read_rows(reading: Reading, columns: tuple[Column, ...], unused: tuple[str, 
 
 
 def requests_of(
-    reading: Reading, format: str, rows: Rows, arrivals: list[float], lengths: tuple[int, int], kind: int | None = None
+    reading: Reading,
+    format: str,
+    rows: TableRows,
+    arrivals: list[float],
+    lengths: tuple[int, int],
+    kind: int | None = None,
 ) -> Requests:
     """Rows as requests; those without a prompt or without any generated token are left out, and counted.
 
@@ -253,7 +258,7 @@ class _Table:
             shown = ", ".join(name for name in names if name in unknown)
             reading.note(f"the columns {shown[:200]} are not used")
 
-    def typed(self, first: int, block: bytes) -> Rows | None:
+    def typed(self, first: int, block: bytes) -> TableRows | None:
         """A block of plain lines, a row each, all of them right; None for any other."""
         wanted = {place: column.type for column, place in self._placed if place is not None}
         found = typed_columns(block, self.width, wanted)
@@ -273,11 +278,11 @@ class _Table:
             return None
         if not self._allowed(values):
             return None
-        return Rows(
+        return TableRows(
             list(range(first, first + count)), [some if type(some) is list else some.tolist() for some in values]
         )
 
-    def parsed(self, lines: list[int], rows: list[list[str]]) -> Rows:
+    def parsed(self, lines: list[int], rows: list[list[str]]) -> TableRows:
         """All rows at once where every one of them is right; else one by one."""
         try:
             turned = list(zip(*rows, strict=True))
@@ -287,7 +292,7 @@ class _Table:
                     for column, place in self._placed
                 ]
                 if self._allowed(values):
-                    return Rows(lines, values)
+                    return TableRows(lines, values)
         except (ValueError, OverflowError):
             pass
         right = []
@@ -296,7 +301,9 @@ class _Table:
                 right.append((line, self._row(line, row)))
             except TraceError as error:
                 self.reading.skip(error)
-        return Rows([line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)])
+        return TableRows(
+            [line for line, _ in right], [list(some) for some in zip(*(row for _, row in right), strict=True)]
+        )
 
     @property
     def _placed(self) -> Iterator[tuple[Column, int | None]]:

@@ -13,7 +13,7 @@ from traces.readers.reading import OnError, Reading, Skipped
 from traces.readers.registry import detected, format_named, writable
 from traces.readers.request_columns import Requests
 from traces.readers.session_columns import SessionColumns
-from traces.readers.source import Source
+from traces.readers.source import TraceSource
 from traces.readers.tokens import tokenizer_named
 from traces.readers.trace_format import Format
 from traces.readers.writing import writing_to
@@ -30,7 +30,7 @@ class Trace:
         source: where it comes from.
     """
 
-    def __init__(self, source: Source, format: Format, on_error: OnError, tokenizer: str | None) -> None:
+    def __init__(self, source: TraceSource, format: Format, on_error: OnError, tokenizer: str | None) -> None:
         self.source = source
         self.format = format
         self._on_error = on_error
@@ -134,13 +134,13 @@ def read(
     """
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'stop' or 'skip'")
-    source = Source(path)
+    source = TraceSource(path)
     return Trace(source, detected(source) if format is None else format_named(format), on_error, tokenizer)
 
 
 def detect(path: str | Path) -> str:
     """The name of the format that a trace has, by its content; raises `TraceError` when it is of no known format."""
-    return detected(Source(path)).name
+    return detected(TraceSource(path)).name
 
 
 def write(path: str | Path, sessions: Iterable[Session], format: str = "own") -> Written:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from traces.readers.reading import Reading
     from traces.readers.request_columns import Requests
     from traces.readers.session_columns import SessionColumns
-    from traces.readers.source import Source
+    from traces.readers.source import TraceSource
     from traces.readers.writing import Writing
 
-Part = Literal["arrivals", "calls", "outputs", "pauses", "tools"]
+TracePart = Literal["arrivals", "calls", "outputs", "pauses", "tools"]
 """What a format may lack: when sessions begin; more than one call a session; the lengths of answers; how long pauses
 last; what is waited for."""
 
@@ -78,7 +78,7 @@ class Format:
     title: str
     recognises: Callable[[Head], bool]
     read: Callable[[Reading], Iterator[Session]]
-    lacks: frozenset[Part] = frozenset()
+    lacks: frozenset[TracePart] = frozenset()
     write: Callable[[Writing, Iterable[Session]], None] | None = None
     read_requests: Callable[[Reading], Iterator[Requests] | None] | None = None
     write_requests: Callable[[Writing, Iterable[Requests]], None] | None = None
@@ -98,7 +98,7 @@ def batches_to_sessions(
     return read
 
 
-def head_of(source: Source) -> Head:
+def head_of(source: TraceSource) -> Head:
     """The beginning of a trace.
 
     Raises:

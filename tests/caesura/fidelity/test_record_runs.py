@@ -71,7 +71,7 @@ def test_a_run_that_is_cut_before_anybody_comes_is_recorded_and_replayed(tmp_pat
     run = load(folder)
     assert run.iterations is not None and run.iterations.empty
     (replayed,) = replay_all([folder], Costs(), jobs=1)
-    assert (replayed.fidelity.sessions, replayed.shares, replayed.at_its_pace) == (0, None, None)
+    assert (replayed.fidelity.sessions, replayed.time_split, replayed.at_its_pace) == (0, None, None)
 
 
 def test_a_second_sitting_makes_only_the_runs_that_are_missing(recordings: Path):

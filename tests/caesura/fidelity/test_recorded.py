@@ -53,8 +53,8 @@ def test_at_the_pace_of_the_real_run_hardly_anything_is_wrong(replayed: list[Rep
     """With two figures from each run, what the device and the host took for an iteration in the mean, nothing of the
     rest can hide behind costs: order, batches, copies, queues. 278 errors were within the aim; tails move by chance."""
     for one in replayed:
-        assert one.shares is not None and one.at_its_pace is not None, one.label
-        assert abs(one.shares.expected_device_s / one.shares.device_s - 1) <= 0.03, one.label
+        assert one.time_split is not None and one.at_its_pace is not None, one.label
+        assert abs(one.time_split.expected_device_s / one.time_split.device_s - 1) <= 0.03, one.label
         errors = one.at_its_pace.error_pct
         assert abs(errors["normalized latency mean"]) <= 2.0, one.label
         assert abs(errors["throughput"]) <= 1.0, one.label

@@ -90,7 +90,7 @@ def test_what_it_did_not_tell_is_missing_and_not_zero(plan: Plan, tmp_path: Path
     for one in replayed:
         assert one.missing == ("memory pools", "memory use", "iterations", "tokens")
         assert (one.fidelity.waste_points, one.fidelity.real_waste) == ({}, {})
-        assert (one.shares, one.at_its_pace) == (None, None)
+        assert (one.time_split, one.at_its_pace) == (None, None)
     assert [row[1:] for row in waste_rows(replayed).rows] == [["–"] * 4] * 2
     assert all(row[-1].startswith("– / ") for row in value_rows(replayed).rows)
     assert "wastes" not in verdict(replayed)

@@ -12,12 +12,12 @@ from caesura.fidelity.figures import FIGURES
 from caesura.fidelity.replays import Costs, Replayed, replay_all
 from caesura.fidelity.tables import aim_rows, error_rows, pace_verdict, share_rows
 from profiler.serving.recorded_run import RecordedRun, replay, save
-from profiler.serving.time_split import Shares
+from profiler.serving.time_split import TimeSplit
 from sim.costs.profile import Measurement
 from tests.caesura.fidelity.small_real_runs import GUESSED
 from traces.session import Call, Session
 
-SHARES = Shares(
+SHARES = TimeSplit(
     iterations=2000,
     waited=0.0,
     whole_s=0.010,
@@ -37,7 +37,7 @@ def errors(**pct: float) -> Fidelity:
     return Fidelity("vllm", 8.0, {}, {}, named, {}, mape_pct=1.0, sessions=100)
 
 
-def replayed(fidelity: Fidelity, at_its_pace: Fidelity | None, shares: Shares | None = SHARES) -> Replayed:
+def replayed(fidelity: Fidelity, at_its_pace: Fidelity | None, shares: TimeSplit | None = SHARES) -> Replayed:
     return Replayed(Path("vllm.load-8"), "bench", "costs", {}, 100, 100, fidelity, shares, at_its_pace)
 
 

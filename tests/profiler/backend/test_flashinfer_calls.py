@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from profiler.backend.backend import make_backend, make_model  # noqa: E402
-from profiler.backend.executor import ChunkWork, Executor  # noqa: E402
+from profiler.backend.executor import BatchExecutor, ChunkWork  # noqa: E402
 from profiler.backend.flashinfer_attention import padded_sizes  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
 
@@ -198,7 +198,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("profiler.backend.flashinfer_attention._most_chunk_pieces", lambda cache: 5)
 
 
-def serve(executor: Executor) -> list[list[int]]:
+def serve(executor: BatchExecutor) -> list[list[int]]:
     """Seven sessions: chunks alone, mixed batches of several sizes, decodes alone, one left out now and then."""
     keys = [f"s{index}" for index in range(7)]
     for index, key in enumerate(keys):
@@ -216,7 +216,7 @@ def serve(executor: Executor) -> list[list[int]]:
 
 @pytest.mark.usefixtures("stand_in")
 def test_tokens_are_those_of_the_reference() -> None:
-    def made(flashinfer: bool) -> Executor:
+    def made(flashinfer: bool) -> BatchExecutor:
         model = make_model(CONFIG, CPU, torch.float32, 7, 256, flashinfer)
         backend = make_backend(model, 90, 0, 4, 8, 100, max_decodes=7, max_chunk_tokens=130, flashinfer=flashinfer)
         backend.cache.pool[:-1] = math.nan  # what is read before it is written shows

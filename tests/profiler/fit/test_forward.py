@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from profiler.fit.copies import fit_copies
 from profiler.fit.forward import NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit.host import fit_host
-from profiler.fit.measurements import Packing, points_of
+from profiler.fit.measurements import Packing, measurements_of
 from profiler.fit.profile_folder import make_profile, verdict_on, write_profile
 from profiler.measure.samples import Samples
 from sim.costs.batch import Batch
@@ -32,7 +32,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 def test_the_costs_of_the_paper_gpu_are_found(samples: Samples) -> None:
     """Noise of 1 %. What little tells apart, such as reading the weights and the overhead, is allowed more."""
-    points = points_of(samples.read("iterations"), known.PACKING)
+    points = measurements_of(samples.read("iterations"), known.PACKING)
     on_grid = ~np.isin(points.sets, ("held-out", "reference"))
     fit = fit_forward(points[on_grid], known.PACKING)
     found, truth = fit.forward, known.FORWARD
@@ -58,7 +58,7 @@ def test_samples_that_do_not_say_how_contexts_are_cut_have_no_cost_of_pieces(sam
     facts = {name: value for name, value in samples.facts.items() if name not in {"most_pieces", "piece_tokens"}}
     packing = Packing.of(facts)
     assert packing == Packing(decode_sizes=known.SIZES)
-    points = points_of(samples.read("iterations"), packing)
+    points = measurements_of(samples.read("iterations"), packing)
     fit = fit_forward(points[np.arange(0, len(points), 5)], packing)
     assert (fit.forward.per_piece_s, fit.forward.most_pieces) == (0.0, 0)
     assert fit.forward.decode_sizes == known.SIZES
@@ -67,7 +67,7 @@ def test_samples_that_do_not_say_how_contexts_are_cut_have_no_cost_of_pieces(sam
 
 def test_the_stairs_of_matrix_tiles_are_found_where_there_are_any(tmp_path: Path) -> None:
     samples = known.write_samples(tmp_path, time=known.stairs)
-    points = points_of(samples.read("iterations"), known.PACKING)
+    points = measurements_of(samples.read("iterations"), known.PACKING)
     fit = fit_forward(points[~np.isin(points.sets, ("held-out", "reference"))], known.PACKING)
     factors = dict(fit.forward.matrix_factors)
     assert len(factors) > 10
@@ -80,7 +80,7 @@ def test_fit_and_simulator_mean_the_same_equation(samples: Samples) -> None:
     """Padding, factors, floor and all: the arrays of the fit against ``CostModel``, batch by batch."""
     forward = known.FORWARD.model_copy(update={"matrix_factors": ((8, 1.1), (128, 0.9), (1024, 1.2))})
     costs = CostModel(known.PROFILE.model_copy(update={"forward": forward, "host": HostCost()}))
-    points = points_of(samples.read("iterations"), known.PACKING)
+    points = measurements_of(samples.read("iterations"), known.PACKING)
     columns = (points.decodes, points.decode_context, points.chunks, points.chunk_tokens, points.chunk_context)
     batches = [Batch(*(int(number) for number in row)) for row in zip(*columns, points.pairs, strict=True)]
     expected = np.array([costs.iteration_time(batch) for batch in batches])
@@ -112,7 +112,7 @@ def test_a_pass_with_chunks_takes_no_less_than_its_launch() -> None:
 
 
 def test_too_little_is_refused(samples: Samples) -> None:
-    points = points_of(samples.read("iterations"), known.PACKING)
+    points = measurements_of(samples.read("iterations"), known.PACKING)
     with pytest.raises(NotEnoughPoints, match="3 points"):
         fit_forward(points[np.arange(3)])
     with pytest.raises(NotEnoughPoints, match="0 of them with chunks"):

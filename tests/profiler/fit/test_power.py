@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiler.fit.measurements import points_of
+from profiler.fit.measurements import measurements_of
 from profiler.fit.power import at_reference, fit_power
 from sim.costs.cost_model import CostModel
 from sim.costs.gpu_state import GpuState
@@ -40,7 +40,7 @@ def rounds(limit: PowerLimit, noise: float = 0.004) -> pd.DataFrame:
 
 def test_the_slowdown_is_found_from_the_order_of_passes() -> None:
     samples = rounds(LIMIT)
-    found = fit_power(samples, known.FORWARD, points_of(samples, known.PACKING))
+    found = fit_power(samples, known.FORWARD, measurements_of(samples, known.PACKING))
     assert found is not None
     assert found.memory_s == pytest.approx(0.05, rel=0.25)
     assert found.free_share == pytest.approx(0.4, abs=0.06)
@@ -51,7 +51,7 @@ def test_the_slowdown_is_found_from_the_order_of_passes() -> None:
 
 def test_at_the_reference_a_pass_takes_the_same_whatever_came_before() -> None:
     samples = rounds(LIMIT)
-    points = points_of(samples, known.PACKING)
+    points = measurements_of(samples, known.PACKING)
     limit = fit_power(samples, known.FORWARD, points)
     assert limit is not None
     level = at_reference(samples, known.FORWARD, points, limit)
@@ -66,4 +66,4 @@ def test_at_the_reference_a_pass_takes_the_same_whatever_came_before() -> None:
 
 def test_a_gpu_that_does_not_slow_down_has_no_limit() -> None:
     samples = rounds(LIMIT.model_copy(update={"slowdown": 0.0, "slowdown_matrix": 0.0}))
-    assert fit_power(samples, known.FORWARD, points_of(samples, known.PACKING)) is None
+    assert fit_power(samples, known.FORWARD, measurements_of(samples, known.PACKING)) is None

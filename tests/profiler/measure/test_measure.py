@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch")
 from profiler.backend.backend import make_backend, make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
 from profiler.measure import machine, memory, sweeps  # noqa: E402
-from profiler.measure.bench import Bench  # noqa: E402
-from profiler.measure.copies import FIRST, SECOND, CopyBench  # noqa: E402
+from profiler.measure.copies import FIRST, SECOND, CopyRunner  # noqa: E402
 from profiler.measure.errors import CannotMeasure  # noqa: E402
 from profiler.measure.grid import Extent, Shape, grid, held_out, references  # noqa: E402
+from profiler.measure.iteration_runner import IterationRunner  # noqa: E402
 from profiler.measure.repeats import Repeats, uncertainty  # noqa: E402
 from profiler.measure.samples import Samples  # noqa: E402
 
@@ -89,17 +89,17 @@ def test_the_median_s_uncertainty_shrinks_with_repeats() -> None:
 def test_the_bench_runs_any_shape_again_and_again() -> None:
     backend = make_backend(make_model(load_model_config("tiny"), torch.device("cpu"), max_context=256), 200, 64,
                            max_sessions=12, max_context=256)  # fmt: skip
-    bench = Bench(backend, 4, 2)
+    runner = IterationRunner(backend, 4, 2)
     assert float(backend.cache.pool.float().std()) == pytest.approx(1.0, rel=0.05)
     for shape in (Shape((64, 20, 1)), Shape((), ((0, 30), (100, 7))), Shape((5,), ((40, 8),), ends=False), Shape((9,))):
-        bench.set_up(shape)
+        runner.set_up(shape)
         for _ in range(3):
-            timing = bench.run()
+            timing = runner.run()
             assert 0 < timing.device_s <= timing.wall_s
         assert backend.tables.gpu_used == shape.blocks(16)
-    bench.set_up(Shape())
+    runner.set_up(Shape())
     assert backend.tables.gpu_used == 0
-    bench.close()
+    runner.close()
     assert not backend.tables.rows
 
 
@@ -107,7 +107,7 @@ def test_copies_go_where_the_context_is_not() -> None:
     backend = make_backend(make_model(load_model_config("tiny"), torch.device("cpu"), max_context=256), 60, 40,
                            max_sessions=4, max_context=256)  # fmt: skip
     ran = []
-    copier = CopyBench(backend, 8, scattered=True)
+    copier = CopyRunner(backend, 8, scattered=True)
     assert copier.stretches() == 8
     assert [one.out for one in copier.fly([FIRST], lambda: ran.append(1))] == [True]
     assert (backend.tables.gpu_used, backend.tables.host_used) == (8, 8)

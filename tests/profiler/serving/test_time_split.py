@@ -9,7 +9,7 @@ import pytest
 
 from profiler.serving.iterations import BATCH
 from profiler.serving.recorded_run import RecordedRun
-from profiler.serving.time_split import as_it_was, expected, shares
+from profiler.serving.time_split import as_it_was, expected, split_time
 from sim.costs.profile import HostCost, PhysicalForward, PowerLimit
 from sim.results.run_record import RunRecord
 from tests.sim.worlds import pause, profile, session
@@ -49,7 +49,7 @@ def test_a_host_has_waited_since_the_iteration_before_began() -> None:
 
 
 def test_what_copies_hide_does_not_count_as_the_host_s() -> None:
-    found = shares(run(FIRST, SECOND, STALLED), PROFILE)
+    found = split_time(run(FIRST, SECOND, STALLED), PROFILE)
     assert found is not None
     assert found.iterations == 3
     assert found.whole_s == pytest.approx((4 + 3 + 9) / 3)
@@ -96,13 +96,13 @@ def test_a_simulated_run_takes_what_its_own_profile_says_of_its_iterations() -> 
 
 def test_a_profile_at_the_run_s_pace_expects_what_was_measured() -> None:
     made = run(FIRST, SECOND)
-    found = shares(made, PROFILE)
+    found = split_time(made, PROFILE)
     assert found is not None
-    again = shares(made, as_it_was(PROFILE, found))
+    again = split_time(made, as_it_was(PROFILE, found))
     assert again is not None
     assert again.expected_device_s == pytest.approx(found.device_s)
     assert again.expected_host_s == pytest.approx(found.host_s)
 
 
 def test_runs_without_iterations_have_no_shares() -> None:
-    assert shares(replace(run(FIRST), iterations=None), PROFILE) is None
+    assert split_time(replace(run(FIRST), iterations=None), PROFILE) is None

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from profiler.backend.backend import make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
-from profiler.serving.token_match import Alone, agreement, sample  # noqa: E402
+from profiler.serving.token_match import Alone, match_tokens, sample  # noqa: E402
 from traces.session import Call, Pause, Session  # noqa: E402
 
 LONGEST = 128
@@ -40,7 +40,7 @@ def test_the_first_token_that_differs_is_the_one_that_is_explained(alone: Alone)
     kept = {session.id: list(alone.serve(session).tokens) for session in SESSIONS[:3]}
     for position in (30, 33):
         kept["s1"][position] += 1
-    found = agreement(kept, SESSIONS, alone)
+    found = match_tokens(kept, SESSIONS, alone)
     assert (found["sessions"], found["equal"]) == (3, 2)
     assert found["first_difference_margins"] == [alone.serve(SESSIONS[1]).margins[30]]
     assert found["first_difference_margin_median"] == alone.serve(SESSIONS[1]).margins[30]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces.draw.distributions import Constant, Distribution, Empirical, Quantiles, Scipy, WithZeros
+from traces.draw.distributions import Constant, Distribution, Quantiles, Scipy, WeightedValues, WithZeros
 
 EACH: list[Distribution] = [
     Scipy("lognorm", {"s": 1.2, "scale": 2.0}),
@@ -47,7 +47,7 @@ def test_a_discrete_distribution_may_draw_its_least_value() -> None:
 
 
 def test_recorded_values_come_as_often_as_their_weights_say() -> None:
-    recorded = Empirical((5.0, 1.0), (1.0, 3.0))
+    recorded = WeightedValues((5.0, 1.0), (1.0, 3.0))
     assert recorded.values(np.array([0.0, 0.74, 0.76])).tolist() == [1.0, 1.0, 5.0]
     assert recorded.cdf(np.array([0.0, 1.0, 5.0])).tolist() == [0.0, 0.75, 1.0]
 

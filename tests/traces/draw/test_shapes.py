@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from traces import Session
-from traces.draw.distributions import Constant, Empirical, Scipy
+from traces.draw.distributions import Constant, Scipy, WeightedValues
 from traces.draw.shapes import AugmentationShape, PauseShape, Rewrites, SessionShape, draw_mixture
 
 TOOL = PauseShape("tool", Constant(1.5), Constant(20), tool="search")
@@ -62,7 +62,7 @@ def test_values_of_one_session_are_alike() -> None:
 
 
 def test_another_distribution_changes_nothing_else() -> None:
-    varied = replace(PLAIN, calls=Empirical((1.0, 2.0, 5.0)), prompt=Scipy("lognorm", {"s": 1.0, "scale": 500}))
+    varied = replace(PLAIN, calls=WeightedValues((1.0, 2.0, 5.0)), prompt=Scipy("lognorm", {"s": 1.0, "scale": 500}))
     slower = replace(varied, pauses=(replace(TOOL, seconds=Scipy("expon", {"scale": 9.0})),))
     for one, other in zip(draw(varied, 50), draw(slower, 50), strict=True):
         assert (one.prompt, [c.output for c in one.calls]) == (other.prompt, [c.output for c in other.calls])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from traces.draw.distributions import Constant, Empirical
+from traces.draw.distributions import Constant, WeightedValues
 from traces.draw.shapes import SessionShape, draw_mixture
 from traces.draw.typed import Typing
 from traces.session import Call, PromptPart, Session
@@ -25,13 +25,13 @@ def test_each_segment_is_there_when_its_last_character_is_typed() -> None:
 
 
 def test_a_longer_draw_begins_with_the_shorter_one() -> None:
-    varied = replace(TYPING, segments=Empirical((1.0, 2.0, 5.0)), tokens=Empirical((10.0, 30.0)))
+    varied = replace(TYPING, segments=WeightedValues((1.0, 2.0, 5.0)), tokens=WeightedValues((10.0, 30.0)))
     shapes = {"question": (1.0, replace(SHAPE, typing=varied))}
     assert draw_mixture(shapes, 40, seed=3)[:15] == draw_mixture(shapes, 15, seed=3)
 
 
 def test_typing_changes_nothing_else_that_is_drawn() -> None:
-    shape = replace(SHAPE, output=Empirical((3.0, 9.0, 27.0)))
+    shape = replace(SHAPE, output=WeightedValues((3.0, 9.0, 27.0)))
     typed = draw_mixture({"q": (1.0, shape)}, 20, seed=1)
     plain = draw_mixture({"q": (1.0, replace(shape, typing=None))}, 20, seed=1)
     assert [session.calls for session in typed] == [session.calls for session in plain]

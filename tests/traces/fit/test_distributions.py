@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.draw.distributions import Constant, Empirical, Quantiles, Scipy, WithZeros
+from traces.draw.distributions import Constant, Quantiles, Scipy, WeightedValues, WithZeros
 from traces.fit.distributions import fit_distribution, ks_distance, likeness, mean_of
 
 RNG = np.random.default_rng
@@ -53,7 +53,7 @@ def test_zeros_are_counted_apart() -> None:
 def test_a_few_different_values_stand_for_themselves() -> None:
     fitted = fit_distribution(np.array([2.0] * 6 + [5.0] * 2), whole=True)
     assert fitted.written == {"values": [2, 5], "weights": [0.75, 0.25]}
-    assert isinstance(fitted.distribution, Empirical)
+    assert isinstance(fitted.distribution, WeightedValues)
     assert fit_distribution(np.array([7.0] * 9)).distribution == Constant(7.0)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from traces import Call, Gamma, Pause, Poisson, Session, draw_workload, shipped
 from traces.draw.arrivals import ArrivalProcess, Weibull
-from traces.draw.distributions import Constant, Empirical, Scipy
+from traces.draw.distributions import Constant, Scipy, WeightedValues
 from traces.draw.modulated_arrivals import Bursts, Diurnal
 from traces.draw.shapes import PauseShape, Rewrites, SessionShape, draw_mixture
 from traces.fit.arrivals import fit_arrivals
@@ -20,7 +20,7 @@ from traces.fit.trace import TraceFit
 
 DRAWN_BEFORE = Path(__file__).with_name("agent_sessions.jsonl")
 AGENT = SessionShape(
-    calls=Empirical((2.0, 6.0, 9.0)),
+    calls=WeightedValues((2.0, 6.0, 9.0)),
     prompt=Scipy("lognorm", {"s": 0.6, "scale": 900.0}),
     output=Scipy("gamma", {"a": 2.0, "scale": 60.0}),
     pauses=(
@@ -77,7 +77,7 @@ def test_values_that_go_with_the_prompt_or_with_the_one_before_are_found() -> No
     with_prompt, along = {"calls": 0.4, "output": -0.5, "pause": 0.3}, {"output": 0.6, "returned": -0.4}
     one = replace(AGENT.pauses[0], returned=Scipy("expon", {"scale": 50.0}), then={})
     shape = replace(
-        AGENT, calls=Empirical(tuple(map(float, range(1, 20)))), pauses=(one,), rewrites=None,
+        AGENT, calls=WeightedValues(tuple(map(float, range(1, 20)))), pauses=(one,), rewrites=None,
         with_prompt=with_prompt, along=along, alike={"output": 0.4},
     )  # fmt: skip
     fitted = TraceFit(draw_mixture({"agent": (1.0, shape)}, 2000, 1)).fit()

@@ -36,7 +36,7 @@ OTHERS = "requests wait for other sessions; their pauses hold only the stated de
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AgenticRow:
     """One request; ``turn`` says how it follows the one before in its session."""
 
     request_id: str
@@ -47,7 +47,7 @@ class Row:
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions, each where its last row stands in the file."""
-    gathering: Gathering[Row] = Gathering(keys_of(reading.source, *KEY))
+    gathering: Gathering[AgenticRow] = Gathering(keys_of(reading.source, *KEY))
     reading.plausibility.follows_rows = True
     block, local, others = 0, False, 0
     for record in reading.records():
@@ -89,14 +89,14 @@ def _block_of(record: Record) -> int:
     return block_size_of(record.whole("input_length", least=1), hashes, HASH_BLOCK) if hashes > 1 else 0
 
 
-def _new_row(record: Record, reading: Reading, before: Row | None, block: int) -> Row:
+def _new_row(record: Record, reading: Reading, before: AgenticRow | None, block: int) -> AgenticRow:
     row = _row(record, before, block)
     if row.request_id:
         reading.require_new(f"{record.identity('play_id', '')} {row.request_id}", record, "request_id")
     return row
 
 
-def _row(record: Record, before: Row | None, block: int) -> Row:
+def _row(record: Record, before: AgenticRow | None, block: int) -> AgenticRow:
     record.identity("session_id", "")
     hashes = record.wholes("hash_ids")
     delays = [one.milliseconds("delay_ms", 0.0) for one in record.records("dependencies")]
@@ -111,10 +111,12 @@ def _row(record: Record, before: Row | None, block: int) -> Row:
     events = record.records("tool_events")
     slowest = max(events, key=lambda event: event.milliseconds("duration_ms", 0.0), default=None)
     tool = slowest.text("tool_class", "") if slowest is not None else ""
-    return Row(record.identity("request_id", ""), begin, Turn(prompt, output, pause, shared, "tool", tool), hashes)
+    return AgenticRow(
+        record.identity("request_id", ""), begin, Turn(prompt, output, pause, shared, "tool", tool), hashes
+    )
 
 
-def _waits_for_others(record: Record, before: list[Row]) -> bool:
+def _waits_for_others(record: Record, before: list[AgenticRow]) -> bool:
     """Whether a row waits for a request that is not its session's own."""
     waits = record.values.get("wait_for")
     names = list(waits) if isinstance(waits, list) else []
@@ -125,7 +127,7 @@ def _waits_for_others(record: Record, before: list[Row]) -> bool:
     return any(not isinstance(name, str) or name not in own for name in names)
 
 
-def _session(record: Record, id: str, rows: list[Row], block: int, local: bool) -> Session:
+def _session(record: Record, id: str, rows: list[AgenticRow], block: int, local: bool) -> Session:
     first = rows[0]
     hashes = () if local else first.hashes
     calls = calls_of([row.turn for row in rows], block)

@@ -18,8 +18,17 @@ import numpy as np
 from traces.readers.grouping import ColumnGathering, Groups
 from traces.readers.reading import Reading
 from traces.readers.request_columns import Requests
-from traces.readers.session_columns import SessionColumns, Turns
-from traces.readers.tables import Rows, read_rows, requests_of, seconds, sessions_to_requests, text, whole, write_table
+from traces.readers.session_columns import SessionColumns, TurnColumns
+from traces.readers.tables import (
+    TableRows,
+    read_rows,
+    requests_of,
+    seconds,
+    sessions_to_requests,
+    text,
+    whole,
+    write_table,
+)
 from traces.readers.trace_format import Format, batches_to_sessions, head_of
 from traces.readers.writing import Writing
 
@@ -97,7 +106,7 @@ def _in_order(reading: Reading, line: int, arrival: float) -> bool:
     return arrival >= 0
 
 
-def _keys(rows: Rows, column: int) -> list[str]:
+def _keys(rows: TableRows, column: int) -> list[str]:
     """The session of each row; one without is a session of its own."""
     keys = list(map(str.strip, cast(list[str], rows.columns[column])))
     if all(keys):
@@ -119,7 +128,7 @@ def _answered(reading: Reading, groups: Groups, begin: float) -> SessionColumns:
     reading.plausibility.turns_back += int(np.count_nonzero(pauses[follows] < 0))
     pauses[1:] -= elapsed[:-1]
     reading.plausibility.see_turns(int(np.count_nonzero(follows)), int(np.count_nonzero(pauses[follows] < 0)))
-    turns = Turns(begins, prompts, outputs, np.where(pauses < 0, 0.0, pauses))
+    turns = TurnColumns(begins, prompts, outputs, np.where(pauses < 0, 0.0, pauses))
     return SessionColumns(
         [groups.keys[number] for number in group[begins].tolist()],
         (times[begins] - begin).tolist(),

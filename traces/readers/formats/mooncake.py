@@ -29,7 +29,7 @@ TIMES = ("timestamp", "created_time", "delay", "delay_ms")
 FIELDS = frozenset((*LENGTHS[0], *LENGTHS[1], *TIMES, "session_id", "hash_ids", "text_input"))
 
 
-class Row(NamedTuple):
+class MooncakeRow(NamedTuple):
     """One line: a request, or a turn of a session.
 
     Attributes:
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 def read(reading: Reading) -> Iterator[Session]:
     """The sessions; one of several turns comes where its last turn stands in the file."""
-    gathering: Gathering[Row] | None = None
+    gathering: Gathering[MooncakeRow] | None = None
     block = HASH_BLOCK
     for record in reading.records(FIELDS):
         row = reading.attempt(record, _row, block)
@@ -101,14 +101,14 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
         writing.lose("pauses after the last call", before is not None)
 
 
-def _row(record: Record, block: int) -> Row:
+def _row(record: Record, block: int) -> MooncakeRow:
     prompt, output = LENGTHS[1] if record.has("input_tokens") else LENGTHS[0]
     delay = _time(record, "delay", "delay_ms")
     record.identity("session_id", "")
     later = delay is not None and record.has("session_id")
     tokens = record.whole(prompt, least=0 if later else 1)
     hashes = record.wholes("hash_ids")
-    return Row(
+    return MooncakeRow(
         _time(record, "timestamp", "created_time"),
         delay,
         tokens,
@@ -125,7 +125,7 @@ def _time(record: Record, name: str, alias: str) -> float | None:
     return record.milliseconds(alias) if values.get(alias) is not None else None
 
 
-def _single(record: Record, row: Row, reading: Reading) -> Session | None:
+def _single(record: Record, row: MooncakeRow, reading: Reading) -> Session | None:
     if row.output == 0:
         reading.left_out["without output"] += 1
         return None
@@ -136,7 +136,7 @@ def _single(record: Record, row: Row, reading: Reading) -> Session | None:
     )
 
 
-def _compared(before: list[Row], row: Row) -> Row:
+def _compared(before: list[MooncakeRow], row: MooncakeRow) -> MooncakeRow:
     """A turn that knows what it shares with the one before; that one's hashes are needed no longer."""
     if not before or not before[-1].hashes:
         return row
@@ -146,7 +146,7 @@ def _compared(before: list[Row], row: Row) -> Row:
     return row._replace(shared=shared_tokens(last.hashes, row.hashes, row.block))
 
 
-def _of_turns(record: Record, id: str, rows: list[Row], reading: Reading) -> Session:
+def _of_turns(record: Record, id: str, rows: list[MooncakeRow], reading: Reading) -> Session:
     first = rows[0]
     turns = [Turn(first.tokens, first.output)]
     last = first.timestamp or 0.0
@@ -165,7 +165,7 @@ def _of_turns(record: Record, id: str, rows: list[Row], reading: Reading) -> Ses
     return _session(id, first.timestamp or 0.0, first, calls_of(turns, first.block))
 
 
-def _session(id: str, arrival: float, first: Row, calls: tuple[Call, ...]) -> Session:
+def _session(id: str, arrival: float, first: MooncakeRow, calls: tuple[Call, ...]) -> Session:
     block = first.block if first.hashes else 0
     return Session(id, arrival, first.tokens, calls, block_hashes=first.hashes, hash_block=block)
 

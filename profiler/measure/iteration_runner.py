@@ -33,7 +33,7 @@ class Timing:
     padded: int
 
 
-class Bench:
+class IterationRunner:
     """Sessions whose contexts take any length at once.
 
     Args:
