@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -107,3 +108,46 @@ def test_no_modules_import_each_other() -> None:
     assert sum(map(len, graph.values())) > 500, "the imports of the house are not all found"
     new = [sorted(found) for found in circles(graph) if not any(found <= known for known in KNOWN_CIRCLES)]
     assert new == []
+
+
+SHARED_NAMES = {"Floats"}
+"""Names that stand for the same thing wherever they are defined: an array of float64."""
+KNOWN_NAMESAKES = {
+    "Amount", "Arrivals", "Cluster", "Columns", "Costs", "Fault", "Format", "Key", "OnError", "Out", "Outcome", "Part",
+    "Plan", "Replica", "Row", "Rows", "System", "Trace",
+}  # fmt: skip
+"""Names that still stand for several things. This list only shrinks."""
+
+
+def public_classes(tree: ast.Module) -> Iterator[str]:
+    """The names of a module's public classes and of its types made by assignment, such as ``Floats = NDArray[...]``."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            names = []
+        yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+def test_classes_and_types_are_found() -> None:
+    source = """
+class Session:
+    class Inner: ...
+class _Private: ...
+Sizes = list[int]
+MOST_SIZES, T = 1, TypeVar("T")
+names = []
+"""
+    assert list(public_classes(ast.parse(source))) == ["Session", "Sizes"]
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for module, tree in modules().items():
+        for name in public_classes(tree):
+            homes[name].append(module)
+    assert len(homes) > 300, "the classes of the house are not all found"
+    namesakes = {name: found for name, found in homes.items() if len(found) > 1}
+    assert namesakes.keys() - SHARED_NAMES - KNOWN_NAMESAKES == set(), namesakes
