@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from policies.estimation import CallPredictor, DurationEstimator
 from policies.leap_hints import (
@@ -20,7 +21,8 @@ from policies.leap_hints import (
     PreemptiveHints,
     answers_nothing,
 )
-from policies.views import Costs, EngineView, Footprint, Paused, Queued, is_incomplete
+from policies.renamed import INTERCEPT_POLICY, PREEMPTIVE_ORDER, refuse_old_names, refuses_old_arguments
+from policies.views import Costs, EngineView, KVUsage, Paused, Queued, is_incomplete
 
 __all__ = [
     "EVERY_ITERATION",
@@ -29,8 +31,8 @@ __all__ = [
     "Costs",
     "Discard",
     "EngineView",
-    "Footprint",
     "InterceptPolicy",
+    "KVUsage",
     "Key",
     "Paused",
     "PreemptiveOrder",
@@ -47,34 +49,38 @@ __all__ = [
 # ---- answers of an intercept policy
 
 
+@refuses_old_arguments
 @dataclass(frozen=True, slots=True)
 class Preserve:
     """Leave the context where it is.
 
     Attributes:
-        because: the numbers that the verdict was made from, by name. ``caesura explain`` prints them: a name that ends
+        reasons: the numbers that the verdict was made from, by name. ``caesura explain`` prints them: a name that ends
             in ``_s`` in seconds; ``preserve``, ``swap``, ``discard`` and ``recompute`` as wastes in token-seconds.
     """
 
-    because: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, float] = field(default_factory=dict)
 
 
+@refuses_old_arguments
 @dataclass(frozen=True, slots=True)
 class Swap:
     """Copy the resident context to the host, all but its first ``keep`` tokens (rounded up to whole blocks)."""
 
     keep: int = 0
-    because: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, float] = field(default_factory=dict)
 
 
+@refuses_old_arguments
 @dataclass(frozen=True, slots=True)
 class Discard:
     """Drop the context, all but its first ``keep`` tokens (rounded up to whole blocks); it is recomputed later."""
 
     keep: int = 0
-    because: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, float] = field(default_factory=dict)
 
 
+@refuses_old_arguments
 @dataclass(frozen=True, slots=True)
 class Prefetch:
     """Copy the offloaded tokens back before the answer comes, as far as free GPU memory and the swap budget go.
@@ -82,7 +88,7 @@ class Prefetch:
     Only ``revise`` may answer it, for a context of ``view.offloaded``, and only if the policy ``prefetches``.
     """
 
-    because: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, float] = field(default_factory=dict)
 
 
 Verdict = Preserve | Swap | Discard | Prefetch
@@ -98,22 +104,26 @@ class InterceptPolicy(InterceptHints):
             gives an oracle the truth.
         predictor: the policy's call predictor, if it has one. The engine tells it of every call that ends, and gives an
             oracle the truth.
-        one_lru: whether cached blocks that no context holds are evicted in one order with the contexts that
-            ``gives_way`` names, the least recently used first. Otherwise cached blocks go before any context.
+        unified_lru: whether cached blocks that no context holds are evicted in one order with the contexts that
+            ``evict`` names, the least recently used first. Otherwise cached blocks go before any context.
         prefetches: whether ``revise`` may answer ``Prefetch``. The policy is then asked while contexts are only on the
             host, too.
     """
 
     estimator: DurationEstimator | None = None
     predictor: CallPredictor | None = None
-    one_lru: bool = False
+    unified_lru: bool = False
     prefetches: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        refuse_old_names(cls, INTERCEPT_POLICY)
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         """The session has just paused: what becomes of its context? Default: it stays on the GPU."""
         return Preserve()
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """``blocks`` GPU blocks are needed: which contexts leave, in which order, and how? Default: none.
 
         The engine takes changes from the front until the blocks are found, so an iterator may be lazy. It may ask
@@ -215,6 +225,10 @@ class PreemptiveOrder(PreemptiveHints, QueueOrder):
     emitted a token. ``rerank`` may move running sessions too; ``admits`` is not asked.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        refuse_old_names(cls, PREEMPTIVE_ORDER)
+
     def on_run(self, running: Queued, view: EngineView) -> None:
         """A session that waited runs from now on."""
 
@@ -222,7 +236,7 @@ class PreemptiveOrder(PreemptiveHints, QueueOrder):
         """Sessions that may run now, if fewer than the engine's settings allow; at least one. Default: no limit."""
         return NEVER
 
-    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+    def by_expected_turn(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
         """``waiting``, sorted by the time at which each session's turn is expected, the soonest first.
 
         The sessions come in the order of their keys; by default they stay in it. Of those on the GPU the last leaves

@@ -37,7 +37,7 @@ class InterceptHints:
     """Hints of an intercept policy."""
 
     def review_at(self, view: EngineView) -> float:
-        """Time until which ``revise`` would answer nothing and ``gives_way`` no more than now, s, if until then no
+        """Time until which ``revise`` would answer nothing and ``evict`` no more than now, s, if until then no
         session joins, leaves, pauses or comes back.
 
         The engine asks ``revise`` whenever it plans an iteration. The hint says how far time may leap between two
@@ -66,16 +66,16 @@ class PreemptiveHints:
     """Hints of a preemptive order.
 
     Attributes:
-        catches_up: whether ``rerank`` may be left out while every ready session can run, except at the times of
+        lazy_rerank: whether ``rerank`` may be left out while every ready session can run, except at the times of
             ``review_at``: no place matters then. The order is asked about these times afterwards, with ``view.now`` and
             all lengths as they were, and with the free blocks of some iterations before.
-        keys_age: whether ``rerank`` gives running sessions other keys in every iteration. Then the keys of running
+        keys_drift: whether ``rerank`` gives running sessions other keys in every iteration. Then the keys of running
             sessions are those of the last question, and listeners are told when that was. Each key must follow from
             its own session and from totals: ``view.running`` may show only the sessions whose place matters.
     """
 
-    catches_up: bool = False
-    keys_age: bool = False
+    lazy_rerank: bool = False
+    keys_drift: bool = False
 
     def review_after(self, view: EngineView) -> float:
         """Iterations after which to ask again, the next one included: at least 1, or ``NEVER``. The nearer of this and

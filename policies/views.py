@@ -120,7 +120,7 @@ class Costs(Protocol):
         """T_swap, s: a copy of ``tokens`` one way."""
 
 
-Footprint = tuple[int, int, int]
+KVUsage = tuple[int, int, int]
 """Tokens of one context: on the GPU, those of them that other contexts hold too, and on the host."""
 
 
@@ -134,7 +134,7 @@ class EngineView(Protocol):
         token_budget: query tokens of the longest iteration.
         gpu_blocks: size of the GPU's pool.
         free_gpu_blocks, free_host_blocks: blocks that no context holds.
-        most_running: sessions that may run in one iteration.
+        max_running: sessions that may run in one iteration.
         running_sessions: sessions that decode or compute missing tokens.
         running_context_tokens: their resident tokens, C_other of the waste equations.
         running_query_tokens: query tokens that they still ask for: one of each decoding session, and the missing ones.
@@ -142,9 +142,9 @@ class EngineView(Protocol):
         swap_budget: tokens that may still be copied out in this iteration; infinite where nothing limits it.
         paused: contexts with resident tokens that compute nothing, the least recently used first. Under a
             ``PreemptiveOrder`` only those of paused sessions: the order decides about the others.
-        unanswered: those of ``paused`` that a policy can still decide about: the answer has not come, and no copy is
+        undecided: those of ``paused`` that a policy can still decide about: the answer has not come, and no copy is
             under way. The list object stays until one of them changes.
-        footprints: a ``Footprint`` of each of ``unanswered``, in its order. For policies that look at all of them in
+        kv_usage: a ``KVUsage`` of each of ``undecided``, in its order. For policies that look at all of them in
             every iteration; the numbers are those of the contexts themselves.
         offloaded: paused contexts with tokens on the host.
         running: sessions that decode or compute missing tokens.
@@ -180,9 +180,9 @@ class EngineView(Protocol):
     @property
     def paused(self) -> Iterable[Paused]: ...
     @property
-    def unanswered(self) -> Sequence[Paused]: ...
+    def undecided(self) -> Sequence[Paused]: ...
     @property
-    def footprints(self) -> Sequence[Footprint]: ...
+    def kv_usage(self) -> Sequence[KVUsage]: ...
     @property
     def running(self) -> Iterable[Queued]: ...
     @property

@@ -14,9 +14,9 @@ class CacheLru(InterceptPolicy):
     context holds stand in one order with the contexts.
     """
 
-    one_lru = True
+    unified_lru = True
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         return last_blocks(view.paused, blocks, view)  # the least recently used first
 
 
@@ -33,9 +33,9 @@ def last_blocks(contexts: Iterable[Paused], blocks: int, view: EngineView) -> It
         if held == shared > 0:
             continue
         dropped = min(held - shared, blocks)
-        yield paused, Discard(keep=(held - dropped) * view.block_size, because={"blocks_needed": blocks})
+        yield paused, Discard(keep=(held - dropped) * view.block_size, reasons={"blocks_needed": blocks})
         blocks -= dropped
         if blocks == 0:
             return
     for paused in sharing:
-        yield paused, Discard(because={"blocks_needed": blocks})
+        yield paused, Discard(reasons={"blocks_needed": blocks})

@@ -31,9 +31,9 @@ class Heuristic(InterceptPolicy):
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         assert self.estimator is not None
         expected = self.estimator.remaining(paused, view.now)
-        because = {"expected_s": expected}
+        reasons = {"expected_s": expected}
         if expected >= self.discard_above:
-            return Discard(because=because)
+            return Discard(reasons=reasons)
         if expected >= self.swap_above:
-            return Swap(because=because)
-        return Preserve(because=because)
+            return Swap(reasons=reasons)
+        return Preserve(reasons=reasons)

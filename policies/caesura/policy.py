@@ -40,7 +40,7 @@ class Caesura(InterceptPolicy):
                     share it, and must be admitted first: Q only if nothing of the context was missing before
         price = min(swapped, discarded) / (t * R), per token and second of memory
 
-    with T_fwd of the chunk halfway through what is gone, for the attention of a long context costs more than its head.
+    with T_fwd of the chunk halfway through what is gone, for attention deep in a context costs more than at its head.
     R is how long the pause is still expected to last; ask ``empirical``, the mean residual life of the tool. Q is what
     the last session to be admitted had waited for it, and 0 while no session waits: a session whose context is whole or
     on the host does not queue, and a context that lacks a few tokens holds its memory while its session does. Where the
@@ -83,7 +83,7 @@ class Caesura(InterceptPolicy):
 
     # ---- contexts that leave
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         losses = self._losses(view)
         host = HostRoom(self, losses, view)
         for price, paused in self._cheapest_first(losses, view):
@@ -92,13 +92,13 @@ class Caesura(InterceptPolicy):
             blocks = max(1, blocks - held)
             gone = paused.resident_tokens - keep
             swapped, discarded = losses.swapped_s(paused, gone), losses.discarded_s(paused, gone)
-            because = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
+            reasons = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
             if swapped <= discarded:
                 yield from host.make_room(paused, gone)
                 if host.take(gone):
-                    yield paused, Swap(keep=keep, because=because)
+                    yield paused, Swap(keep=keep, reasons=reasons)
                     continue
-            yield paused, Discard(keep=keep, because=because)
+            yield paused, Discard(keep=keep, reasons=reasons)
         if not view.running_sessions:
             yield from _tails_of_ready(blocks, view)
 
@@ -129,7 +129,7 @@ class Caesura(InterceptPolicy):
                 host.take(held - keep)
                 budget -= held - keep
                 lacking -= (held - keep) // view.block_size
-                yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
+                yield paused, Swap(keep=keep, reasons={"price": price, "blocks_lacking": lacking})
             if lacking <= 0 or budget < view.block_size:
                 break
         self._settled = not found
@@ -259,7 +259,7 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
         held = -(-paused.resident_tokens // view.block_size)
         keep = max(0, held - blocks) * view.block_size
         blocks = max(1, blocks - held)
-        yield paused, Discard(keep=keep, because={"blocks_needed": blocks})
+        yield paused, Discard(keep=keep, reasons={"blocks_needed": blocks})
 
 
 class HostRoom:
@@ -284,7 +284,7 @@ class HostRoom:
             rate, last = self._there.pop()
             if last is not paused:
                 self.free += -(-last.offloaded_tokens // view.block_size)
-                yield last, Discard(keep=last.resident_tokens, because={"host_price": rate, "price": worth})
+                yield last, Discard(keep=last.resident_tokens, reasons={"host_price": rate, "price": worth})
 
     def _dearest_first(self) -> list[tuple[float, Paused]]:
         losses, now = self._losses, self._view.now

@@ -51,7 +51,7 @@ class PriceBounds:
         self._lowest, self._lowest_at = -math.inf, 0.0
 
     def cheapest_first(self, view: EngineView, losses: LossModel, price: Callable[[Paused], float]) -> Iterator[Priced]:
-        """``view.unanswered`` by price, equal prices in their order there. All of them, if the caller asks for so many.
+        """``view.undecided`` by price, equal prices in their order there. All of them, if the caller asks for so many.
 
         Between two of them the context that was handed out may change, and contexts with tokens on the host; no other.
         """
@@ -60,7 +60,7 @@ class PriceBounds:
         if first is not None:
             self._hand_out(first)
             yield asked.pop(first.id), first
-        contexts = [one for one in view.unanswered if one is not first]
+        contexts = [one for one in view.undecided if one is not first]
         floors = self._look_at(contexts, view, losses.wait_s)
         if first is not None:
             self._open[first.id] = first

@@ -62,7 +62,7 @@ class Continuum(InterceptPolicy):
         reload = view.costs.forward_time(paused.context_tokens)
         pin = self.time_to_live(tool_of(paused), delay, reload)
         self._pinned_until[paused.id] = view.now + pin
-        return Preserve(because={"pin_s": pin, "delay_s": delay, "reload_s": reload, "eta": self._served.eta})
+        return Preserve(reasons={"pin_s": pin, "delay_s": delay, "reload_s": reload, "eta": self._served.eta})
 
     def time_to_live(self, tool: str, delay: float, reload: float) -> float:
         """tau*, s, for a pause of ``tool``, given T and PrefillReload, s."""
@@ -85,7 +85,7 @@ class Continuum(InterceptPolicy):
         runs."""
         return now < self._pinned_until.get(session.id, -math.inf)
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         now, pinned = view.now, self.pinned
         contexts: Iterable[Paused] = (paused for paused in view.paused if not pinned(paused, now))
         if view.running_sessions == 0:

@@ -81,7 +81,7 @@ class FixedPriority(PreemptiveOrder):
     """
 
     key_names = ("prefill_s", "arrival")
-    catches_up = True
+    lazy_rerank = True
 
     def __init__(self) -> None:
         self._given: dict[str, float] = {}
@@ -103,8 +103,8 @@ class ShortestRemaining(PreemptiveOrder):
 
     needs_truth = True
     key_names = ("seconds left",)
-    catches_up = True
-    keys_age = True
+    lazy_rerank = True
+    keys_drift = True
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         assert self.truth is not None, "the engine hands an oracle the truth before the run"

@@ -41,14 +41,14 @@ class MinWaste(InterceptPolicy):
                 if view.free_host_blocks:
                     stays = max(0, paused.resident_tokens - budget)
                     budget -= paused.resident_tokens - stays
-                    yield paused, Swap(keep=int(stays), because=wastes.both(place))
+                    yield paused, Swap(keep=int(stays), reasons=wastes.both(place))
                     if budget < block:
                         break
                 elif wastes.recomputed(place) < wastes.kept(place):
-                    yield paused, Discard(because=wastes.both(place))
+                    yield paused, Discard(reasons=wastes.both(place))
         for place in wastes.dear:
             if place not in passed:
-                yield wastes.paused[place], Discard(because=wastes.both(place))
+                yield wastes.paused[place], Discard(reasons=wastes.both(place))
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a new budget, as long as there is a context to decide about.
@@ -57,7 +57,7 @@ class MinWaste(InterceptPolicy):
         at the last review: other contexts only grow meanwhile, and the recompute waste with them. While nothing runs
         there are no iterations, and so no questions.
         """
-        if not any(resident > shared for resident, shared, _ in view.footprints):
+        if not any(resident > shared for resident, shared, _ in view.kv_usage):
             return NEVER
         if not view.running_sessions or (self.swaps and view.free_host_blocks):
             return EVERY_ITERATION
@@ -68,34 +68,34 @@ class MinWaste(InterceptPolicy):
         paused, own = [wastes.paused[place] for place in places], [wastes.own[place] for place in places]
         return preserve_exceeds_at(self.estimator, paused, own, list(map(wastes.recomputed, places)), view.now)
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         """In the order of ``revise``: the most wasteful context leaves first."""
         wastes = self._wasted(view)
         if wastes is None:
             return
         for place in wastes.ranked():
-            because = {**wastes.both(place), "blocks_needed": blocks}
-            yield wastes.paused[place], Swap(because=because) if self.swaps else Discard(because=because)
+            reasons = {**wastes.both(place), "blocks_needed": blocks}
+            yield wastes.paused[place], Swap(reasons=reasons) if self.swaps else Discard(reasons=reasons)
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         self._wastes_of = None  # the estimator may have learnt from the pause that ended
 
     def _wasted(self, view: EngineView) -> PausedWastes | None:
-        """Wastes of the contexts of ``view.unanswered``; None if there are none.
+        """Wastes of the contexts of ``view.undecided``; None if there are none.
 
         Offloaded tokens are of no use without those before them. Tokens that other contexts hold too cost nothing to
         keep and free nothing: a context without tokens of its own is in no ranking.
         """
-        paused, footprints = view.unanswered, view.footprints
+        paused, kv_usage = view.undecided, view.kv_usage
         if not paused:
             return None
         now, others, queries = view.now, view.running_context_tokens, view.running_query_tokens
-        asked = now, others, queries, paused, footprints
+        asked = now, others, queries, paused, kv_usage
         if asked == self._wastes_of:
             return self._wastes
         assert self.estimator is not None
         if self._terms is None or self._terms.costs is not view.costs:
             self._terms = RecomputeTerms(view.costs)
         chunk, rests = max(view.costs.saturation_tokens - queries, 1), self.estimator.remaining_of(paused, now)
-        self._wastes_of, self._wastes = asked, PausedWastes(paused, footprints, rests, self._terms, chunk, others)
+        self._wastes_of, self._wastes = asked, PausedWastes(paused, kv_usage, rests, self._terms, chunk, others)
         return self._wastes

@@ -28,17 +28,17 @@ class SwapOrDiscard(InterceptPolicy):
     def revise(self, view: EngineView) -> Iterable[Change]:
         budget = view.swap_budget
         for paused in self._leaving(view):
-            because = {"budget_tokens": budget}
+            reasons = {"budget_tokens": budget}
             if budget >= view.block_size and view.free_host_blocks:
                 stays = max(0, paused.resident_tokens - budget)
                 budget -= paused.resident_tokens - stays
-                yield paused, Swap(keep=int(stays), because=because)
+                yield paused, Swap(keep=int(stays), reasons=reasons)
             else:
-                yield paused, Discard(because=because)
+                yield paused, Discard(reasons=reasons)
 
     def review_at(self, view: EngineView) -> float:
         return EVERY_ITERATION if self._leaving(view) else NEVER
 
     def _leaving(self, view: EngineView) -> list[Paused]:
         assert self.estimator is not None
-        return [one for one in view.unanswered if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]
+        return [one for one in view.undecided if self.estimator.remaining(one, one.paused_at) >= self.preserve_below]

@@ -57,18 +57,18 @@ class GreedySwap(InterceptPolicy):
             if leaving == 0:
                 return
             budget -= leaving
-            yield paused, Swap(keep=(held - leaving) * view.block_size, because={"remaining_s": remaining})
+            yield paused, Swap(keep=(held - leaving) * view.block_size, reasons={"remaining_s": remaining})
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Beyond the budget too, so that running sessions need not be preempted; the release has no such rule."""
         for remaining, paused in self._away(view):
-            yield paused, Swap(because={"remaining_s": remaining, "blocks_needed": blocks})
+            yield paused, Swap(reasons={"remaining_s": remaining, "blocks_needed": blocks})
 
     def review_at(self, view: EngineView) -> float:
         """Every iteration has a budget, as long as there is a context to decide about."""
-        return EVERY_ITERATION if view.unanswered else NEVER
+        return EVERY_ITERATION if view.undecided else NEVER
 
     def _away(self, view: EngineView) -> list[tuple[float, Paused]]:
         assert self.estimator is not None
-        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in view.unanswered]
+        rest = [(self.estimator.remaining(paused, view.now), paused) for paused in view.undecided]
         return sorted(((s, paused) for s, paused in rest if s >= self.least), key=lambda pair: -pair[0])

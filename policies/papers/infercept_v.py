@@ -37,7 +37,7 @@ class InferCeptV(InterceptPolicy):
         self._offered: list[tuple[Paused, int, int]] = []  # contexts, their resident tokens then, blocks that may leave
         self._wastes: RecomputeEstimate | None = None
         self._contexts: list[int] = []  # tokens in whole blocks, for all questions of one plan
-        self._candidates: dict[int, Candidate] = {}  # by place among ``view.unanswered``
+        self._candidates: dict[int, Candidate] = {}  # by place among ``view.undecided``
         self._considered: tuple[Any, ...] | None = None
 
     def revise(self, view: EngineView) -> Iterable[Change]:
@@ -46,7 +46,7 @@ class InferCeptV(InterceptPolicy):
         dearest = max((one[0] for one in candidates), default=0.0)
         for recompute, keep, paused in candidates:
             if recompute < dearest:
-                yield paused, Discard(because={"preserve": keep, "recompute": recompute})
+                yield paused, Discard(reasons={"preserve": keep, "recompute": recompute})
 
     def review_at(self, view: EngineView) -> float:
         """When another context may become a candidate: until then the dearest one is alone, and none is discarded.
@@ -60,16 +60,16 @@ class InferCeptV(InterceptPolicy):
         cheaper_by_the_dozen = costs.forward_time(costs.saturation_tokens) < costs.forward_time(1)
         if not view.running_sessions or cheaper_by_the_dozen or self._short_at == view.now:
             return EVERY_ITERATION
-        candidates, unanswered = self._consider(view), view.unanswered
+        candidates, undecided = self._consider(view), view.undecided
         if len(candidates) > 1:
             return EVERY_ITERATION
-        places = [place for place in range(len(unanswered)) if place not in candidates]
+        places = [place for place in range(len(undecided)) if place not in candidates]
         contexts = [self._contexts[place] for place in places]
         assert self._wastes is not None
         wastes = self._wastes.beside(contexts, view.running_query_tokens, view.running_context_tokens)
-        return preserve_exceeds_at(self.estimator, [unanswered[place] for place in places], contexts, wastes, view.now)
+        return preserve_exceeds_at(self.estimator, [undecided[place] for place in places], contexts, wastes, view.now)
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         """Candidates with the largest recompute waste: their last blocks go to the host, within the iteration's
         budget."""
         budget = self._budget_left(view)
@@ -84,10 +84,10 @@ class InferCeptV(InterceptPolicy):
             if leaving < wanted:
                 self._short_at = view.now
             if leaving > 0:
-                because = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
+                reasons = {"preserve": keep, "recompute": recompute, "blocks_needed": blocks}
                 blocks, budget = blocks - leaving, budget - leaving
                 self._offered.append((paused, paused.resident_tokens, leaving))
-                yield paused, Swap(keep=(held - leaving) * view.block_size, because=because)
+                yield paused, Swap(keep=(held - leaving) * view.block_size, reasons=reasons)
 
     def _budget_left(self, view: EngineView) -> int:
         """Blocks that may yet leave in this iteration; a context that was offered and stayed has spent nothing."""
@@ -105,23 +105,23 @@ class InferCeptV(InterceptPolicy):
         self._considered = None  # the estimator may have learnt from the pause that ended
 
     def _consider(self, view: EngineView) -> dict[int, Candidate]:
-        """The contexts of ``view.unanswered`` that waste less recomputed than kept, by their place in it."""
-        unanswered, footprints = view.unanswered, view.footprints
+        """The contexts of ``view.undecided`` that waste less recomputed than kept, by their place in it."""
+        undecided, kv_usage = view.undecided, view.kv_usage
         now, others, queries = view.now, view.running_context_tokens, view.running_query_tokens
-        asked = now, others, queries, unanswered, footprints
+        asked = now, others, queries, undecided, kv_usage
         if asked == self._considered:
             return self._candidates
         assert self.estimator is not None
         if self._wastes is None or self._wastes.costs is not view.costs:
             self._wastes = RecomputeEstimate(view.costs)
         size = view.block_size
-        contexts = [-(-resident // size) * size for resident, _, _ in footprints]
-        rests = self.estimator.remaining_of(unanswered, now)
+        contexts = [-(-resident // size) * size for resident, _, _ in kv_usage]
+        rests = self.estimator.remaining_of(undecided, now)
         away = self._wastes.perhaps_less(contexts, rests, queries, others)
         wastes = self._wastes.beside([contexts[place] for place in away], queries, others)
         self._considered, self._contexts = asked, contexts
         self._candidates = {
-            place: (waste, rests[place] * contexts[place], unanswered[place])
+            place: (waste, rests[place] * contexts[place], undecided[place])
             for place, waste in zip(away, wastes, strict=True)
             if waste < rests[place] * contexts[place]
         }
@@ -176,6 +176,6 @@ class RecomputeEstimate:
     def _split(self, context: int, chunk: int) -> tuple[float, float, float, int]:
         """The first term, the factors of R in the second and of (R + last) in the third, and ``last``."""
         full = max(-(-context // chunk) - 1, 0)
-        last = context % chunk  # 0 when the context is a multiple of the chunk: the release then forgets its last chunk
+        last = context % chunk  # 0 when the context is a multiple of the chunk: the release then omits its last chunk
         own = self._saturated * full * (full + 1) / 2 * chunk
         return own, self._per_token * chunk * full, self._per_token * last, last

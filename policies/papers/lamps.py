@@ -77,10 +77,10 @@ class Lamps(InterceptPolicy):
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         _, handling, wastes = self._decided.pop(paused.id)
-        because = dict(zip(_NAMES, wastes, strict=True))
+        reasons = dict(zip(_NAMES, wastes, strict=True))
         if handling is Handling.DISCARD:
-            return Discard(because=because)
-        return Swap(because=because) if handling is Handling.SWAP else Preserve(because=because)
+            return Discard(reasons=reasons)
+        return Swap(reasons=reasons) if handling is Handling.SWAP else Preserve(reasons=reasons)
 
     def on_finish(self, finished: Queued, view: EngineView) -> None:
         self._decided.pop(finished.id, None)
@@ -124,8 +124,8 @@ class SmallestRemainingMemory(SmallestMemory, PreemptiveOrder):
     The released code ranks waiting sessions only; this order shows what ranking all in every iteration would do.
     """
 
-    catches_up = True
-    keys_age = True
+    lazy_rerank = True
+    keys_drift = True
 
     def rerank(self, view: EngineView) -> Iterable[tuple[Queued, Key]]:
         moved = [*super().rerank(view)]

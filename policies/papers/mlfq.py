@@ -52,7 +52,7 @@ class FeedbackQueue(PreemptiveOrder):
     """
 
     key_names = ("queue", "since")
-    catches_up = True
+    lazy_rerank = True
 
     def __init__(self, queues: int, falls_by: int) -> None:
         self.queues = queues
@@ -209,7 +209,7 @@ class FeedbackQueue(PreemptiveOrder):
 
     # ---- estimated next scheduled time
 
-    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+    def by_expected_turn(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
         """By ENST; equal ones stay in the order of the queues."""
         execute = self.execution_times(view)
         now = view.now

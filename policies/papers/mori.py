@@ -54,14 +54,14 @@ class Mori(InterceptPolicy):
             if lacking <= 0:
                 return
             lacking -= -(-paused.resident_tokens // view.block_size)
-            yield paused, Swap(because={"idleness": idleness})
+            yield paused, Swap(reasons={"idleness": idleness})
 
     def review_at(self, view: EngineView) -> float:
         return self._next_tick
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         for idleness, paused in self._idlest_first(view):
-            yield paused, Swap(because={"idleness": idleness, "blocks_needed": blocks})
+            yield paused, Swap(reasons={"idleness": idleness, "blocks_needed": blocks})
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         cycles = self._cycles.setdefault(paused.id, deque(maxlen=self.cycles))

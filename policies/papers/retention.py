@@ -43,6 +43,6 @@ class Retention(InterceptPolicy):
         wish = self._wishes.get(paused.tool) or self._wishes.get(paused.waits_for) or Wish()
         return wish.priority if now - paused.paused_at < wish.duration else DEFAULT_PRIORITY
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         ranked = sorted(view.paused, key=lambda paused: self.priority(paused, view.now))
         return last_blocks(ranked, blocks, view)

@@ -49,26 +49,26 @@ class ThunderAgent(InterceptPolicy):
         if view.now >= self.next_tick:
             self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
             self._spare = view.gpu_blocks * view.block_size - view.running_context_tokens
-            self._spare -= sum(_counted(paused, view.now) for paused in view.unanswered)
+            self._spare -= sum(_counted(paused, view.now) for paused in view.undecided)
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         if paused.id in self._to_set_aside:
             self._to_set_aside.remove(paused.id)
             self._active.discard(paused.id)
-            return Discard(because={"set_aside": 1.0})
+            return Discard(reasons={"set_aside": 1.0})
         return Preserve()
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         self.look(view)
         if self._spare >= 0:
             return
-        for paused in sorted(view.unanswered, key=lambda one: one.resident_tokens):
+        for paused in sorted(view.undecided, key=lambda one: one.resident_tokens):
             if self._spare >= 0:
                 return
-            because = {"overflow_tokens": -self._spare}
+            reasons = {"overflow_tokens": -self._spare}
             self._spare += _counted(paused, view.now)
             self._active.discard(paused.id)
-            yield paused, Discard(because=because)
+            yield paused, Discard(reasons=reasons)
         for running in sorted(view.running, key=lambda one: one.context_tokens):
             if self._spare >= 0:
                 return
@@ -78,7 +78,7 @@ class ThunderAgent(InterceptPolicy):
     def review_at(self, view: EngineView) -> float:
         return self.next_tick
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         return last_blocks(view.paused, blocks, view)
 
     def admits(self, queued: Queued, view: EngineView) -> bool:
@@ -86,7 +86,7 @@ class ThunderAgent(InterceptPolicy):
         self.look(view)
         if queued.id in self._active:
             return True
-        alone = view.running_sessions == 0 and not view.unanswered
+        alone = view.running_sessions == 0 and not view.undecided
         if queued.context_tokens > self._spare and not alone:
             return False
         self._spare -= queued.context_tokens

@@ -34,23 +34,23 @@ class TokenCake(InterceptPolicy):
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         window = self._expected(paused) - 2 * view.costs.swap_time(paused.resident_tokens)
-        because = {"window_s": window, "free_blocks": view.free_gpu_blocks, "waiting": view.waiting_sessions}
+        reasons = {"window_s": window, "free_blocks": view.free_gpu_blocks, "waiting": view.waiting_sessions}
         short = view.free_gpu_blocks < self.pressure * view.gpu_blocks
         if short and view.waiting_sessions and window > 0:
-            return Swap(because=because)
-        return Preserve(because=because)
+            return Swap(reasons=reasons)
+        return Preserve(reasons=reasons)
 
     def on_resume(self, paused: Paused, duration: float, view: EngineView) -> None:
         self._uploads.clear()
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         return last_blocks(view.paused, blocks, view)
 
     def revise(self, view: EngineView) -> Iterator[Change]:
         if self.prefetches:
             for paused in view.offloaded:
                 if not paused.moving and self._upload_at(paused, view) <= view.now:
-                    yield paused, Prefetch(because={"expected_back_at": paused.paused_at + self._expected(paused)})
+                    yield paused, Prefetch(reasons={"expected_back_at": paused.paused_at + self._expected(paused)})
 
     def review_at(self, view: EngineView) -> float:
         """The next upload; every iteration while one is due and finds no room."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import mul
 
-from policies.contract import Costs, Footprint, Paused
+from policies.contract import Costs, KVUsage, Paused
 from policies.estimation import DurationEstimator
 
 REMEMBERED = 1 << 16
@@ -120,7 +120,7 @@ class PausedWastes:
 
     Args:
         paused: the contexts; a place below is one in this list.
-        footprints: where their tokens are, some of each on the GPU.
+        kv_usage: where their tokens are, some of each on the GPU.
         rests: how long each is expected to be away yet, s.
         terms: of equation 4.
         chunk: tokens that an iteration may recompute, c.
@@ -130,30 +130,30 @@ class PausedWastes:
     def __init__(
         self,
         paused: Sequence[Paused],
-        footprints: Sequence[Footprint],
+        kv_usage: Sequence[KVUsage],
         rests: Sequence[float],
         terms: RecomputeTerms,
         chunk: int,
         others: int,
     ) -> None:
         self.paused = paused
-        self._footprints, self._rests = footprints, rests
+        self._kv_usage, self._rests = kv_usage, rests
         self._terms, self._chunk, self._others = terms, chunk, others
         self._order: list[int] | None = None
 
     @cached_property
     def own(self) -> list[int]:
         """The tokens on the GPU that each context alone holds."""
-        return [resident - shared for resident, shared, _ in self._footprints]
+        return [resident - shared for resident, shared, _ in self._kv_usage]
 
     def kept(self, place: int) -> float:
         """Equation 2: what a context wastes preserved."""
-        resident, shared, _ = self._footprints[place]
+        resident, shared, _ = self._kv_usage[place]
         return self._rests[place] * (resident - shared)
 
     def recomputed(self, place: int) -> float:
         """Equation 4: what a context wastes recomputed in chunks."""
-        resident, shared, offloaded = self._footprints[place]
+        resident, shared, offloaded = self._kv_usage[place]
         lost = resident - shared + offloaded
         alone, beside = self._terms[lost, -(-lost // self._chunk)]
         return alone + beside * self._others

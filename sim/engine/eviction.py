@@ -69,7 +69,7 @@ class Evictor:
                 self._apply(state, verdict, "room", not later, Need(lacking, by))
             if kv.gpu.free_blocks == free:
                 return False  # copies beside the batch free their blocks at their end
-        if self._policy_caller.policy.one_lru:
+        if self._policy_caller.policy.unified_lru:
             self._spare_cached(blocks, by)
         return True
 
@@ -139,7 +139,7 @@ class Evictor:
         kv = self._kv
         if not kv.idle_gpu:
             return 0
-        cached = len(kv.gpu.cached) if self._policy_caller.policy.one_lru else 0
+        cached = len(kv.gpu.cached) if self._policy_caller.policy.unified_lru else 0
         return max(cached, self.watermark_blocks if self._overlapped and not self._watermark_refused else 0)
 
     def pause(self, state: SessionState) -> None:
@@ -270,7 +270,7 @@ class Evictor:
             full = self._kv.host.free_blocks == 0 and state.resident > 0
             if not full or not (blocking or self._settings.host_full == "discard"):
                 return
-            verdict = Discard(verdict.keep, {**verdict.because, "host_is_full": 1.0})
+            verdict = Discard(verdict.keep, {**verdict.reasons, "host_is_full": 1.0})
         self._policy_caller.applied(state, verdict, asked, need)
         self._pending_swap_outs.pop(state, None)
         self._kv.truncate(state, verdict.keep)

@@ -62,8 +62,8 @@ class PreemptiveOrderCaller(OrderCaller):
 
     Attributes:
         limits: whether the order may let fewer run than the engine's settings.
-        catches_up: whether the order may be left alone while there is room for all.
-        keys_age: whether keys of those who run are old unless the order has just been asked.
+        lazy_rerank: whether the order may be left alone while there is room for all.
+        keys_drift: whether keys of those who run are old unless the order has just been asked.
     """
 
     _order: PreemptiveOrder
@@ -71,14 +71,14 @@ class PreemptiveOrderCaller(OrderCaller):
     def __init__(self, order: PreemptiveOrder, view: View) -> None:
         super().__init__(order, view)
         self.limits = type(order).max_running is not PreemptiveOrder.max_running
-        self.catches_up = order.catches_up and not self.limits
-        self.keys_age = self.catches_up and order.keys_age
+        self.lazy_rerank = order.lazy_rerank and not self.limits
+        self.keys_drift = self.lazy_rerank and order.keys_drift
         self._without_decoders = WithoutDecoders(view)
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
 
     def reranked_beside_decoders(self) -> list[tuple[SessionState, tuple[float, ...]]]:
         """The same while no place of those who decode matters; whoever watches ranks sees theirs all the same."""
-        if not self.keys_age or self.witness is not None:
+        if not self.keys_drift or self.witness is not None:
             return self.reranked()
         return self._moved_in(self._without_decoders)
 
@@ -102,13 +102,13 @@ class PreemptiveOrderCaller(OrderCaller):
         except Exception as error:
             raise policy_error(self._order, "review_after", "-", self._view.now, error) from error
 
-    def soonest_first(self, waiting: Sequence[SessionState]) -> list[SessionState]:
+    def by_expected_turn(self, waiting: Sequence[SessionState]) -> list[SessionState]:
         """Sessions that wait, by when the order expects their turn; they are given by their keys."""
         if not waiting:
             return []
-        with Guard(self._order, "soonest_first", "-", self._view.now):
+        with Guard(self._order, "by_expected_turn", "-", self._view.now):
             turns = [
-                _ready(queued) for queued in self._order.soonest_first([state.view for state in waiting], self._view)
+                _ready(queued) for queued in self._order.by_expected_turn([state.view for state in waiting], self._view)
             ]
             if len(turns) != len(waiting) or set(turns) != set(waiting):
                 raise ValueError("expected the sessions that were given, in another order")

@@ -13,6 +13,7 @@ from policies.contract import (
     Discard,
     InterceptPolicy,
     Paused,
+    PreemptiveOrder,
     Prefetch,
     Preserve,
     Queued,
@@ -21,6 +22,7 @@ from policies.contract import (
     Verdict,
 )
 from policies.estimation import NextCall
+from policies.renamed import INTERCEPT_POLICY, PREEMPTIVE_ORDER, refuse_old_names
 from sim.errors import PolicyError, place_of
 from sim.session import SessionState, SessionView, Status
 
@@ -56,6 +58,7 @@ class PolicyCaller:
     """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
 
     def __init__(self, policy: InterceptPolicy, order: QueueOrder, view: View, log: bool = False) -> None:
+        _require_present_names(policy, order)
         self.policy = policy
         self.order = order
         self.view = view
@@ -154,8 +157,8 @@ class PolicyCaller:
                 raise policy_error(self.order, "on_finish", state.session.id, self.view.now, error) from error
 
     def victims(self, blocks: int) -> Iterator[tuple[SessionState, Verdict]]:
-        """``blocks`` GPU blocks are needed: who gives way?"""
-        return self._changes("gives_way", lambda: self.policy.gives_way(blocks, self.view))
+        """``blocks`` GPU blocks are needed: the policy's victims, in order."""
+        return self._changes("evict", lambda: self.policy.evict(blocks, self.view))
 
     def revisions(self) -> Iterator[tuple[SessionState, Verdict]]:
         """An iteration is planned: the policy's changes of mind."""
@@ -215,7 +218,7 @@ class PolicyCaller:
                 "offloaded": state.offloaded,
                 "needed_blocks": need.blocks if need is not None else 0,
                 "needed_by": need.by if need is not None else "",
-                "because": dict(verdict.because),
+                "because": dict(verdict.reasons),
             }
         )
 
@@ -276,6 +279,16 @@ def checked_key(answer: object, state: SessionState) -> tuple[float, ...]:
                 checked_number(number)
         return *answer, state.serial
     return checked_number(answer), state.serial
+
+
+def _require_present_names(policy: InterceptPolicy, order: QueueOrder) -> None:
+    """Refuse names of earlier versions that an object sets on itself; its class was checked when it was made."""
+    try:
+        refuse_old_names(policy, INTERCEPT_POLICY)
+        if isinstance(order, PreemptiveOrder):
+            refuse_old_names(order, PREEMPTIVE_ORDER)
+    except TypeError as error:
+        raise PolicyError(str(error)) from error
 
 
 def _true_end(paused: Paused) -> float:

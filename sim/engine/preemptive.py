@@ -73,7 +73,9 @@ class PreemptiveScheduler:
             self._guarantee.settle()
         self._head, self._joined_after_refusal = None, False
         prompts = self._prompts_compete()
-        enough = preemptive_order.catches_up and (preemptive_order.keys_age or not prompts) and self._enough_for_all()
+        enough = (
+            preemptive_order.lazy_rerank and (preemptive_order.keys_drift or not prompts) and self._enough_for_all()
+        )
         contended = prompts or not enough
         if not enough:
             self._move(preemptive_order.reranked())
@@ -268,7 +270,7 @@ class PreemptiveScheduler:
 
     def _by_turn(self, idle: list[SessionState]) -> list[SessionState]:
         """Idle sessions in the order in which they give way."""
-        return self._preemptive_order.soonest_first(sorted(idle, key=by_key))[::-1]
+        return self._preemptive_order.by_expected_turn(sorted(idle, key=by_key))[::-1]
 
     def _make_room(self, blocks: int, state: SessionState, now: float) -> bool:
         """See that ``blocks`` blocks are free beyond those promised before and those that decoding sessions take now;
@@ -362,7 +364,7 @@ class PreemptiveScheduler:
         needs = {state: kv.blocks_missing(state) for state in away}
         if min(needs.values(), default=math.inf) > spare:
             return
-        for state in self._preemptive_order.soonest_first(sorted(away, key=by_key)):
+        for state in self._preemptive_order.by_expected_turn(sorted(away, key=by_key)):
             if (
                 needs[state] + promised + evictor.watermark_blocks <= kv.gpu.free_blocks
                 and evictor.begin_swap_in(state) is None

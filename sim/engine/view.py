@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from policies.contract import Footprint
+from policies.contract import KVUsage
+from policies.renamed import ENGINE_VIEW, old_attribute
 from sim.costs.batch import Direction
 from sim.session import SessionView, Status
 
@@ -19,9 +20,9 @@ class View:
 
     __slots__ = (
         "_engine",
-        "_footprints",
+        "_kv_usage",
         "_listed_at",
-        "_unanswered",
+        "_undecided",
         "block_size",
         "costs",
         "gpu_blocks",
@@ -35,8 +36,14 @@ class View:
         self.token_budget = engine.token_budget
         self.gpu_blocks = engine.kv.gpu.capacity
         self._listed_at = -1  # by the contexts' count of changes
-        self._unanswered: list[SessionView] = []
-        self._footprints: list[Footprint] | None = None
+        self._undecided: list[SessionView] = []
+        self._kv_usage: list[KVUsage] | None = None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """An attribute that is not there: the error says its present name, if it was renamed."""
+            raise old_attribute("the engine's view", name, ENGINE_VIEW)
 
     @property
     def now(self) -> float:
@@ -99,30 +106,30 @@ class View:
         return [state.view for state in self._engine.kv.idle_gpu if state is not spared and state.status is not swapped]
 
     @property
-    def unanswered(self) -> Sequence[SessionView]:
+    def undecided(self) -> Sequence[SessionView]:
         """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
         something to decide. The same list until one of them changes."""
         if self._listed_at != self._engine.kv.version:
             self._list()
-        return self._unanswered
+        return self._undecided
 
     @property
-    def footprints(self) -> Sequence[Footprint]:
-        """Where the tokens of ``unanswered`` are, in the same order. The same list until one of them changes, unless
+    def kv_usage(self) -> Sequence[KVUsage]:
+        """Where the tokens of ``undecided`` are, in the same order. The same list until one of them changes, unless
         contexts share blocks."""
         if self._engine.kv.prefixes is not None:
-            return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
+            return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.undecided]
         if self._listed_at != self._engine.kv.version:
             self._list()
-        if self._footprints is None:
-            self._footprints = [(one._state._resident, 0, one._state.offloaded) for one in self._unanswered]
-        return self._footprints
+        if self._kv_usage is None:
+            self._kv_usage = [(one._state._resident, 0, one._state.offloaded) for one in self._undecided]
+        return self._kv_usage
 
     def _list(self) -> None:
         kv, paused = self._engine.kv, Status.PAUSED
         self._listed_at = kv.version
-        self._unanswered = [state.view for state in kv.idle_gpu if state.copy is None and state.status is paused]
-        self._footprints = None
+        self._undecided = [state.view for state in kv.idle_gpu if state.copy is None and state.status is paused]
+        self._kv_usage = None
 
     @property
     def offloaded(self) -> list[SessionView]:

@@ -64,7 +64,11 @@ class Standing:
     def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
         place = {"key": self._numbers(key), "before": before, "others": others}
         preemptive_order = self._engine.preemptive_order
-        if preemptive_order is not None and preemptive_order.keys_age and preemptive_order.asked_at < self._engine.now:
+        if (
+            preemptive_order is not None
+            and preemptive_order.keys_drift
+            and preemptive_order.asked_at < self._engine.now
+        ):
             place["running_ranked_at"] = preemptive_order.asked_at
         return place
 

@@ -149,12 +149,12 @@ class FakeView:
     waiting: Sequence[FakeQueued] = ()
 
     @property
-    def unanswered(self) -> Sequence[FakePaused]:
+    def undecided(self) -> Sequence[FakePaused]:
         return [one for one in self.paused if not (one.moving or one.resumed)]
 
     @property
-    def footprints(self) -> Sequence[tuple[int, int, int]]:
-        return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.unanswered]
+    def kv_usage(self) -> Sequence[tuple[int, int, int]]:
+        return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.undecided]
 
 
 class Known(DurationEstimator):

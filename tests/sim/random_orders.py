@@ -66,7 +66,7 @@ class TurnsOfFourTokens(PreemptiveOrder):
     def review_at(self, view: EngineView) -> float:
         return NEVER
 
-    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+    def by_expected_turn(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
         return sorted(waiting, key=lambda queued: (queued.context_tokens, queued.id))
 
 
@@ -115,7 +115,7 @@ class WhimsicalOrder(PreemptiveOrder):
     def max_running(self, view: EngineView) -> float:
         return self._random.choice([1, 2, NEVER])
 
-    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+    def by_expected_turn(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
         return self._random.sample(waiting, len(waiting))
 
 
@@ -132,5 +132,5 @@ ORDERS: list[Callable[[], QueueOrder]] = [FirstCome, FirstCome, FirstCome, Short
 def always_asked(make: Callable[[], PreemptiveOrder]) -> PreemptiveOrder:
     """The order, asked before every iteration that the engine plans."""
     order = make()
-    order.catches_up = False
+    order.lazy_rerank = False
     return order

@@ -72,7 +72,7 @@ class Whimsical(InterceptPolicy):
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
         return self._verdict(paused)
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         paused = list(view.paused)
         self._random.shuffle(paused)
         for one in paused[: self._random.randint(0, len(paused))]:

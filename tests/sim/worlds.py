@@ -195,9 +195,9 @@ class WatchedEngine(Engine):
     def _check_view(self) -> None:
         """The lists that are kept are those that would be made anew."""
         view, paused = self.policy_caller.view, [one for one in self.kv.idle_gpu if one.status is Status.PAUSED]
-        unanswered = [state.view for state in paused if state.copy is None]
-        assert view.unanswered == unanswered
-        assert view.footprints == [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in unanswered]
+        undecided = [state.view for state in paused if state.copy is None]
+        assert view.undecided == undecided
+        assert view.kv_usage == [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in undecided]
 
     def _tick(self, now: float) -> None:
         assert now >= self._clock, f"time runs backwards: {self._clock} then {now}"

@@ -142,7 +142,7 @@ def test_a_policy_beside_the_experiment_is_found_again(folder: Path, caesura: Ca
         "from policies.contract import Discard, InterceptPolicy\n\n\n"
         "class Drop(InterceptPolicy):\n"
         "    def on_pause(self, paused, view):\n"
-        "        return Discard(because={'context': paused.context_tokens})\n"
+        "        return Discard(reasons={'context': paused.context_tokens})\n"
     )
     (folder / "mine.yaml").write_text(
         "workload: {trace: infercept-mix, arrivals: {poisson: {rate: 4}}, duration: 5 s}\n"

@@ -298,7 +298,7 @@ class DropAll(InterceptPolicy):
     """A policy as one writes it in a notebook."""
 
     def on_pause(self, paused: Paused, view: EngineView) -> Verdict:
-        return Discard(because={"tokens": paused.context_tokens})
+        return Discard(reasons={"tokens": paused.context_tokens})
 
 
 def test_simulate_takes_a_policy_object_and_logs_its_decisions() -> None:

@@ -31,7 +31,7 @@ def test_the_longest_unused_loses_its_last_blocks_first(paused, view, needed, ke
     """Blocks of 10 tokens. The older context has 95 tokens in 10 blocks, the newer 40 in 4. One block from the older
     leaves 90 tokens, three leave 70; twelve take all of it and two of the newer's four, which leaves 20."""
     contexts = [paused("old", resident_tokens=95), paused("new", resident_tokens=40)]
-    changes = list(CacheLru().gives_way(needed, view(paused=contexts)))
+    changes = list(CacheLru().evict(needed, view(paused=contexts)))
     assert {context.id: verdict.keep for context, verdict in changes} == kept
     assert all(isinstance(verdict, Discard) for _, verdict in changes)
 

@@ -28,7 +28,7 @@ def test_a_fixed_answer_is_the_same_for_every_pause_and_never_changes(paused, vi
     contexts = [paused(resident_tokens=10), paused(resident_tokens=2000, waits_for="user")]
     here = view(paused=contexts, now=1000.0)
     assert [policy.on_pause(context, here) for context in contexts] == [verdict, verdict]
-    assert list(policy.gives_way(50, here)) == []
+    assert list(policy.evict(50, here)) == []
     assert list(policy.revise(here)) == []
     assert policy.review_at(here) == NEVER
 

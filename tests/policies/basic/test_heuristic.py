@@ -33,20 +33,20 @@ H_B = {"swap_above": 4.0, "discard_above": 7.0}
 )
 def test_a_threshold_belongs_to_the_longer_pause(paused, view, known, thresholds, expected, verdict):
     policy = Heuristic(known(a=expected), **thresholds)
-    assert policy.on_pause(paused(), view()) == verdict(because={"expected_s": expected})
+    assert policy.on_pause(paused(), view()) == verdict(reasons={"expected_s": expected})
 
 
 def test_it_decides_once(paused, view, known):
     policy = Heuristic(known(a=5.0), **H_B)
     here = view(paused=[paused()], now=1000.0)
     assert list(policy.revise(here)) == []
-    assert list(policy.gives_way(5, here)) == []
+    assert list(policy.evict(5, here)) == []
 
 
 def test_with_elapsed_time_it_preserves_everything(paused, view):
     """At the pause nothing has elapsed, so nothing is expected: an estimator that needs time is no use to it."""
     policy = Heuristic(Elapsed(), **H_B)
-    assert policy.on_pause(paused(paused_at=3.0), view(now=3.0)) == Preserve(because={"expected_s": 0.0})
+    assert policy.on_pause(paused(paused_at=3.0), view(now=3.0)) == Preserve(reasons={"expected_s": 0.0})
 
 
 @pytest.mark.parametrize("threshold", [-1.0, math.nan])

@@ -1,4 +1,4 @@
-"""Caesura's own policy: what a context is worth, who leaves ahead of need, and who is served first."""
+"""Caesura's own policy: what a context is worth, which leave ahead of need, and which session is served first."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def test_a_context_is_dropped_where_the_batch_hides_its_recompute(paused, view, 
     """Beside one decoding session 30 tokens lengthen an iteration by 1.389 ms; a copy of theirs takes 1.2 ms and the
     iteration of 10.0463 ms that is waited for it."""
     alone = view(paused=[paused()], running_sessions=1, running_query_tokens=1)
-    ((_, verdict),) = Caesura(known(a=10.0)).gives_way(3, alone)
+    ((_, verdict),) = Caesura(known(a=10.0)).evict(3, alone)
     assert isinstance(verdict, Discard) and verdict.keep == 70
-    assert verdict.because["discarded_s"] == pytest.approx(1.389e-3)
-    assert verdict.because["swapped_s"] == pytest.approx(11.2463e-3)
+    assert verdict.reasons["discarded_s"] == pytest.approx(1.389e-3)
+    assert verdict.reasons["swapped_s"] == pytest.approx(11.2463e-3)
 
 
 def test_who_lacks_a_token_queues_so_while_others_wait_nothing_is_dropped(paused, queued, view, known):
     """The last to be admitted had waited 5 s. The 30 tokens of before would be recomputed in 1.389 ms, but only after
-    that wait; with nobody in the queue there is none."""
+    that wait; with an empty queue there is none."""
     policy, here = Caesura(known(a=10.0)), {"paused": [paused()], "running_sessions": 1, "running_query_tokens": 1}
     policy.on_start(queued(id="new", ready_at=2.0), view(now=7.0))
-    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=1))
+    ((_, verdict),) = policy.evict(3, view(**here, waiting_sessions=1))
     assert isinstance(verdict, Swap) and verdict.keep == 70
-    assert verdict.because["discarded_s"] == pytest.approx(5.0 + 1.389e-3)
-    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=0))
+    assert verdict.reasons["discarded_s"] == pytest.approx(5.0 + 1.389e-3)
+    ((_, verdict),) = policy.evict(3, view(**here, waiting_sessions=0))
     assert isinstance(verdict, Discard)
 
 
@@ -57,22 +57,22 @@ def test_the_queue_is_as_long_as_the_last_who_had_to_queue_has_waited(paused, qu
         policy.on_pause(paused(id=name), view())
         policy.on_resume(paused(id=name, missing_tokens=missing), 1.0, view(now=10.0))
         policy.on_start(queued(id=name, calls_done=1, ready_at=10.0), view(now=10.0 + waited))
-    ((_, verdict),) = policy.gives_way(3, view(**here, waiting_sessions=1))
-    assert verdict.because["discarded_s"] == pytest.approx(4.001389)
+    ((_, verdict),) = policy.evict(3, view(**here, waiting_sessions=1))
+    assert verdict.reasons["discarded_s"] == pytest.approx(4.001389)
 
 
 def test_the_cheapest_lose_their_tails_first(paused, view, known):
     """Equal contexts: the longer the pause is still expected to last, the cheaper. 13 blocks are c's 10 and 3 of b."""
     policy = Caesura(known(a=1.0, b=10.0, c=100.0))
     contexts = [paused(id=name) for name in "abc"]
-    changes = list(policy.gives_way(13, view(paused=contexts)))[:2]
+    changes = list(policy.evict(13, view(paused=contexts)))[:2]
     assert [(one.id, type(verdict), verdict.keep) for one, verdict in changes] == [("c", Swap, 0), ("b", Swap, 70)]
 
 
 def test_who_is_back_keeps_what_it_has_while_anybody_runs(paused, view, known):
     """Two that are back and need more than there is would take it from each other for ever."""
     contexts = [paused(id="back", resumed=True), paused(id="a")]
-    changes = Caesura(known(a=10.0)).gives_way(20, view(paused=contexts))
+    changes = Caesura(known(a=10.0)).evict(20, view(paused=contexts))
     assert [(one.id, type(verdict)) for one, verdict in changes] == [("a", Swap)]
 
 
@@ -80,22 +80,22 @@ def test_when_nobody_runs_the_last_to_arrive_of_those_who_are_back_forgets_its_t
     """25 blocks: 10 of a, whose pause goes on, 10 of late and 5 of early."""
     contexts = [paused(id=name, resumed=True, arrival=at) for name, at in (("early", 1.0), ("late", 2.0))]
     here = view(paused=[*contexts, paused(id="a")], running_sessions=0, running_query_tokens=0)
-    changes = [(one.id, type(verdict), verdict.keep) for one, verdict in Caesura(known(a=10.0)).gives_way(25, here)]
+    changes = [(one.id, type(verdict), verdict.keep) for one, verdict in Caesura(known(a=10.0)).evict(25, here)]
     assert changes == [("a", Swap, 0), ("late", Discard, 0), ("early", Discard, 50)]
 
 
 def test_with_a_full_host_the_context_is_forgotten_that_loses_least(paused, view, known):
-    """A token takes as long to recompute in all of them, so who is away longest loses least by the second: far, then
+    """A token takes as long to recompute in all of them, so the one away longest loses least by the second: far, then
     the one that must leave the GPU, then near. Its 10 blocks are more than far's 6, and it swaps as far as these go."""
     contexts = [paused(id="here")]
     there = [paused(id=name, resident_tokens=0, offloaded_tokens=60) for name in ("near", "far")]
     here = view(paused=contexts, offloaded=there, free_host_blocks=0)
-    changes = Caesura(known(here=10.0, near=1.0, far=100.0)).gives_way(10, here)
+    changes = Caesura(known(here=10.0, near=1.0, far=100.0)).evict(10, here)
     assert [(one.id, type(verdict), verdict.keep) for one, verdict in changes] == [
         ("far", Discard, 0),
         ("here", Swap, 0),
     ]
-    changes = Caesura(known(here=1000.0, near=1.0, far=100.0)).gives_way(10, here)
+    changes = Caesura(known(here=1000.0, near=1.0, far=100.0)).evict(10, here)
     assert [(one.id, type(verdict)) for one, verdict in changes] == [("here", Discard)]
 
 

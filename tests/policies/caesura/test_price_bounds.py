@@ -1,4 +1,4 @@
-"""Who is cheapest, found without pricing everybody, is who is cheapest when everybody is priced."""
+"""The cheapest context found by bounds is the cheapest when every context is priced."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class PricesEverybody(Caesura):
             host.take(held - keep)
             budget -= held - keep
             lacking -= (held - keep) // view.block_size
-            yield paused, Swap(keep=keep, because={"price": price, "blocks_lacking": lacking})
+            yield paused, Swap(keep=keep, reasons={"price": price, "blocks_lacking": lacking})
         self._settled = candidates == 0
 
     def _cheapest_first(self, losses: LossModel, view: EngineView) -> Any:
-        priced = [(self._price(paused, losses, view.now), paused) for paused in view.unanswered]
+        priced = [(self._price(paused, losses, view.now), paused) for paused in view.undecided]
         return sorted(priced, key=itemgetter(0))
 
 
@@ -119,7 +119,7 @@ def test_the_cheapest_are_those_that_pricing_everybody_finds(seed: int, estimato
             waiting_sessions=dice.choice([0, 0, 0, 1]),
         )
         losses = LossModel(here, queued_s=float(here.waiting_sessions))
-        plain = sorted([(policy._price(one, losses, now), one) for one in here.unanswered], key=itemgetter(0))
+        plain = sorted([(policy._price(one, losses, now), one) for one in here.undecided], key=itemgetter(0))
         cheapest = policy._cheapest_first(losses, here)
         for price, one in plain[: dice.choice([0, 0, 1, 1, 2, 4, 100])]:
             found = next(cheapest)
@@ -158,7 +158,7 @@ def test_what_is_learnt_can_make_another_the_cheapest(paused, view):
 
 def test_few_are_priced_to_find_the_cheapest(paused, view, known):
     """Of 200 equal contexts whose pauses are expected to last 1, 2, ... 200 s, and are known not to last longer, the
-    last is cheapest. Only its own price is asked for, and that of nobody else when it is asked again."""
+    last is cheapest. Only its own price is asked for, and no other when the question comes again."""
 
     class Bounded(type(known())):
         def at_most(self, paused, now, until):

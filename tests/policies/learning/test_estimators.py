@@ -46,7 +46,7 @@ def test_tool_mean_takes_the_mean_of_all_pauses_for_an_unknown_tool(paused):
 
 
 def test_tool_mean_tells_pauses_apart_by_who_is_waited_for(paused):
-    """The same name asked of a tool (1 s) and of a user (9 s) are two things."""
+    """One name, of a tool (1 s) and of a user (9 s): two things."""
     estimator = ToolMean()
     estimator.pause_ended(paused(tool="review", waits_for="tool"), 1.0)
     estimator.pause_ended(paused(tool="review", waits_for="user"), 9.0)

@@ -1,4 +1,4 @@
-"""Continuum: how long a context is pinned, who goes first, and how a deadlock is broken."""
+"""Continuum: how long a context is pinned, which session goes first, and how a deadlock is broken."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def test_a_pinned_context_does_not_give_way_and_one_whose_pin_ended_does_from_it
     a = pinned_for(policy, paused(id="a", paused_at=2.0), view, 10.0)
     b = pinned_for(policy, paused(id="b", paused_at=4.0), view, 5.0)
     before, after = view(now=10.0, paused=[a, b]), view(now=12.0, paused=[a, b])
-    assert [(one.id, verdict.keep) for one, verdict in policy.gives_way(4, before)] == [("b", 60)]
-    assert [one.id for one, _ in policy.gives_way(25, before)] == ["b"]
-    assert [one.id for one, _ in policy.gives_way(20, after)] == ["a", "b"]
+    assert [(one.id, verdict.keep) for one, verdict in policy.evict(4, before)] == [("b", 60)]
+    assert [one.id for one, _ in policy.evict(25, before)] == ["b"]
+    assert [one.id for one, _ in policy.evict(20, after)] == ["a", "b"]
     assert policy.review_at(before) == 12.0
     assert policy.review_at(after) == NEVER
 
@@ -110,7 +110,7 @@ def test_when_nothing_runs_pins_are_broken_the_latest_arrival_first(paused, view
     pinned = [pinned_for(policy, paused(id=name, arrival=at), view, 99.0) for name, at in (("a", 3.0), ("b", 5.0))]
     free = paused(id="c", arrival=9.0)
     stuck = view(now=10.0, paused=[*pinned, free], running_sessions=0)
-    assert [one.id for one, _ in policy.gives_way(30, stuck)] == ["c", "b", "a"]
+    assert [one.id for one, _ in policy.evict(30, stuck)] == ["c", "b", "a"]
 
 
 def test_an_answer_in_time_keeps_its_pin_until_the_session_runs(paused, view, queued):
@@ -133,8 +133,8 @@ def test_only_evicted_sessions_tell_how_long_the_queue_is(paused, view, queued):
     policy.on_start(queued(id="a", ready_at=1.0), view(now=10.0))
     policy.on_start(queued(id="b", ready_at=1.0), view(now=7.0))
     verdict = policy.on_pause(paused(id="c"), view(now=20.0))
-    assert verdict.because["delay_s"] == 6.0
-    assert verdict.because["pin_s"] == 5.0
+    assert verdict.reasons["delay_s"] == 6.0
+    assert verdict.reasons["pin_s"] == 5.0
 
 
 def test_pinned_sessions_go_first_then_by_the_arrival_of_the_session(paused, view, queued):

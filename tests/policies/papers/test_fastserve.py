@@ -117,7 +117,7 @@ def test_the_next_turn_comes_by_execution_or_by_promotion_whichever_is_sooner():
         ready = [Ready("a", 0), Ready("b", 0), Ready("c", 100, waits_since=4.0), Ready("d", 300)]
         for one in ready:
             order.key(one, at(0.0))
-        assert "".join(one.id for one in order.soonest_first(ready, at(4.5, waiting=ready))) == turns
+        assert "".join(one.id for one in order.by_expected_turn(ready, at(4.5, waiting=ready))) == turns
 
 
 @pytest.mark.parametrize(("resumed", "key"), [("joins", (1, 9.0)), ("keeps", (3, 0.0))])
@@ -148,7 +148,7 @@ def test_a_short_prompt_passes_a_long_answer(replay):
 
 
 def test_a_promotion_stops_who_runs(replay):
-    """The same with alpha = 1 s: b has waited 1 s at 1.5, where the iteration ends, and joins queue 1."""
+    """With alpha = 1 s b has waited 1 s at 1.5, where the iteration ends, and joins queue 1."""
     order = SkipJoinMLFQ(quantum=1, falls_by=1, promote_after=1.0)
     world = replay([A, B], PreserveAlways(), order=order, max_running=1)
     assert world.finished["b"] == pytest.approx(1.5 + 1.1, rel=1e-9)

@@ -80,7 +80,7 @@ def test_the_budget_goes_to_the_most_wasteful_and_of_the_rest_the_dear_are_disca
     159.784 recomputed against 200 kept, and is discarded; small wastes 20 kept against 78.966, and stays."""
     changes = list(MinWaste(Elapsed()).revise(four(swap_budget=2500.0)))
     assert told(changes) == [("huge", Swap, 0), ("large", Swap, 500), ("medium", Discard, 0)]
-    reasons = {paused.id: dict(verdict.because) for paused, verdict in changes}
+    reasons = {paused.id: dict(verdict.reasons) for paused, verdict in changes}
     assert reasons["huge"] == pytest.approx({"preserve": 2000, "recompute": 793.0}, rel=1e-9)
     assert reasons["large"] == pytest.approx({"preserve": 2000, "recompute": 373.35}, rel=1e-9)
     assert reasons["medium"] == pytest.approx({"preserve": 200, "recompute": 159.784}, rel=1e-9)
@@ -113,7 +113,7 @@ def test_what_moves_or_came_back_is_left_alone(four):
     here.paused[0].moving = True
     here.paused[1].resumed = True
     assert told(MinWaste(Elapsed()).revise(here)) == [("medium", Swap, 0), ("small", Swap, 0)]
-    assert told(MinWaste(Elapsed()).gives_way(1, here)) == [("medium", Swap, 0), ("small", Swap, 0)]
+    assert told(MinWaste(Elapsed()).evict(1, here)) == [("medium", Swap, 0), ("small", Swap, 0)]
 
 
 def test_equal_waste_falls_to_the_longest_unused(paused, view):
@@ -133,9 +133,9 @@ def test_a_full_batch_makes_recomputing_dear(paused, view):
 
 @pytest.mark.parametrize(("swaps", "how"), [(True, Swap), (False, Discard)])
 def test_when_blocks_are_needed_the_most_wasteful_gives_way_first(four, swaps, how):
-    changes = list(MinWaste(Elapsed(), swaps=swaps).gives_way(5, four()))
+    changes = list(MinWaste(Elapsed(), swaps=swaps).evict(5, four()))
     assert told(changes) == [(name, how, 0) for name in ("huge", "large", "medium", "small")]
-    assert changes[0][1].because == pytest.approx({"preserve": 2000, "recompute": 793.0, "blocks_needed": 5}, rel=1e-9)
+    assert changes[0][1].reasons == pytest.approx({"preserve": 2000, "recompute": 793.0, "blocks_needed": 5}, rel=1e-9)
 
 
 # ---- in a world: A (40 tokens) and B (60) start together, 2.0 s. A pauses at 2.0 for 10 s; B decodes, 1.01 s a token.
@@ -157,8 +157,8 @@ def test_a_context_is_dropped_when_keeping_it_has_cost_as_much_as_recomputing_it
     """
     world = replay([A, Session("b", 0.0, 60, (Call(11),))], MinWaste(Elapsed(), swaps=False))
     assert world.changes() == [(5.03, "a", "discard", 0)]
-    because = world.record.decisions[-1]["because"]
-    assert because == pytest.approx({"preserve": 121.2, "recompute": 116.2}, rel=1e-9)
+    reasons = world.record.decisions[-1]["because"]
+    assert reasons == pytest.approx({"preserve": 121.2, "recompute": 116.2}, rel=1e-9)
     assert world.finished == pytest.approx({"a": 13.6, "b": 12.1}, rel=1e-9)
     assert world.total("waste_preserve_token_s") == pytest.approx(121.2, rel=1e-9)
     assert world.of("recomputed_tokens") == {"a": 40, "b": 0}
@@ -206,7 +206,7 @@ def test_a_small_budget_spreads_a_swap_over_iterations(replay):
 
 def test_discarding_a_context_counts_what_the_host_would_lose(paused, view):
     """144 tokens are on the GPU and 1272 on the host already; nothing may be copied. Keeping the 144 for 1 s more
-    wastes 144. A discard forgets all 1416, which waste in n = 6 chunks of 236, C_other = 4000:
+    wastes 144. A discard drops all 1416, which waste in n = 6 chunks of 236, C_other = 4000:
 
         T(1416) * 708 = 0.0755608 * 708 = 53.497; 6 * T(236) * 4000 = 6 * 0.0209268 * 4000 = 502.2432; 555.74 > 144
 

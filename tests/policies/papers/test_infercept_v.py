@@ -135,22 +135,22 @@ def test_the_dearest_candidate_waits_for_a_need_and_the_others_are_discarded(pau
     here = view(paused=contexts)
     changes = list(policy.revise(here))
     assert told(changes) == [("cheap", Discard, 0)]
-    assert changes[0][1].because == pytest.approx({"preserve": 1000, "recompute": 53.2448}, rel=1e-9)
-    assert told(policy.gives_way(1, here)) == [("dearest", Swap, 990)]
+    assert changes[0][1].reasons == pytest.approx({"preserve": 1000, "recompute": 53.2448}, rel=1e-9)
+    assert told(policy.evict(1, here)) == [("dearest", Swap, 990)]
 
 
 def test_a_single_candidate_is_never_discarded_at_once(paused, view, known):
     policy = InferCeptV(known(a=1e6))
     here = view(paused=[paused(resident_tokens=500)])
     assert told(policy.revise(here)) == []
-    assert told(policy.gives_way(1, here)) == [("a", Swap, 490)]
+    assert told(policy.evict(1, here)) == [("a", Swap, 490)]
 
 
 def test_equally_dear_candidates_are_all_victims(paused, view, known):
     policy = InferCeptV(known(a=10.0, b=20.0))
     here = view(paused=[paused("a", resident_tokens=400), paused("b", resident_tokens=400)])
     assert told(policy.revise(here)) == []
-    assert told(policy.gives_way(49, here)) == [("a", Swap, 0), ("b", Swap, 310)]
+    assert told(policy.evict(49, here)) == [("a", Swap, 0), ("b", Swap, 310)]
 
 
 def test_contexts_are_rounded_up_to_blocks(paused, view, known):
@@ -161,7 +161,7 @@ def test_contexts_are_rounded_up_to_blocks(paused, view, known):
     dearest = paused("c", resident_tokens=1500)
     changes = list(policy.revise(view(paused=[a, b, dearest])))
     assert told(changes) == [("b", Discard, 0)]
-    assert changes[0][1].because == pytest.approx({"preserve": 262.6, "recompute": 256.50463}, rel=1e-9)
+    assert changes[0][1].reasons == pytest.approx({"preserve": 262.6, "recompute": 256.50463}, rel=1e-9)
 
 
 def test_what_moves_or_came_back_is_left_alone(paused, view, known):
@@ -170,7 +170,7 @@ def test_what_moves_or_came_back_is_left_alone(paused, view, known):
     a.moving, b.resumed = True, True
     here = view(paused=[a, b, c])
     assert told(policy.revise(here)) == []
-    assert told(policy.gives_way(10, here)) == [("c", Swap, 300)]
+    assert told(policy.evict(10, here)) == [("c", Swap, 300)]
 
 
 # ---- when blocks are needed: out = (1 + a) 384 + b - free / 2 = 385.77408 + 108.99 - free / 2 tokens, in whole blocks
@@ -191,15 +191,15 @@ def test_a_victim_leaves_from_its_tail_within_the_releases_budget(paused, view, 
     policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=free_blocks)
     list(policy.revise(here))
-    assert told(policy.gives_way(needed, here)) == ([("a", Swap, (100 - leaving) * 10)] if leaving else [])
+    assert told(policy.evict(needed, here)) == ([("a", Swap, (100 - leaving) * 10)] if leaving else [])
 
 
 def test_who_was_offered_and_stays_has_spent_nothing(paused, view, known):
-    """49 blocks may leave and 60 are needed: too few, so nobody goes, and who needs 10 then finds them."""
+    """49 blocks may leave and 60 are needed: too few, so none leaves, and a need of 10 then finds them."""
     policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
-    assert told(policy.gives_way(60, here)) == [("a", Swap, 510)]
-    assert told(policy.gives_way(10, here)) == [("a", Swap, 900)]
+    assert told(policy.evict(60, here)) == [("a", Swap, 510)]
+    assert told(policy.evict(10, here)) == [("a", Swap, 900)]
 
 
 @pytest.mark.parametrize("gone", [{"moving": True}, {"resident_tokens": 0}], ids=["on its way", "left"])
@@ -207,11 +207,11 @@ def test_who_leaves_has_spent_the_budget_of_the_iteration(paused, view, known, g
     """Of 49 blocks a takes 40; b gives 9 in the same iteration and could give all its 40 in the next."""
     policy = InferCeptV(known(a=10.0, b=10.0))
     a, b = paused("a", resident_tokens=400), paused("b", resident_tokens=400)
-    assert told(policy.gives_way(40, view(now=10.0, paused=[a, b], free_gpu_blocks=0))) == [("a", Swap, 0)]
+    assert told(policy.evict(40, view(now=10.0, paused=[a, b], free_gpu_blocks=0))) == [("a", Swap, 0)]
     for name, value in gone.items():
         setattr(a, name, value)
     for now, keep in ((10.0, 310), (11.0, 0)):
-        assert told(policy.gives_way(60, view(now=now, paused=[a, b], free_gpu_blocks=0))) == [("b", Swap, keep)]
+        assert told(policy.evict(60, view(now=now, paused=[a, b], free_gpu_blocks=0))) == [("b", Swap, keep)]
 
 
 def test_it_wants_to_be_asked_again_when_the_budget_was_too_small(paused, view, known):
@@ -219,25 +219,25 @@ def test_it_wants_to_be_asked_again_when_the_budget_was_too_small(paused, view, 
     policy = InferCeptV(known(a=10.0))
     here = view(paused=[paused(resident_tokens=1000)], free_gpu_blocks=0)
     for needed, review in ((49, NEVER), (50, EVERY_ITERATION)):
-        list(policy.gives_way(needed, here))
+        list(policy.evict(needed, here))
         assert policy.review_at(here) == review
     assert policy.review_at(view(now=11.0, paused=here.paused)) == NEVER
 
 
 def test_it_decides_afresh_whenever_room_is_needed(paused, view, known):
-    """Who was cheap beside a dearer context is the dearest when that has left, and need not wait to be told so."""
+    """A context that was cheap beside a dearer one is the dearest once that has left, without another review."""
     policy = InferCeptV(known(a=10.0, b=10.0))
     a, b = paused("a", resident_tokens=100), paused("b", resident_tokens=400)
-    assert told(policy.gives_way(1, view(paused=[a, b]))) == [("b", Swap, 390)]
-    assert told(policy.gives_way(1, view(paused=[a]))) == [("a", Swap, 90)]
+    assert told(policy.evict(1, view(paused=[a, b]))) == [("b", Swap, 390)]
+    assert told(policy.evict(1, view(paused=[a]))) == [("a", Swap, 90)]
 
 
 def test_who_is_cheaper_to_keep_never_gives_way(paused, view, known):
     """100 tokens: w_d = 0.00463 * 4100 = 18.983, so a pause of 0.18 s more (w_p = 18) is preserved, whatever the
     need."""
     here = view(paused=[paused("a", resident_tokens=100)])
-    assert told(InferCeptV(known(a=0.18)).gives_way(10, here)) == []
-    assert told(InferCeptV(known(a=0.19)).gives_way(10, here)) == [("a", Swap, 0)]
+    assert told(InferCeptV(known(a=0.18)).evict(10, here)) == []
+    assert told(InferCeptV(known(a=0.19)).evict(10, here)) == [("a", Swap, 0)]
 
 
 @pytest.mark.parametrize("change", [{"resumed": True}, {"moving": True}, {"resident_tokens": 0}])
@@ -248,7 +248,7 @@ def test_a_victim_that_came_back_or_left_since_is_passed_over(paused, view, know
     list(policy.revise(here))
     for name, value in change.items():
         setattr(a, name, value)
-    assert told(policy.gives_way(1, here)) == [("b", Swap, 90)]
+    assert told(policy.evict(1, here)) == [("b", Swap, 90)]
 
 
 # ---- in a world

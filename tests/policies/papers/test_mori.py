@@ -1,4 +1,4 @@
-"""MORI: idleness, and who leaves at a tick."""
+"""MORI: idleness, and which contexts leave at a tick."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_idleness_is_the_share_of_time_away_over_the_last_cycles(paused, view):
 
 def test_cycles_at_other_replicas_count_as_their_mean(paused, view):
     """Three cycles by 20 s, 9 s of them away: 3 and 3.67 busy each. Then 10 s of work and 5 away: of the last two
-    cycles 8 / 21.67, of all four 14 / 35. Who leaves is forgotten: 5 / 15."""
+    cycles 8 / 21.67, of all four 14 / 35. A session that leaves is forgotten: 5 / 15."""
     joined = paused(id="a", ready_at=20.0, paused_s=9.0, calls_done=3)
     now = paused(id="a", ready_at=20.0, paused_at=30.0)
     for cycles, idleness in ((2, 8 / (8 + 11 / 3 + 10)), (5, 14 / 35)):
@@ -55,7 +55,7 @@ def test_with_enough_memory_free_nobody_moves(paused, view):
 
 
 def test_the_idlest_makes_room_first(paused, view):
-    gone = Mori().gives_way(10, view(now=5.0, paused=contexts(paused)))
+    gone = Mori().evict(10, view(now=5.0, paused=contexts(paused)))
     assert [one.id for one, _ in gone] == ["a", "b", "c"]
 
 

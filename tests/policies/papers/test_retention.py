@@ -33,7 +33,7 @@ def test_the_lowest_priority_goes_first_then_the_longest_unused(paused, view):
         paused(id="old", tool="bash", paused_at=60.0),
         paused(id="new", tool="bash", paused_at=61.0),
     ]
-    gone = Retention(WISHES).gives_way(25, view(now=62.0, paused=contexts))
+    gone = Retention(WISHES).evict(25, view(now=62.0, paused=contexts))
     assert [(one.id, verdict.keep) for one, verdict in gone] == [("person", 0), ("lapsed", 0), ("old", 50)]
 
 

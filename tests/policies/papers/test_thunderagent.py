@@ -1,4 +1,4 @@
-"""ThunderAgent: overload at the ticks, who is set aside, and who is let in."""
+"""ThunderAgent: overload at the ticks, which sessions are set aside, and which are admitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_under_overload_the_shortest_acting_sessions_are_set_aside(paused, view)
     """10,000 tokens at 5 s: 7000 + 3000 + 1000 / 4 + 400 / 2 = 10,450, 450 too many. c frees 200, b the other 250."""
     policy = ThunderAgent()
     here = view(now=5.0, running_context_tokens=7000, paused=acting(paused))
-    changes = [(one.id, type(verdict), verdict.because["overflow_tokens"]) for one, verdict in policy.revise(here)]
+    changes = [(one.id, type(verdict), verdict.reasons["overflow_tokens"]) for one, verdict in policy.revise(here)]
     assert changes == [("c", Discard, 450.0), ("b", Discard, 250.0)]
 
 

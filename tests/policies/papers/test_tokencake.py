@@ -1,4 +1,4 @@
-"""TokenCake: who leaves at a pause, and who comes back ahead of its return."""
+"""TokenCake: which contexts leave at a pause, and which come back ahead of the return."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ W = Session("w", 0.0, 10, (Call(1),))
 @pytest.mark.parametrize(("uploads", "end"), [(True, 13.1), (False, 13.3)])
 def test_a_context_is_there_when_its_session_is_back(replay, uploads, end):
     """Two at a time. A pauses at 2.0, when W waits, and leaves for 0.2 s. It is expected, rightly, at 12.0: its copy
-    begins at 11.8 though nobody runs, and A computes 10 tokens from 12.0 to 13.1. Without uploads the copy begins at
+    begins at 11.8 though no session runs, and A computes 10 tokens from 12.0 to 13.1. Without uploads the copy begins
+    at
     12.0, and A ends at 13.3.
     """
     policy = TokenCake(Oracle(), pressure=1.0, uploads=uploads)

@@ -109,7 +109,7 @@ def test_equation_5_takes_the_smaller(paused, view, elapsed, discards):
     changes = list(MinWaste(Elapsed(), swaps=False).revise(view(now=100.0 + elapsed, paused=[context])))
     assert bool(changes) is discards
     if discards:
-        assert changes[0][1].because == {"preserve": close(374.0), "recompute": close(373.35)}
+        assert changes[0][1].reasons == {"preserve": close(374.0), "recompute": close(373.35)}
 
 
 # ---- many contexts, ranked only as far as is needed
@@ -125,12 +125,12 @@ COSTS = st.lists(st.floats(0, 2), min_size=1, max_size=90).map(lambda times: Any
 @given(CONTEXTS, COSTS, st.integers(1, 50), st.integers(0, 60))
 def test_whoever_is_not_looked_at_could_change_nothing(contexts: Any, costs: AnyCosts, chunk: int, others: int) -> None:
     """For any forward times, in any order of questions, each asked twice."""
-    footprints, rests = zip(*contexts, strict=True)
+    kv_usage, rests = zip(*contexts, strict=True)
     kept = [rest * (resident - shared) for (resident, shared, _), rest in contexts]
-    recomputed = [chunked_discard_waste(costs, r - shared + away, others, chunk) for r, shared, away in footprints]
-    alone = [place for place, (resident, shared, _) in enumerate(footprints) if resident > shared]
+    recomputed = [chunked_discard_waste(costs, r - shared + away, others, chunk) for r, shared, away in kv_usage]
+    alone = [place for place, (resident, shared, _) in enumerate(kv_usage) if resident > shared]
     order = sorted(alone, key=lambda place: -min(kept[place], recomputed[place]))
-    wastes = PausedWastes([FakePaused()] * len(contexts), footprints, rests, RecomputeTerms(costs), chunk, others)
+    wastes = PausedWastes([FakePaused()] * len(contexts), kv_usage, rests, RecomputeTerms(costs), chunk, others)
     assert list(islice(wastes.ranked(), 1)) == order[:1]
     for _ in range(2):
         assert wastes.dear == [place for place in order if recomputed[place] < kept[place]]

@@ -31,7 +31,7 @@ class FirstPreempts(PreemptiveOrder):
 class SwapsSmallDiscardsLarge(InterceptPolicy):
     """Small contexts give way first, by a copy to the host; those of 10 tokens and more are forgotten."""
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         for paused in sorted(view.paused, key=lambda one: one.context_tokens):
             if not paused.moving:
                 yield paused, Swap() if paused.context_tokens < 10 else Discard()

@@ -310,7 +310,7 @@ def test_an_offer_that_is_not_taken_up_leaves_the_budget_to_the_next_who_asks() 
 class GivesWayBesideTwo(InterceptPolicy):
     """Paused contexts give way while more than one session runs."""
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         if view.running_sessions > 1:
             yield from ((paused, Discard()) for paused in view.paused)
 

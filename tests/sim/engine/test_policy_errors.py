@@ -1,7 +1,7 @@
 """A policy that raises or answers nonsense stops the run: the message names it, the session and the simulated time.
 
 The world: a's call of one token ends at 1.10 and its pause at 6.10; b decodes all along; the pool is small enough for
-``gives_way`` to be asked.
+``evict`` to be asked.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def assert_names(message: str, name: str, method: str, session: str | None, time
 RAISING = [
     ("on_pause", "a", "1.200000"),
     ("on_resume", "a", "6.200000"),
-    ("gives_way", None, None),
+    ("evict", None, None),
     ("revise", None, None),
     ("review_at", None, None),
 ]
@@ -153,26 +153,26 @@ def test_a_keep_of_nothing_or_of_everything_is_an_answer(keep: int) -> None:
     assert run(A, B, policy=policy(on_pause=always(Discard(keep)))).session("a")["status"] == "finished"
 
 
-@pytest.mark.parametrize("method", ["gives_way", "revise"])
+@pytest.mark.parametrize("method", ["evict", "revise"])
 @pytest.mark.parametrize("answer", [None, 3, Preserve(), [None], [3], [Preserve()]], ids=str)
 def test_changes_that_are_no_changes(method: str, answer: Any) -> None:
     assert_names(failure(policy(**{method: always(answer)})), "Odd", method, None, None)
 
 
-@pytest.mark.parametrize("method", ["gives_way", "revise"])
+@pytest.mark.parametrize("method", ["evict", "revise"])
 @pytest.mark.parametrize("verdict", [None, "swap", Swap(-1), Discard(12)], ids=str)
 def test_changes_with_an_impossible_verdict(method: str, verdict: Any) -> None:
     assert_names(failure(policy(**{method: each(verdict)})), "Odd", method, "a", None)
 
 
-@pytest.mark.parametrize("method", ["gives_way", "revise"])
+@pytest.mark.parametrize("method", ["evict", "revise"])
 def test_changes_of_something_that_is_no_context(method: str) -> None:
     message = failure(policy(**{method: always([("a", Preserve())])}))
     assert_names(message, "Odd", method, None, None)
     assert "'a'" in message
 
 
-@pytest.mark.parametrize("method", ["gives_way", "revise"])
+@pytest.mark.parametrize("method", ["evict", "revise"])
 def test_the_context_of_a_running_session_cannot_give_way(method: str) -> None:
     """The policy keeps b's view from its first pause and names it while b runs again."""
     kept: list[Paused] = []
@@ -232,14 +232,14 @@ def test_a_policy_may_walk_through_the_paused_contexts_while_it_changes_them() -
 def test_a_context_named_twice_gives_way_once() -> None:
     """Swap, then discard what is left: whatever comes of it, the session goes on."""
 
-    def gives_way(self: Any, blocks: int, view: Any) -> Any:
+    def evict(self: Any, blocks: int, view: Any) -> Any:
         for paused in list(view.paused):
             yield paused, Swap(5)
             yield paused, Discard()
 
     sessions = (A, session("b", 10, 1, pause(5.0, 1), 1), session("c", 10, 14))
     for swap in ("blocking", "overlapped"):
-        world = run(*sessions, gpu=26, policy=policy(gives_way=gives_way), resume_resident="queue", swap=swap)
+        world = run(*sessions, gpu=26, policy=policy(evict=evict), resume_resident="queue", swap=swap)
         assert world.record.sessions["status"] == ["finished"] * 3
 
 

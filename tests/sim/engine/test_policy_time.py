@@ -43,9 +43,9 @@ class WatchfulWhims(Whimsical):
         self.seen.append(view.now)
         return super().on_pause(paused, view)
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         self.seen.append(view.now)
-        return super().gives_way(blocks, view)
+        return super().evict(blocks, view)
 
     def revise(self, view: EngineView) -> Iterable[Change]:
         self.seen.append(view.now)

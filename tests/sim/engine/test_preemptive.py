@@ -117,7 +117,7 @@ def test_memory_that_contexts_leave_for_the_first_in_the_queue_is_not_filled_aga
 class FurthestFirstName(ByName):
     """Expects the turn of the one with the largest context first."""
 
-    def soonest_first(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
+    def by_expected_turn(self, waiting: Sequence[Queued], view: EngineView) -> Sequence[Queued]:
         return sorted(waiting, key=lambda queued: -queued.context_tokens)
 
 
@@ -176,7 +176,7 @@ def test_a_leap_ends_where_the_order_wants_to_be_asked() -> None:
 class TakesAnything(InterceptPolicy):
     """Discards whatever it sees when asked for room."""
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterable[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterable[Change]:
         return [(paused, Discard()) for paused in view.paused]
 
 
@@ -196,7 +196,7 @@ ODD_ANSWERS = [
     ("max_running", lambda self, view: 0, "expected at least 1"),
     ("review_after", lambda self, view: 0, "expected at least 1"),
     ("review_at", lambda self, view: math.nan, "expected a number"),
-    ("soonest_first", lambda self, waiting, view: waiting[1:], "the sessions that were given"),
+    ("by_expected_turn", lambda self, waiting, view: waiting[1:], "the sessions that were given"),
 ]
 
 

@@ -157,7 +157,7 @@ def test_a_copy_begun_with_the_queue_s_head_stays_within_what_its_iteration_hide
 class SwapsWhenAsked(InterceptPolicy):
     """Keeps contexts until their room is needed; then they leave for the host."""
 
-    def gives_way(self, blocks: int, view: EngineView) -> Iterator[Change]:
+    def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         for paused in view.paused:
             if not paused.moving:
                 yield paused, Swap()

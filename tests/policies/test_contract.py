@@ -1,4 +1,4 @@
-"""How the engine asks a policy and carries out its answers, where that is easy to get wrong for a policy's author."""
+"""The contract of a policy: defaults of the questions, and how the engine carries out answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from traces.session import Call, Pause, Session
 def test_every_question_has_a_default(paused, view):
     policy, here = InterceptPolicy(), view(paused=[paused()])
     assert policy.on_pause(paused(), here) == Preserve()
-    assert list(policy.gives_way(1, here)) == list(policy.revise(here)) == []
+    assert list(policy.evict(1, here)) == list(policy.revise(here)) == []
     assert policy.review_at(here) == NEVER
     assert policy.on_resume(paused(), 1.0, here) is None
 
@@ -79,11 +79,11 @@ def test_part_of_a_context_can_be_dropped_by_whole_blocks(replay):
     assert world.finished["a"] == pytest.approx(12.59, rel=1e-9)
 
 
-# ---- faults of the engine, to be removed with their markers
+# ---- answers carried out
 
 
 class DropAfterFive(InterceptPolicy):
-    """Walks over ``view.paused`` lazily, as anyone would write it."""
+    """Walks over ``view.paused`` lazily, as is natural to write."""
 
     def revise(self, view):
         for paused in view.paused:
@@ -103,14 +103,14 @@ def test_a_policy_may_answer_while_it_walks_over_the_paused(replay):
 
 
 class SwapOnNeed(InterceptPolicy):
-    def gives_way(self, blocks, view):
+    def evict(self, blocks, view):
         return [(paused, Swap()) for paused in view.paused]
 
 
 @pytest.mark.parametrize("host_tokens", [0, 10, 20])
 def test_paused_contexts_give_way_before_running_sessions_are_preempted(replay, host_tokens):
     """10 blocks. At 2.0 A pauses with 4 of them, and B and C need one more each. The host holds none, one or two
-    blocks: what it cannot take of those two is dropped, and nobody is preempted."""
+    blocks: what it cannot take of those two is dropped, and no session is preempted."""
     sessions = [
         Session("a", 0.0, 40, (Call(1, Pause(50.0)), Call(1))),
         Session("b", 0.0, 30, (Call(5),)),
