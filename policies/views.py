@@ -80,7 +80,7 @@ class Queued(SessionInfo, Protocol):
     """A session that is ready to compute, running or not, as a queue order sees it.
 
     Attributes:
-        entered: the time by which the session queues, s: its arrival or its return, as the engine's ``reentry`` says.
+        entered: the time by which the session queues, s: its arrival or its return, by the engine's ``requeue_at``.
         missing_tokens: tokens to compute before the next one can be emitted.
         ready: whether the session runs or waits to run.
         running: whether the session decodes or computes missing tokens.

@@ -307,7 +307,7 @@ class SessionView:
 
     @property
     def entered(self) -> float:
-        """The time by which the session queues: its arrival or its return, as the engine's ``reentry`` says."""
+        """The time by which the session queues: its arrival or its return, as the engine's ``requeue_at`` says."""
         return self._state.entered
 
     @property

@@ -14,6 +14,7 @@ from caesura.config.cluster_setup import ClusterSetup, find_cluster
 from caesura.config.generator_file import with_generator
 from caesura.config.generator_schema import Generate, GeneratedTrace
 from caesura.config.profiles import profile_reference, replica_profile
+from caesura.config.renamed import current_loc, rename_settings
 from caesura.config.schema import Experiment
 from caesura.config.systems import System, check_names, resolve
 from caesura.config.validation import validated
@@ -73,9 +74,11 @@ def read_setup(path: Path, overrides: Sequence[Override] = ()) -> Setup:
 
 def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Override] = ()) -> Setup:
     """The experiment that ``source`` and the overrides describe; raises ConfigError with one line per fault."""
+    rename_settings(source)
     for override in overrides:
         for loc in _places(source, override):
-            source.override(loc, override.value, override.option)
+            source.override(current_loc(loc, override.option), override.value, override.option)
+    rename_settings(source)
     source = with_generator(source, base)
     experiment = validated(Experiment, source)
     if experiment.sweep:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caesura.config import paths
 from caesura.config.reject_bool import Rule
+from caesura.config.renamed import rename_settings
 from caesura.config.schema import NAME, SystemEntry
 from caesura.config.validation import validated
 from caesura.config.yaml_source import Loc, Source, read_yaml
@@ -161,7 +162,9 @@ def _chain(name: str, base: Path | None) -> list[PresetFile]:
             circle = " -> ".join(path.stem for path in [*seen, file])
             raise UserError(f"{file}: presets extend each other in a circle: {circle}")
         seen.append(file)
-        preset = validated(PresetFile, read_yaml(file))
+        source = read_yaml(file)
+        rename_settings(source)
+        preset = validated(PresetFile, source)
         chain.append(preset)
         if preset.extends is None:
             return chain

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from caesura.cli.gpu import WITHOUT_GPU, find_device, read_model, require_idle
 from caesura.config.generator_schema import GeneratedTrace
@@ -16,6 +18,7 @@ from caesura.config.systems import System, load_preset
 from caesura.config.workload import find_trace, read_trace
 from caesura.errors import UserError
 from sim.costs.profile import Profile
+from sim.engine.settings import EngineSettings
 from traces.draw.arrivals import Poisson, draw_workload
 from traces.limits import fit_to_limit
 from traces.session import Session
@@ -115,7 +118,7 @@ def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
     facts = json.loads(file.read_text(encoding="utf-8"))
     pools = ("kv_capacity_tokens", "host_capacity_tokens")
     same = {
-        "system": facts["rules"] == system.rules(),
+        "system": _same_rules(facts["rules"], system),
         "workload": facts["workload"]["sha256"] == workload_hash(plan.sessions(load)),
         "horizon": facts["horizon"] == plan.horizon,
         "model": facts["profile"]["model"] == plan.profile.model,
@@ -126,6 +129,17 @@ def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
             f"{file.parent} holds a run with another {' and another '.join(other)}; choose another folder with --out"
         )
     return True
+
+
+def _same_rules(recorded: Mapping[str, Any], system: System) -> bool:
+    """Whether a recording was made by these rules: settings that it does not name had what is their default today."""
+    try:
+        engine = EngineSettings.model_validate(recorded["engine"])
+    except ValidationError:  # a setting that is not there any more, or not yet
+        return False
+    rules = system.rules()
+    others = {name: rule for name, rule in recorded.items() if name != "engine"}
+    return engine == system.engine and others == {name: rule for name, rule in rules.items() if name != "engine"}
 
 
 def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:

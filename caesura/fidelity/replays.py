@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from caesura.config.profiles import profile_names, read_profile
+from caesura.config.renamed import note
 from caesura.errors import UserError, listed
 from caesura.fidelity.fidelity import Fidelity, NotComparable, Ranking, compare, ranking
 from profiler.serving.recorded_run import SHIPPED, RecordedRun, load, replay
 from profiler.serving.time_split import TimeSplit, as_it_was, split_time
 from sim.costs.profile import Profile
+from sim.engine.settings import RENAMED_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def find_recordings(
     if not found:
         raise UserError(f"there are no recorded runs in {root}; `caesura validate` without --recorded makes some")
     named = [(one, *_name_and_load(one)) for one in found]
+    _note_older_names(found, root)
     _require_known("--systems", systems or (), [name for _, name, _ in named], root)
     _require_known(
         "--loads", [f"{at:g}" for at in loads or ()], [f"{at:g}" for at in sorted(at for _, _, at in named)], root
@@ -195,6 +200,9 @@ def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
         at_its_pace = None if found is None else compare(run, replay(run, as_it_was(profile, found)))
     except (NotComparable, UserError) as error:
         return Fault(folder, str(error))
+    except ValidationError as error:
+        unknown = ", ".join(dict.fromkeys(str(one["loc"][-1]) for one in error.errors() if one["loc"]))
+        return Fault(folder, f"was recorded with engine settings that are not known here: {unknown}")
     pools = (
         f"{run.profile.kv_capacity_tokens:,} tokens of KV cache and {run.profile.host_capacity_tokens:,} on the host"
     )
@@ -230,6 +238,16 @@ def _name_and_load(folder: Path) -> tuple[str, float]:
         return str(facts["name"]), float(facts["load"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / 'run.json'} cannot be read: {error}") from None
+
+
+def _note_older_names(folders: Sequence[Path], root: Path) -> None:
+    """Say which engine settings recordings call by older names; they are read all the same."""
+    older: set[str] = set()
+    for folder in folders:
+        rules = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("rules", {})
+        older |= RENAMED_SETTINGS.keys() & rules.get("engine", {}).keys()
+    if older:
+        note(f"the recordings in {root}", older)
 
 
 def _with_bar(results: Iterator[Any], total: int, visible: bool) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from policies.contract import EngineView, Key, Queued, QueueOrder
 
 
 class FirstCome(QueueOrder):
-    """First come, first served; the engine's ``reentry`` says whether a resumed session keeps its arrival."""
+    """First come, first served; the engine's ``requeue_at`` says whether a resumed session keeps its arrival."""
 
     key_names = ("entered",)
 

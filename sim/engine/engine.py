@@ -176,10 +176,10 @@ class Engine:
         state.missing += joined
         state.emitted = 0
         state.scheduled_at = math.nan
-        state.entered = state.ready_at if self.settings.reentry == "tail" else state.session.arrival
+        state.entered = state.ready_at if self.settings.requeue_at == "tail" else state.session.arrival
         state.resumed = True
         state.key = self.policy_caller.key(state)
-        self.queues.enqueue(state, at_once=self.settings.resume_resident == "running")
+        self.queues.enqueue(state, at_once=self.settings.resume_on_gpu == "running")
         return False
 
     def copied(self, copy: Copy, now: float) -> SessionState | None:
@@ -233,7 +233,7 @@ class Engine:
             scheduler.swap_in(plan)
             scheduler.admit(plan)
         else:
-            if not (self.settings.swapped_first and self.queues.swapped):
+            if not (self.settings.swap_in_before_prefill and self.queues.swapped):
                 scheduler.prefill(plan)
                 scheduler.admit(plan)
             if not plan.chunks:

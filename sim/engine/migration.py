@@ -97,7 +97,7 @@ def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy 
         state.status = Status.FAILED
         state.reason = f"moved to a replica that is too small: {state.reason}"
         return None
-    state.entered = now if engine.settings.reentry == "tail" else state.session.arrival
+    state.entered = now if engine.settings.requeue_at == "tail" else state.session.arrival
     state.key = engine.policy_caller.key(state)
     copy = engine.scheduler.take_over(state, tokens, now) if tokens else None
     if copy is None:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.kv.sample_layout import Layout
+
+RENAMED_SETTINGS = {
+    "reentry": "requeue_at",
+    "resume_resident": "resume_on_gpu",
+    "swapped_first": "swap_in_before_prefill",
+}
+"""Older names of settings and today's. Files, run folders and recordings may say either."""
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under today's names, in the order given.
+
+    Raises:
+        ValueError: a setting is given under both of its names.
+    """
+    for old, new in RENAMED_SETTINGS.items():
+        if old in settings and new in settings:
+            raise ValueError(f"{old} is the older name of {new}; keep one of them")
+    return {RENAMED_SETTINGS.get(name, name): value for name, value in settings.items()}
 
 
 class EngineSettings(BaseModel):
@@ -36,13 +56,13 @@ class EngineSettings(BaseModel):
     preemption: Literal["recompute", "swap"] = Field(
         default="recompute", description="how a running session gives way when GPU blocks run out"
     )
-    reentry: Literal["arrival", "tail"] = Field(
+    requeue_at: Literal["arrival", "tail"] = Field(
         default="arrival", description="where a resumed session queues: by its original arrival, or at the tail"
     )
-    resume_resident: Literal["running", "queue"] = Field(
+    resume_on_gpu: Literal["running", "queue"] = Field(
         default="running", description="a session resumed with its context on the GPU runs at once, or queues"
     )
-    swapped_first: bool = Field(
+    swap_in_before_prefill: bool = Field(
         default=False,
         description="without mixed batches: no prefill while a resumed session waits to be swapped in; "
         "with them it has no effect",
@@ -62,6 +82,11 @@ class EngineSettings(BaseModel):
     recompute_swapped_when_idle: bool = Field(
         default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _current_names(cls, value: object) -> object:
+        return with_current_names(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _one_layout(self) -> Self:

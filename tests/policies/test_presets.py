@@ -143,7 +143,7 @@ def test_samples_lie_as_the_preset_says(name, blocks):
 
 def test_what_tells_the_baselines_apart():
     """vllm and improved-discard differ in where a resumed session queues; all else is a matter of the policy."""
-    assert {key for key, value in engine("vllm").items() if engine("improved-discard")[key] != value} == {"reentry"}
+    assert {key for key, value in engine("vllm").items() if engine("improved-discard")[key] != value} == {"requeue_at"}
     for name in ("preserve", "swap", "heuristic", "heuristic-swap", "heuristic-discard"):
         assert engine(name) == engine("improved-discard")
     for name in ("infercept-oracle", "infercept-no-swap"):

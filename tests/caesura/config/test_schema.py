@@ -48,7 +48,7 @@ GOOD: dict[str, Any] = {"workload": {"arrivals": {"poisson": {"rate": 2}}}, "sys
         {"replica": {"kv_capacity": "24 GiB", "host_capacity": "5000 tokens", "horizon": 60}},
         {"workload": {"arrivals": "replay", "trace": "t.jsonl", "duration": "5 min"}},
         {"workload": {"arrivals": {"gamma": {"rate": [1, 2.5], "burstiness": 0.5}}, "trace": {"generate": {}}}},
-        {"systems": ["vllm", {"preset": "cache-lru", "name": "mine", "engine": {"reentry": "arrival"}}]},
+        {"systems": ["vllm", {"preset": "cache-lru", "name": "mine", "engine": {"requeue_at": "arrival"}}]},
         {"systems": [{"name": "mine", "policy": {"name": "heuristic", "swap_above": 4.0}}]},
     ],
 )

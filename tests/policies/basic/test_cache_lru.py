@@ -60,7 +60,7 @@ def test_an_arrival_takes_the_tail_of_whoever_paused_first(replay, gpu_tokens, l
         Session("b", 0.0, 40, (Call(1, Pause(200.0, returned=9)), Call(1))),
         Session("c", 10.0, 90, (Call(1),)),
     ]
-    world = replay(sessions, CacheLru(), gpu_tokens=gpu_tokens, resume_resident="queue")
+    world = replay(sessions, CacheLru(), gpu_tokens=gpu_tokens, resume_on_gpu="queue")
     assert {name: world.calls(name, "resident_tokens")[1] for name in "ab"} == left
     assert world.finished == pytest.approx(finished, rel=1e-9)
     assert world.of("recomputed_tokens") == recomputed

@@ -16,8 +16,8 @@ def test_first_come_serves_by_the_time_of_entry(view):
     assert FirstCome().key(SimpleNamespace(arrival=1.0, ready_at=9.0, entered=4.0), view()) == 4.0
 
 
-@pytest.mark.parametrize(("reentry", "a", "c"), [("arrival", 4.51, 6.01), ("tail", 6.01, 4.5)])
-def test_the_engine_says_whether_a_resumed_session_keeps_its_arrival(replay, reentry, a, c):
+@pytest.mark.parametrize(("requeue_at", "a", "c"), [("arrival", 4.51, 6.01), ("tail", 6.01, 4.5)])
+def test_the_engine_says_whether_a_resumed_session_keeps_its_arrival(replay, requeue_at, a, c):
     """One session runs at a time. A (prompt 50) runs 0 to 1.5, is discarded and back at 2.0; B (arrives 1.0) runs 1.5
     to 3.0. Then C (arrives 1.2) waits, and A, whose 51 tokens take 1.51 s, 50 of them again.
 
@@ -28,7 +28,7 @@ def test_the_engine_says_whether_a_resumed_session_keeps_its_arrival(replay, ree
         Session("b", 1.0, 50, (Call(1),)),
         Session("c", 1.2, 50, (Call(1),)),
     ]
-    world = replay(sessions, DiscardAlways(), max_running=1, reentry=reentry)
+    world = replay(sessions, DiscardAlways(), max_running=1, requeue_at=requeue_at)
     assert world.finished == pytest.approx({"a": a, "b": 3.0, "c": c}, rel=1e-9)
     assert world.of("recomputed_tokens") == {"a": 50, "b": 0, "c": 0}
 

@@ -163,11 +163,11 @@ def test_a_pin_keeps_others_waiting_until_it_ends(replay):
     400 would take T_fwd = 5 s, so it is pinned for 4 s (5 - 4 > 0), until 18.99. C runs from 15.0 on, iterations
     ending at 16.10, 17.11, 18.12, 19.13. B needs 20 of 50 blocks, of which A has 40: it begins at 19.13.
     """
-    world = replay([W, A, B, C], Continuum(enough=1), order=PinnedFirst(), gpu_tokens=500, resume_resident="queue")
+    world = replay([W, A, B, C], Continuum(enough=1), order=PinnedFirst(), gpu_tokens=500, resume_on_gpu="queue")
     assert world.calls("b", "scheduled_at") == [pytest.approx(19.13)]
 
 
 def test_without_anybody_running_the_pin_is_broken_at_once(replay):
     """As above without C: at 15.5 nothing runs, and B begins."""
-    world = replay([W, A, B], Continuum(enough=1), order=PinnedFirst(), gpu_tokens=500, resume_resident="queue")
+    world = replay([W, A, B], Continuum(enough=1), order=PinnedFirst(), gpu_tokens=500, resume_on_gpu="queue")
     assert world.calls("b", "scheduled_at") == [pytest.approx(15.5)]

@@ -243,7 +243,7 @@ def test_who_was_copied_back_before_its_first_pause_is_not_unanswered() -> None:
         preemption="swap",
         swap="overlapped",
         swap_budget="unlimited",
-        resume_resident="queue",
+        resume_on_gpu="queue",
     )
     assert sum(world.record.sessions["preemptions"]) > 0
     assert all(math.isfinite(at) for at in world.record.sessions["finished_at"])

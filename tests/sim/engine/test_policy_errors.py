@@ -225,7 +225,7 @@ def test_a_policy_may_walk_through_the_paused_contexts_while_it_changes_them() -
             yield paused, Discard()
 
     sessions = (A, session("b", 10, 1, pause(5.0, 1), 1), session("c", 10, 20))
-    world = run(*sessions, policy=policy(revise=revise), max_running=1, resume_resident="queue")
+    world = run(*sessions, policy=policy(revise=revise), max_running=1, resume_on_gpu="queue")
     assert world.record.sessions["status"] == ["finished"] * 3
 
 
@@ -239,7 +239,7 @@ def test_a_context_named_twice_gives_way_once() -> None:
 
     sessions = (A, session("b", 10, 1, pause(5.0, 1), 1), session("c", 10, 14))
     for swap in ("blocking", "overlapped"):
-        world = run(*sessions, gpu=26, policy=policy(evict=evict), resume_resident="queue", swap=swap)
+        world = run(*sessions, gpu=26, policy=policy(evict=evict), resume_on_gpu="queue", swap=swap)
         assert world.record.sessions["status"] == ["finished"] * 3
 
 

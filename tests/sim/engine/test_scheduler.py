@@ -119,8 +119,8 @@ def test_the_head_of_the_queue_is_not_overtaken() -> None:
     assert world.call("c", 0)["scheduled_at"] == world.call("b", 0)["scheduled_at"] == world.session("a")["finished_at"]
 
 
-@pytest.mark.parametrize(("reentry", "first", "second"), [("arrival", "a", "c"), ("tail", "c", "a")])
-def test_a_resumed_session_queues_by_its_arrival_or_at_the_tail(reentry: str, first: str, second: str) -> None:
+@pytest.mark.parametrize(("requeue_at", "first", "second"), [("arrival", "a", "c"), ("tail", "c", "a")])
+def test_a_resumed_session_queues_by_its_arrival_or_at_the_tail(requeue_at: str, first: str, second: str) -> None:
     """One at a time. a runs to 1.10 and is back at 2.10; c came at 0.6; b runs to 1.10 + 1.10 + 1.01 + 1.01 = 4.22."""
     world = run(
         session("a", 10, 1, pause(1.0, returned=5), 1),
@@ -128,7 +128,7 @@ def test_a_resumed_session_queues_by_its_arrival_or_at_the_tail(reentry: str, fi
         session("c", 10, 1, at=0.6),
         policy="discard",
         max_running=1,
-        reentry=reentry,
+        requeue_at=requeue_at,
     )
     order = {"a": world.call("a", 1)["scheduled_at"], "c": world.call("c", 0)["scheduled_at"]}
     assert order[first] == pytest.approx(4.22)

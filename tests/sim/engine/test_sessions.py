@@ -238,19 +238,19 @@ def test_a_pause_too_short_for_the_clock_is_over_before_the_next_iteration() -> 
 # ---- back with its context on the GPU
 
 
-@pytest.mark.parametrize(("resume_resident", "chunks"), [("running", [10, 3]), ("queue", [10, 13])])
-def test_a_session_back_with_its_context_runs_at_once_or_queues(resume_resident: str, chunks: list[int]) -> None:
+@pytest.mark.parametrize(("resume_on_gpu", "chunks"), [("running", [10, 3]), ("queue", [10, 13])])
+def test_a_session_back_with_its_context_runs_at_once_or_queues(resume_on_gpu: str, chunks: list[int]) -> None:
     """30 blocks, 10 held by a; c waits for 25. Behind c, a blocks it and nothing runs, so a gives its memory up."""
     world = run(
         session("a", 10, 1, pause(2.0, returned=2), 1),
         session("c", 25, 1, at=0.5),
         gpu=30,
-        reentry="tail",
-        resume_resident=resume_resident,
+        requeue_at="tail",
+        resume_on_gpu=resume_on_gpu,
     )
     assert world.chunks("a") == chunks
     began = {"a": world.call("a", 1)["scheduled_at"], "c": world.call("c", 0)["scheduled_at"]}
-    assert (began["a"] < began["c"]) is (resume_resident == "running")
+    assert (began["a"] < began["c"]) is (resume_on_gpu == "running")
 
 
 # ---- runs that are cut

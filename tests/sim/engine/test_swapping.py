@@ -185,7 +185,8 @@ def test_copies_that_make_room_stay_within_what_their_iteration_hides(mixed: boo
 
 
 def test_copies_begun_before_a_chunk_is_planned_stay_within_what_it_hides() -> None:
-    """Prefill apart, ``swapped_first``: c's last 36 tokens are planned after a's copy. 1.36 s hide 13 tokens of 0.1 s.
+    """Prefill apart, ``swap_in_before_prefill``: c's last 36 tokens are planned after a's copy. 1.36 s hide 13 tokens
+    of 0.1 s.
 
     a is on the host from 3.75 and back at 10.25; c computes 64 tokens from 9.5 to 11.14 and the rest beside a's copy.
     """
@@ -195,7 +196,7 @@ def test_copies_begun_before_a_chunk_is_planned_stay_within_what_it_hides() -> N
         copy=0.1,
         policy="swap",
         mixed_batches=False,
-        swapped_first=True,
+        swap_in_before_prefill=True,
         swap="overlapped",
         swap_budget="hidden",
     )
@@ -357,7 +358,7 @@ def test_swapped_first_admits_nobody_while_a_session_waits_to_come_back(rule: bo
         policy="swap",
         swap="blocking",
         mixed_batches=False,
-        swapped_first=rule,
+        swap_in_before_prefill=rule,
     )
     begun = {"a": world.call("a", 1)["scheduled_at"], "c": world.call("c", 0)["scheduled_at"]}
     assert begun[first] < begun[second]
@@ -385,7 +386,7 @@ def test_a_context_on_its_way_out_promises_no_room() -> None:
         copy=0.1,
         max_running=1,
         policy=SwapsTheReturned(),
-        resume_resident="queue",
+        resume_on_gpu="queue",
         swap="overlapped",
         swap_budget="unlimited",
     )
