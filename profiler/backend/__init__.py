@@ -1,1 +1,1 @@
-"""The real engine's muscles: a Llama-family decoder, its paged KV cache, swaps, and the execution of one iteration."""
+"""The torch backend: a Llama-family decoder, its paged KV cache, swaps, and the execution of one iteration."""

@@ -20,7 +20,7 @@ class Attention(Protocol):
 
     Attributes:
         cache: what it reads.
-        sizes: to which decoding sessions are padded, ascending; to none if empty.
+        sizes: numbers of decoding sessions that batches are padded to, ascending; empty: no padding.
         most_pieces: pieces that long contexts of decoding sessions are cut into, all together; 0 if they are not cut.
         piece_tokens: the shortest piece.
     """
@@ -31,11 +31,11 @@ class Attention(Protocol):
     piece_tokens: int
 
     def padded(self, decodes: int) -> int:
-        """How many decoding sessions to pad ``decodes`` of them to."""
+        """The number of decoding sessions that a batch of ``decodes`` is padded to."""
         ...
 
     def plan(self, decode: Sequences | None, chunks: Sequences | None) -> None:
-        """Learn the next iteration's shape on the host."""
+        """Prepare on the host for the shapes of the next iteration."""
         ...
 
     def run(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:

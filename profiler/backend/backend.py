@@ -1,4 +1,4 @@
-"""The whole backend in one call: a model on a device, its pools, and what works on them."""
+"""Make the whole backend in one call: a model on a device, its pools, and the executor and swapper on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from profiler.backend.weights import load_weights, random_weights
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A model that can serve."""
+    """A model on its device, with the pools and the workers that serving needs."""
 
     model: Llama
     cache: KVCache

@@ -40,7 +40,7 @@ class Sequences:
         block_starts: host ``[n + 1]``: where each sequence's blocks begin in ``blocks``.
         last_lengths: host ``[n]``: tokens in each sequence's last block, those computed now included.
         blocks: device: the block ids of all sequences, one after another.
-        blocks_on_host: the same on the host.
+        blocks_on_host: these ids on the host.
         queries: query tokens in all.
     """
 
@@ -76,10 +76,10 @@ class TokenBatch:
     """The flat tokens of an iteration on the device.
 
     Attributes:
-        rows, positions: int64 ``[T]``: whose token, and where in its context.
+        rows, positions: int64 ``[T]``: each token's row, and its position in the context.
         blocks, offsets: int32 ``[T]``: where in the pool its keys and values go.
         sampled: int64 ``[S]``: the tokens whose logits are wanted; None for all.
-        drawing: int64 ``[S]``: whose next token is sampled from each of these; ``rows`` for all.
+        drawing: int64 ``[S]``: the row that gets the token sampled from each of these; ``rows`` for all.
     """
 
     rows: torch.Tensor
@@ -91,7 +91,8 @@ class TokenBatch:
 
 
 class BatchBuffers:
-    """The buffers. What a CUDA graph reads lies at fixed places; chunks follow, packed anew each iteration.
+    """The index tensors of one iteration after another. What a CUDA graph reads lies at fixed places; chunks follow,
+    packed anew each iteration.
 
     Args:
         tables: block ids.

@@ -1,10 +1,10 @@
-"""Which physical blocks hold which context. The engine counts blocks; this assigns their ids, and nothing else.
+"""Which physical blocks hold which context. The engine counts blocks; the block tables assign their ids.
 
 A context is a row: its leading blocks on the GPU, then blocks on the host. Blocks leave the GPU from the tail and come
 back from the head of the host part, so the order of a context's tokens never changes.
 
-Leading blocks may stand in several rows, counted by reference. One that has a name can be found by it, and keeps its
-tokens after its last holder has let go until the name is forgotten.
+Leading blocks may stand in several rows, counted by reference. A block with a name can be found by it, and keeps its
+tokens after its last holder has freed it, until the name is forgotten.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int32]
 
 
 def running_sum(lengths: Ints) -> Ints:
-    """Where each of some parts begins if one follows the other, and where the last ends; int32 ``[n + 1]``."""
+    """The running sum of lengths, from 0: where each part begins, and where the last one ends; int32 ``[n + 1]``."""
     starts: Ints = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=starts[1:])
     return starts
@@ -33,7 +33,7 @@ class CountsDisagree(RuntimeError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Move:
-    """Whole blocks of one context on their way. ``gpu[i]`` and ``host[i]`` hold the same tokens.
+    """Blocks of one context that a copy moves. ``gpu[i]`` and ``host[i]`` hold the same tokens.
 
     The ids on both sides stay in use until ``BlockTables.finish``.
     """
@@ -123,7 +123,7 @@ class BlockTables:
         return list(self._host[self.rows[key]])
 
     def grow(self, rows: Ints, tokens: Ints) -> None:
-        """See that each of ``rows`` has GPU blocks for ``tokens[i]`` tokens.
+        """Allocate GPU blocks until each of ``rows`` has enough for ``tokens[i]`` tokens.
 
         Raises:
             OutOfBlocks: the pool is empty.
@@ -186,7 +186,7 @@ class BlockTables:
         self._append(self.rows[key], [self._hold(self._named[name]) for name in names])
 
     def forget(self, names: Iterable[Hashable]) -> None:
-        """Nobody finds the blocks of these names any more; those that nobody holds are free."""
+        """Forget these names: their blocks cannot be found any more, and those that no context holds are free."""
         for name in names:
             block = self._named.pop(name)
             self._has_name[block] = False
@@ -195,7 +195,7 @@ class BlockTables:
                 self._free_gpu.give([block])
 
     def forget_all(self) -> None:
-        """Nobody finds any block by a name any more."""
+        """Forget all names."""
         self.forget(list(self._named))
 
     def begin_out(self, key: Hashable, blocks: int) -> Move:
@@ -235,7 +235,7 @@ class BlockTables:
         return move
 
     def finish(self, move: Move) -> None:
-        """The copy has ended, or everything that could touch the blocks it leaves is ordered after it: free them."""
+        """Free the blocks that a copy has left. It has ended, or all work that could touch them is ordered after it."""
         del self._flying[move]
         if move.out:
             self._release_gpu(np.asarray(move.gpu, dtype=np.int32))

@@ -45,10 +45,10 @@ class BranchRows:
     """The rows of branch sets, which follow the engine.
 
     Args:
-        backend: whose rows and blocks they are.
+        backend: has the rows and the blocks.
 
     Attributes:
-        on_end: told of each set whose call ends, with the keys of its rows while these are open.
+        on_end: called with a set when its call ends, and with the keys of its rows while these are open.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -73,7 +73,7 @@ class BranchRows:
         return rows
 
     def work(self, chunk: Chunk) -> list[ChunkWork]:
-        """A chunk as the backend computes it: what branches have in common once, and what each has for itself."""
+        """A chunk as the backend computes it: the tokens that branches share once, and each branch's own."""
         state, start, tokens = chunk.state, chunk.start, chunk.tokens
         end = start + tokens
         if state.samples == 1 or (state.emitted == 0 and tokens < state.missing):
@@ -99,8 +99,8 @@ class BranchRows:
         return further
 
     def _share(self, state: SessionState, key: Hashable, copy: bool) -> int:
-        """Let a row begin with the whole blocks of the fork, and with a ``copy`` of the part-full one, if there is one.
-        Returns the tokens that it has so."""
+        """Share the whole blocks before the fork with a row and, for ``copy``, give it a copy of the part-full one.
+        Returns the tokens that the row then has."""
         whole, rest = divmod(state.fork, self._tables.block_size)
         self._tables.share(key, state.session.id, whole)
         if copy and rest:
@@ -119,13 +119,13 @@ class BranchRows:
         return bool(self._tables.gpu_count[self._tables.rows[key]])
 
     def kept(self, state: SessionState) -> None:
-        """A set that gave way holds nothing any more."""
+        """Free the blocks of a set that was evicted."""
         for key in self._further.get(state, ()):
             assert state.resident == 0, state
             self._tables.keep(key, 0, 0)
 
     def joined(self, state: SessionState) -> None:
-        """A call has ended: only the first sample stays."""
+        """Close all rows but the first: the call has ended."""
         if self.on_end is not None:
             self.on_end(state, self.keys(state))
         self.close(state)

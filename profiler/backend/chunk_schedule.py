@@ -26,8 +26,7 @@ class ChunkSchedule:
 
     Attributes:
         tile: query rows of a piece, a query head of the group each.
-        requests, query_tiles, numbers: of each piece: whose it is, which tile of its queries, which stretch of its
-            context.
+        requests, query_tiles, numbers: of each piece: its request, the tile of its queries, the stretch of its context.
         row_starts: for each chunk, where its rows of sums begin.
         merge_starts: for each query token, where its sums begin.
         piece_blocks: blocks of a stretch.

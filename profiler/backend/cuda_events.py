@@ -1,4 +1,4 @@
-"""A moment on a device's timeline: a CUDA event on a GPU, the wall clock on a CPU, behind one small interface."""
+"""Events on a device's timeline: CUDA events on a GPU, the wall clock on a CPU, behind one small interface."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _cuda: Any = torch.cuda
 
 
 class DeviceEvent(Protocol):
-    """Everything that was queued before this was made has happened."""
+    """A point on a device's timeline. It has passed once all work that was queued before it is done."""
 
     def passed(self) -> bool:
-        """Whether it has come to pass; never waits."""
+        """Whether the event has passed. Never waits."""
         ...
 
     def wait(self) -> None:
-        """Let the calling thread wait for it."""
+        """Block the calling thread until the event has passed."""
         ...
 
     def seconds_since(self, earlier: DeviceEvent) -> float:
-        """Device seconds from ``earlier``; both have passed."""
+        """Device seconds since ``earlier``. Both events have passed."""
         ...
 
 
@@ -47,7 +47,7 @@ class CudaEvent:
 
 
 class CpuEvent:
-    """A point in time: on a CPU what was asked for is done when the call returns."""
+    """The wall time at which it was made: on a CPU, work is done when its call returns."""
 
     __slots__ = ("at",)
 
@@ -66,5 +66,5 @@ class CpuEvent:
 
 
 def record_event(device: torch.device, stream: torch.cuda.Stream | None = None) -> DeviceEvent:
-    """Now, on ``device``: on a GPU at the end of ``stream``, by default the current one."""
+    """Record an event on ``device``; on a GPU at the end of ``stream``, by default the current one."""
     return CudaEvent(stream) if device.type == "cuda" else CpuEvent()

@@ -1,4 +1,4 @@
-"""Executes iterations: takes who decodes and which chunks are computed, launches them, and tells who emitted a token.
+"""Execute iterations: take the sessions that decode and the chunks, launch the work, name the sessions that emit.
 
 ``run`` returns as soon as the work is queued. Host time and device time of an iteration are measured apart.
 """
@@ -39,7 +39,7 @@ class ChunkWork:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """Tokens that an iteration gives: of session ``keys[i]``, at position ``positions[i]`` of its context."""
+    """The tokens that an iteration samples: for session ``keys[i]``, at position ``positions[i]`` of its context."""
 
     keys: tuple[Hashable, ...]
     rows: Ints
@@ -51,8 +51,8 @@ class Iteration:
     """One iteration, queued or done.
 
     Attributes:
-        emitted: whose missing tokens became zero, so that a token was sampled.
-        begun, ended: its first and last moment on the device.
+        emitted: the tokens that were sampled, one for each session that has no missing token left.
+        begun, ended: events around its work on the device.
         host_s: seconds that the host worked to queue it.
         waited_s: seconds that the host waited before it could: for the buffers of the iteration before.
         padded: decoding sessions, padding included; the batch was ``padded`` of them plus the chunks.
@@ -70,19 +70,19 @@ class Iteration:
         return self.ended.passed()
 
     def wait(self) -> None:
-        """Let the calling thread wait until it has ended."""
+        """Block the calling thread until the iteration has ended."""
         self.ended.wait()
 
     def device_s(self) -> float:
-        """Device seconds from its first to its last moment; it has ended."""
+        """Device seconds from ``begun`` to ``ended``. The iteration has ended."""
         return self.ended.seconds_since(self.begun)
 
 
 class BatchExecutor:
     """Runs one model over one cache.
 
-    The engine decides; this trusts it. ``tables`` must know the blocks of all tokens before those that are computed,
-    and have free ones for these: they are taken here.
+    The engine decides; the executor trusts it. ``tables`` must know the blocks of all tokens before those that are
+    computed, and have free ones for these: they are taken here.
 
     Args:
         model: the decoder.
@@ -139,7 +139,7 @@ class BatchExecutor:
     def open(
         self, key: Hashable, prompt_tokens: int, seed: int | None = None, begins_with: Sequence[Stretch] = ()
     ) -> None:
-        """A session arrives; its prompt follows from ``seed``, by default from its key, after what it ``begins_with``.
+        """Open a session. After what its prompt ``begins_with``, its ids follow from ``seed``, by default from the key.
 
         Raises:
             OutOfBlocks: there are as many sessions as rows.
@@ -151,8 +151,8 @@ class BatchExecutor:
             self.store.begin_with(row, begins_with)
 
     def open_branch(self, key: Hashable, source: Hashable, tokens: int) -> None:
-        """A further continuation of the first ``tokens`` tokens of ``source``: it has their ids, and no blocks yet, and
-        draws by its own key.
+        """Open a further continuation of the first ``tokens`` tokens of ``source``. It has their ids and no blocks yet,
+        and samples by its own key.
 
         Raises:
             OutOfBlocks: there are as many sessions as rows.
@@ -162,18 +162,19 @@ class BatchExecutor:
         self.store.follow(row, lender, tokens, seed_of(key))
 
     def extend(self, key: Hashable, tokens: int) -> None:
-        """A tool's answer adds ``tokens`` tokens to the context."""
+        """Add the ``tokens`` tokens of a tool's answer to the context."""
         self.context[self.tables.rows[key]] += tokens
 
     def cut(self, key: Hashable, keep: int, seed: int | None = None) -> None:
-        """The client rewrote the context: its first ``keep`` tokens stay, what follows comes from ``seed`` again."""
+        """Truncate a context that the client rewrote to its first ``keep`` tokens. What follows comes from ``seed``
+        again."""
         row = self.tables.rows[key]
         if keep < self.context[row]:
             self.context[row] = keep
             self.store.fill(row, seed_of(key) if seed is None else seed, keep)
 
     def close(self, key: Hashable) -> None:
-        """A session leaves: its blocks and its row are free."""
+        """Close a session and free its blocks and its row."""
         self.tables.close(key)
 
     def tokens(self, key: Hashable) -> list[int]:
@@ -195,7 +196,7 @@ class BatchExecutor:
 
     @property
     def pass_sizes(self) -> tuple[int, ...]:
-        """To what the tokens of short passes with chunks are padded; empty before ``capture``."""
+        """The numbers of tokens that short passes with chunks are padded to; empty before ``capture``."""
         return self._pieces.sizes if self._pieces.takes(1) else ()
 
     # ---- one iteration
@@ -288,12 +289,12 @@ class BatchExecutor:
         """
         if not isinstance(self.attention, FlashInferAttention):
             return
-        nobody: Ints = np.zeros(0, dtype=np.int32)
+        no_rows: Ints = np.zeros(0, dtype=np.int32)
         memory = torch.cuda.graph_pool_handle()
         for padded in sorted(sizes or self.attention.sizes, reverse=True):
             for _ in range(2):  # the first time kernels are loaded and libraries make their workspaces
                 torch.cuda.synchronize(self.device)
-                self._prepare(nobody, (), padded)
+                self._prepare(no_rows, (), padded)
                 self._send()
                 self._compute(padded, None)
             torch.cuda.synchronize(self.device)

@@ -1,4 +1,4 @@
-"""Which blocks of a pool nobody uses: a stack where the place does not matter, runs where neighbours copy faster."""
+"""The free blocks of a pool: a stack where their place does not matter, runs where neighbours copy faster."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class KernelPlan:
         rows: query tokens.
         rows_at: their number again, where a CUDA graph may find another one.
         tile: query rows, a query head of the group each, of a piece.
-        requests_at, query_tiles_at, numbers_at: of each piece: whose it is, which tile, and which stretch.
+        requests_at, query_tiles_at, numbers_at: of each piece: its request, its tile and its stretch.
         merge_starts_at: for each query token, where its sums begin; they are merged if ``cut``.
         row_starts_at: for each request, where its rows of sums begin.
         piece_tokens_at: length of a stretch.

@@ -1,7 +1,7 @@
 """Page-locked host memory as the GPU's own kernels see it.
 
 A copy from the host waits its turn behind all others in the same direction: a batch's few index numbers behind a
-gigabyte of contexts on their way in. A kernel that reads the host's memory waits for nobody.
+gigabyte of contexts on their way in. A kernel that reads the host's memory does not wait for copies.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Working:
     attended: torch.Tensor
 
     def first(self, tokens: int) -> Working:
-        """Those of the first ``tokens`` tokens, in the same memory."""
+        """The buffers of the first ``tokens`` tokens: views of this memory."""
         return Working(*(part[:tokens] for part in (self.residual, self.hidden, self.qkv, self.attended)))
 
 
@@ -54,7 +54,7 @@ class Llama:
 
         Args:
             ids: token ids, integer ``[T]``.
-            tokens: whose they are and where they go.
+            tokens: their rows and positions, and where their keys and values go.
             attention: planned for this batch.
 
         Returns:
@@ -70,7 +70,7 @@ class Llama:
         return self.logits(work, tokens.sampled)
 
     def working(self, tokens: int) -> Working:
-        """Room for a pass over ``tokens`` tokens."""
+        """Buffers for a pass over ``tokens`` tokens."""
         config, like = self.config, self.weights.embedding
         widths = (config.hidden, config.hidden, config.query_size + 2 * config.kv_size, config.query_size)
         return Working(*(like.new_empty((tokens, width)) for width in widths))

@@ -50,7 +50,7 @@ class Ops(Protocol):
 
     def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: Any, slots: SlotMapping) -> None:
         """Rotary embedding of the queries, in place, and keys in ``[T, (heads + 2 * kv_heads) * head_dim]``; the keys
-        and values of ``layer`` go to their places. What becomes of the keys in ``qkv`` is left open."""
+        and values of ``layer`` go to their slots. The keys in ``qkv`` may be overwritten."""
         ...
 
 

@@ -37,9 +37,9 @@ class Job:
 
     Attributes:
         move: the blocks.
-        after: what it waits for.
-        begun: when each stream that works for it could begin: what it waits for had happened.
-        ended: when each stream was through; empty until the copy has been issued.
+        after: the event that it waits for.
+        begun: on each stream that works for it, the event after which it could begin.
+        ended: on each stream, the event after its last byte; empty until the copy has been issued.
     """
 
     move: Move
@@ -114,7 +114,7 @@ class Swapper:
         return ended
 
     def wait_for_one(self) -> None:
-        """Let the calling thread wait until some overlapped copy has ended; returns at once when none is under way."""
+        """Block the calling thread until an overlapped copy has ended; returns at once when none is under way."""
         self.launch()
         if self.device.type == "cuda":
             while not self.idle and not any(jobs and jobs[0].done() for jobs in self._flying.values()):

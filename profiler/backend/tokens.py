@@ -1,7 +1,7 @@
 """The token ids of every context, on the device, and how the next one is chosen.
 
 Nothing that decides what runs depends on a token's value: lengths come from the workload. So ids stay on the device,
-and the host asks for them only when somebody wants to see them. Prompts and the answers of tools are pseudo-random ids
+and the host reads them only to check or to show them. Prompts and the answers of tools are pseudo-random ids
 that follow from the session and the position alone: any run of a session sees the same ones.
 """
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 
 _DRAWN = 1 << 20
-"""Pseudo-random ids that are kept. A session's begin somewhere among them."""
+"""Pseudo-random ids that are kept. The ids of a session start somewhere among them."""
 _STEP = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX = 0xD6E8FEB86659FD93 - (1 << 64)
 

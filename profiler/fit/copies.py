@@ -1,4 +1,4 @@
-"""From measured copies to their costs: alone, both ways at once, and beside compute."""
+"""The costs of copies, fitted to measured ones: alone, both ways at once, and beside compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From measured iterations to the costs of ``sim.costs.profile.PhysicalForward``, and how wrong these are.
+"""Fit the costs of ``sim.costs.profile.PhysicalForward`` to measured iterations, and say how wrong they are.
 
 Least squares on the relative error, every parameter at least zero. Matrix products go by tiles, so that their time is a
 staircase rather than a smooth function of the tokens: factors on it, at as many numbers of tokens as were measured, are
@@ -59,7 +59,7 @@ class ForwardFit:
 
 
 class NotEnoughPoints(ValueError):
-    """Too little was measured to fit anything to it."""
+    """Too little was measured for a fit."""
 
 
 def fit_forward(points: Measurements, packing: Packing = NO_PACKING, seed: int = 0) -> ForwardFit:
@@ -181,7 +181,7 @@ def _fit(points: Measurements, knots: tuple[int, ...], start: Floats) -> tuple[F
 
 
 def _free(points: Measurements, knots: tuple[int, ...]) -> Mask:
-    """What is fitted: the cost of pieces only where it is known how contexts are cut."""
+    """Which parameters are fitted: the cost of pieces only where it is known how contexts are cut."""
     cut = bool(points.pieces.any())
     return np.array([*(cut or name != "per_piece_s" for name in PARAMETERS), *(True for _ in knots)])
 

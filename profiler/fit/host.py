@@ -1,4 +1,4 @@
-"""From a real serving run to what the engine adds to an iteration."""
+"""The host's costs of an iteration, fitted to a real serving run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def _shares(gap: Floats, features: Mapping[str, Floats | Mask]) -> dict[str, flo
 
 
 def cold_seconds(cost: HostCost, waited: Waits) -> Waits:
-    """What a host takes longer that has waited for ``waited`` seconds; the equation is that of ``cost.cold_s``."""
+    """Seconds that a host takes longer after it waited for ``waited`` seconds; the equation is that of
+    ``cost.cold_s``."""
     return cost.cold_s * waited / (waited + cost.cold_after_s)
 
 

@@ -1,4 +1,4 @@
-"""From the order of measured passes to how much a GPU at its power limit slows down.
+"""How much a GPU at its power limit slows down, fitted to the order of the measured passes.
 
 The profiler runs each pass between others that are drawn at random, so one and the same pass is measured after heavy
 ones and after light ones. What it takes then, relative to its own median, shows what those before it did to the clocks.
@@ -53,9 +53,9 @@ class _Series:
 
 
 def fit_power(iterations: pd.DataFrame, forward: PhysicalForward, points: Measurements) -> PowerLimit | None:
-    """What heavy passes do to those after them; None where that explains next to nothing.
+    """Fit how heavy passes slow those after them; None where that explains next to nothing.
 
-    Random batches, which later show how right the costs are, are heeded as neighbours only.
+    Random batches, which later test the costs, count as neighbours only.
 
     Args:
         iterations: the samples, in the order of measurement.

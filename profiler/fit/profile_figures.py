@@ -1,4 +1,4 @@
-"""The figures of a profile: points are what was measured, lines what was fitted; in colours that anyone tells apart.
+"""The figures of a profile: measured points and fitted lines, in colours that colour-blind eyes tell apart, too.
 
 Contexts and batch sizes run from dark to bright (viridis); single series have the colours of Okabe and Ito.
 """

@@ -160,7 +160,7 @@ def _saturation_figures(profile: Profile) -> dict[str, float]:
 
 
 def _errors(points: Measurements, predicted: Floats) -> dict[str, Error]:
-    """Of the random batches, in all and by kind."""
+    """Errors on the random batches, in all and by kind."""
     errors, held_out = relative(predicted, points.seconds), points.sets == "held-out"
     decodes, chunks = points.decodes > 0, points.chunks > 0
     return {
@@ -172,7 +172,7 @@ def _errors(points: Measurements, predicted: Floats) -> dict[str, Error]:
 
 
 def _errors_of_sequences(profile: Profile, recompute: pd.DataFrame, serving: pd.DataFrame) -> dict[str, Error]:
-    """Of whole recomputations on the device, and of a serving run's iterations by the wall clock."""
+    """Errors on whole recomputations by the device's time, and on a serving run's iterations by the wall clock."""
     found = {}
     device = CostModel(profile.model_copy(update={"host": HostCost()}))
     if not recompute.empty:

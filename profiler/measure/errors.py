@@ -1,4 +1,4 @@
-"""What a person must hear when nothing can be measured."""
+"""The error that says why nothing can be measured."""
 
 
 class CannotMeasure(RuntimeError):

@@ -82,8 +82,8 @@ class Extent:
         return self.context + self.chunk
 
     def within(self, max_context: int) -> Extent:
-        """The same for a model whose contexts end at ``max_context``. A chunk after a context of that length reaches
-        beyond, which random weights do not mind."""
+        """This extent, cut to a model whose contexts end at ``max_context``. A chunk after a context of that length
+        reaches beyond; random weights allow that."""
         return replace(self, chunk=min(self.chunk, max_context), context=min(self.context, max_context))
 
 

@@ -1,4 +1,4 @@
-"""Runs iterations of any shape on a backend, whose contexts are there without having been computed."""
+"""Run iterations of any shape on a backend, over contexts that were never computed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Timing:
 
 
 class IterationRunner:
-    """Sessions whose contexts take any length at once.
+    """Sessions with contexts that can be set to any length at once.
 
     Args:
         backend: its KV pool is filled with random numbers here: zeros would run faster.

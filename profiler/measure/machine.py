@@ -17,9 +17,9 @@ import torch
 from profiler.measure.errors import CannotMeasure
 
 IDLE_MEMORY_BYTES = 2 << 30
-"""What a driver and this process's own context may take of a GPU that nobody else uses."""
+"""What a driver and this process's own context may take of an idle GPU."""
 IDLE_UTILISATION = 5
-"""Per cent of the time in which a kernel ran, by nvidia-smi, on a GPU that nobody else uses."""
+"""Per cent of the time in which a kernel may run, by nvidia-smi, on an idle GPU."""
 IDLE_TRIES = 4
 CLOCKS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
 Ask = Callable[[Sequence[str]], str | None]
@@ -58,16 +58,16 @@ def find_device(name: str) -> torch.device:
 
 
 def require_idle(device: torch.device, ask: Ask = nvidia_smi) -> None:
-    """See that nobody else uses the GPU. Call it before anything is allocated there.
+    """Require an idle GPU. Call it before anything is allocated there.
 
     Raises:
-        CannotMeasure: somebody does; the message says who.
+        CannotMeasure: another process uses it; the message names the process.
     """
     if device.type != "cuda":
         return
     others = other_processes(ask([_which(device), "--query-compute-apps=pid,process_name,used_memory", *_CSV]))
     if others:
-        raise CannotMeasure(f"the GPU is busy: {'; '.join(others)}. Measure on a GPU that nobody else uses.")
+        raise CannotMeasure(f"the GPU is busy: {'; '.join(others)}. Measure on an idle GPU.")
     busy: str | None = None
     for _ in range(IDLE_TRIES):  # nvidia-smi still reports what ended a second ago
         free, total = torch.cuda.mem_get_info(device)
@@ -100,7 +100,7 @@ def refusal_for(used_bytes: float, utilised: float) -> str | None:
             "End what holds them."
         )
     if utilised > IDLE_UTILISATION:
-        return f"the GPU is busy: kernels ran {utilised:.0f} % of the last moments. Wait until nobody else uses it."
+        return f"the GPU is busy: kernels ran {utilised:.0f} % of the last moments. Wait until it is idle."
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while it measures: a bar on a terminal, a line a stage elsewhere."""
+"""The progress of a measurement: a bar on a terminal, a line a stage elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often to measure: until the median stands still."""
+"""Repeat a measurement until its median is stable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """When a point has been measured often enough.
+    """The rule that says when a point has been measured often enough.
 
     Attributes:
         warm_up: runs that do not count.

@@ -65,7 +65,7 @@ class Samples:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the samples are of.
+        """The provenance of the samples.
 
         Raises:
             CannotMeasure: nothing was ever measured here.
@@ -78,7 +78,7 @@ class Samples:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was found once and is no sample."""
+        """Facts that were found once and are no samples."""
         file = self.folder / _FACTS
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         return found
@@ -94,7 +94,7 @@ class Samples:
         return self._done[table]
 
     def append(self, table: str, point: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add the samples of one point and see them on the disk. Numbers keep 7 digits."""
+        """Add the samples of one point and flush them to the disk. Numbers keep 7 digits."""
         assert point not in self.done(table), f"{point!r} is measured already"
         at = round(time.time(), 3)
         whole = [

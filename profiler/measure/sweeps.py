@@ -45,7 +45,7 @@ class SweepContext:
 def measure_iterations(sweep: SweepContext, deadline: float) -> int:
     """Grid and held-out batches in rounds: each round measures every point once, in a random order of its own.
 
-    So each pass runs between others, as a server's do. A GPU that repeats one heavy pass reaches its power limit and
+    So each pass runs between others, as in a server. A GPU that repeats one heavy pass reaches its power limit and
     lowers its clocks; measured so, such passes cost some per cent more than they do in service.
 
     Args:

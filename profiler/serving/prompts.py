@@ -1,4 +1,4 @@
-"""What the prompts of a workload begin with: where a trace says that sessions share tokens, they have the same ids."""
+"""The first token ids of prompts: where a trace says that sessions share tokens, their ids are equal."""
 
 from __future__ import annotations
 

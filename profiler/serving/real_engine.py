@@ -68,7 +68,7 @@ class RealEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CallTiming:
-    """What a client sees of one call. Times are seconds from the run's begin; NaN stands for what did not happen.
+    """What a client sees of one call. Times are seconds from the run's start; NaN stands for what did not happen.
 
     Attributes:
         session: the session's id.
@@ -93,7 +93,7 @@ def record_of(sessions: Sequence[Session], timings: Iterable[CallTiming], end: f
     Args:
         sessions: the workload; sessions without a timing had not arrived when the run ended, and have no row.
         timings: of every call that was sent, in any order.
-        end: seconds from the run's begin to its end.
+        end: seconds from the run's start to its end.
 
     Raises:
         ValueError: a timing is of no call of the workload, a call has two, or one before it has none or did not end; or

@@ -96,15 +96,15 @@ class BlockFollower:
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds of each iteration, for whoever wants to know where the time went.
+    """Seconds of each iteration: where the time went.
 
     Attributes:
-        wall: from the end of the one before, or from its news, to its end.
-        device: from its first to its last moment on the device.
-        host: work of the host before the device could begin: news, plan, index tensors.
+        wall: from the end of the iteration before, or from the events that ended an idle time, to its end.
+        device: between the events around its work on the device.
+        host: work of the host before the device could begin: pending events, plan, index tensors.
         plans: what each one computed.
         opened: sessions that had arrived since the one before.
-        ended: seconds from the run's begin to its end.
+        ended: seconds from the run's start to its end.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -296,7 +296,7 @@ class Server:
 @contextmanager
 def _no_full_collection() -> Iterator[None]:
     """Look for cycles of garbage only among what is new: to look through all that torch has made takes a tenth of a
-    second, in which nobody gets a token."""
+    second, in which no session gets a token."""
     before = gc.get_threshold()
     gc.set_threshold(*before[:2], 1 << 30)
     try:

@@ -1,4 +1,4 @@
-"""How much of a real run's time was the device's and how much the host's, and what a profile says of both.
+"""Split a real run's time into the device's and the host's, and hold both against a profile.
 
 A replay's errors are those of all iterations and what queues make of them. Here every recorded iteration is held
 against its costs by itself: no decision, no queue, and what came before it as it really was.
@@ -45,7 +45,7 @@ class TimeSplit:
 
 
 def split_time(run: RecordedRun, profile: Profile) -> TimeSplit | None:
-    """What ``profile`` says of the iterations of ``run``; None if they were not recorded."""
+    """Split the time of ``run`` and of its iterations by ``profile``; None if the iterations were not recorded."""
     rows = run.iterations
     if rows is None or rows.empty:
         return None
@@ -76,7 +76,7 @@ def as_it_was(profile: Profile, found: TimeSplit) -> Profile:
 
 
 def _longer(costs: LinearForward | PhysicalForward | HostCost, factor: float) -> Any:
-    """All seconds that they cost, ``factor`` times as long."""
+    """The costs with all their seconds ``factor`` times as long."""
     seconds = {name: value for name, value in costs if name.endswith("_s") and name != "cold_after_s"}
     return costs.model_copy(update={name: factor * value for name, value in seconds.items()})
 

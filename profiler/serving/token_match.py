@@ -1,4 +1,4 @@
-"""Are the tokens of a real run those of each session served alone? Where they part, was the choice a close one?
+"""Compare the tokens of a real run with those of each session served alone. Where they part: was the choice close?
 
 Greedy sampling and the same weights promise it up to rounding: other batches, other chunks and other kernels add the
 same numbers in another order. In float64 nothing shows; in bfloat16 a choice between two near equals may fall the
@@ -37,7 +37,7 @@ class TokenKeeper:
 
     Args:
         executor: where the sessions run.
-        chosen: whose tokens to keep.
+        chosen: the sessions to keep the tokens of.
     """
 
     def __init__(self, executor: BatchExecutor, chosen: Sequence[Session]) -> None:
@@ -48,7 +48,7 @@ class TokenKeeper:
         self._lengths: dict[str, int] = {}
 
     def leaving(self, state: SessionState) -> None:
-        """For ``Server.on_leave``."""
+        """Keep the tokens of a session that leaves finished; for ``Server.on_leave``."""
         key = state.session.id
         place = self._places.get(key)
         if place is None or state.status is not Status.FINISHED:
@@ -79,7 +79,7 @@ class Uninterrupted:
 
 
 class Alone:
-    """Serves sessions alone: no other beside them, no pause, nothing taken from them. No rule of the engine has a part.
+    """Serves each session alone, without pauses and without evictions. No rule of the engine has a part.
 
     Args:
         model: the decoder.
@@ -95,7 +95,7 @@ class Alone:
         self._served: dict[Session, Uninterrupted] = {}
 
     def serve(self, session: Session) -> Uninterrupted:
-        """The session's tokens. One that was served before is not served again, whenever it arrived."""
+        """Serve the session, or return what serving it before gave, whatever its arrival."""
         same = replace(session, arrival=0.0)
         if same not in self._served:
             self._served[same] = self._serve(session)
