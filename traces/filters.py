@@ -1,4 +1,4 @@
-"""Conditions on sessions, as people write them: ``kind=qa``, ``prompt<4096``, ``calls>=2``, ``tool=Bash*``."""
+"""Conditions on sessions, as commands take them: ``kind=qa``, ``prompt<4096``, ``calls>=2``, ``tool=Bash*``."""
 
 from __future__ import annotations
 

@@ -91,12 +91,12 @@ class Portrait:
 
     @property
     def kinds(self) -> list[str]:
-        """In order of appearance."""
+        """The kinds of session, in order of appearance."""
         return list(dict.fromkeys(kind for kind, _ in self._columns))
 
     @property
     def waits(self) -> list[tuple[str, str]]:
-        """Who is waited for and the tool, the commonest first."""
+        """What pauses wait for, and the tool; the commonest first."""
         return sorted(self._pauses, key=lambda wait: -len(self._pauses[wait]["seconds"]))
 
     def column(self, name: str, kind: str = ALL) -> Values:

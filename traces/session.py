@@ -20,7 +20,7 @@ class ToolRun:
 
     Attributes:
         tool: the tool's name.
-        duration: seconds from the pause's begin to this tool's answer.
+        duration: seconds from the pause's start to this tool's answer.
         returned: tokens that this answer appends to the context.
     """
 
@@ -36,7 +36,7 @@ class Pause:
     Attributes:
         duration: seconds until the answer is there. The truth of the trace: no policy may see it.
         returned: tokens that the answer appends to the context.
-        waits_for: who is waited for: ``tool``, ``user``, ``image``, ``tts``, ...
+        waits_for: what the pause waits for: ``tool``, ``user``, ``image``, ``tts``, ...
         tool: the tool's name, where it is known.
         keeps: leading context tokens that survive the pause when the client rewrote the context; None keeps all.
         tools: the runs of a pause that waits for several tools at once; the slowest one ends it.
@@ -69,14 +69,14 @@ class Pause:
             _require(0 <= self.not_before < math.inf, "pause.not_before", self.not_before, "finite, >= 0")
 
     def end(self, begun: float, arrival: float) -> float:
-        """When it ends if it began at ``begun``, in a session that arrived at ``arrival``, s."""
+        """When the pause ends if it began at ``begun`` in a session that arrived at ``arrival``, seconds."""
         end = begun + self.duration
         return end if self.not_before is None else max(end, arrival + self.not_before)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One stretch of generation.
+    """One model call: a stretch of generation, and the pause after it.
 
     Attributes:
         output: tokens generated, at least 1.
@@ -127,7 +127,7 @@ class Session:
 
     Attributes:
         id: unique in a workload.
-        arrival: seconds since the workload's begin.
+        arrival: seconds since the workload's start.
         prompt: tokens of the first prompt, at least 1.
         calls: at least one; every call but the last has a pause.
         kind: the workload class (``math``, ``chat``, ...), free text.
@@ -200,7 +200,7 @@ class Session:
 
     @property
     def input_ended(self) -> float:
-        """When the whole first prompt was there, seconds since the workload's begin."""
+        """When the whole first prompt was there, seconds since the workload's start."""
         later = [pause.not_before for pause in self.pauses if pause.not_before is not None]
         return self.arrival + max(later, default=self.stream[-1].at if self.stream else 0.0)
 

@@ -1,6 +1,6 @@
 """When sessions arrive: arrival processes, and workloads drawn with them.
 
-A process gives times in seconds since the workload's begin, ascending. `draw_workload` uses common random numbers: with
+A process gives ascending times in seconds since the workload's start. `draw_workload` uses common random numbers: with
 one seed the k-th session is the same whatever the process and its rate, and the gaps of `Poisson` (and of `Gamma` at
 one burstiness) are the same unit gaps divided by the rate. Comparisons over load are thus paired.
 """
@@ -30,7 +30,7 @@ MOST_ARRIVALS = 100_000_000
 
 
 class ArrivalProcess(Protocol):
-    """Where arrival times come from. The same generator state gives the same times."""
+    """A source of arrival times. Equal generator states give equal times."""
 
     def first(self, count: int, rng: np.random.Generator) -> Times:
         """The first ``count`` arrival times."""
@@ -64,7 +64,7 @@ class _Renewal(ABC):
 
     @abstractmethod
     def _unit_gaps(self, rng: np.random.Generator) -> Callable[[int], Times]:
-        """What draws so many gaps of mean 1."""
+        """A function that draws so many gaps of mean 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Uniform numbers that go together, whatever distributions they are turned into afterwards."""
+"""Correlated uniform numbers, whatever distributions they are turned into afterwards: a Gaussian copula."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ MOST_TOKENS = 10**9
 
 
 class Cumulative(Protocol):
-    """What values can be compared with."""
+    """A distribution that values can be compared with."""
 
     def cdf(self, values: Values) -> Values:
         """The probability of a value at or below each of these."""
 
 
 class Distribution(Cumulative, Protocol):
-    """Where values come from."""
+    """A distribution that values are drawn from."""
 
     def values(self, uniform: Values) -> Values:
         """The values at these cumulative probabilities (0 <= u < 1)."""

@@ -47,7 +47,7 @@ class Wait:
     """One sort of pause.
 
     Attributes:
-        waits_for: who is waited for.
+        waits_for: what the pause waits for: ``tool``, ``user``, ...
         seconds: the sessions' mean times.
         variation: of the pauses of one session around its mean, deviation / mean.
     """

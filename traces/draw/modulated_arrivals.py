@@ -26,7 +26,7 @@ class Diurnal:
         rate: mean sessions a second.
         swing: how far the rate rises above and falls below its mean, 0 to 1.
         period: seconds of one cycle; a day unless said otherwise.
-        peak: when the rate is highest, seconds after the workload's begin.
+        peak: when the rate is highest, seconds after the workload's start.
     """
 
     rate: float
@@ -53,7 +53,7 @@ class Diurnal:
         return times[times < duration]
 
     def expected(self, times: Times) -> Times:
-        """Arrivals to expect from the begin up to each of ``times``: the integral of the rate."""
+        """Arrivals to expect from the start up to each of ``times``: the integral of the rate."""
         turn = 2 * math.pi / self.period
         wave = np.sin(turn * (times - self.peak)) + math.sin(turn * self.peak)
         arrivals: Times = self.rate * (times + self.swing / turn * wave)

@@ -32,12 +32,12 @@ class PauseShape:
     """One sort of pause.
 
     Attributes:
-        waits_for: who is waited for.
+        waits_for: what the pause waits for: ``tool``, ``user``, ...
         tool: the tool's name, empty where there is none.
         seconds: how long.
         returned: tokens that the answer appends.
         share: how often it comes, relative to the kind's other pauses.
-        then: the same for the pause right after it, by the other pauses' labels; empty leaves ``share`` to decide.
+        then: how often each pause comes right after it, by their labels; empty leaves ``share`` to decide.
     """
 
     waits_for: str
@@ -49,7 +49,7 @@ class PauseShape:
 
     @property
     def label(self) -> str:
-        """How ``then`` names it: ``tool:search``, or only who is waited for."""
+        """Its name in ``then``: ``tool:search``, or only what the pause waits for."""
         return pause_label(self.waits_for, self.tool)
 
 
@@ -244,7 +244,7 @@ class AugmentationShape:
 
     Attributes:
         name: a key of `traces.AUGMENTATIONS`.
-        seconds: replaces the durations of pauses, by who is waited for.
+        seconds: durations that replace the published ones, by what the pause waits for.
     """
 
     name: str
@@ -254,9 +254,9 @@ class AugmentationShape:
         if self.name not in AUGMENTATIONS:
             raise ValueError(f"no augmentation {self.name!r}; there are {', '.join(AUGMENTATIONS)}")
         waits = [wait.waits_for for wait in AUGMENTATIONS[self.name].waits]
-        for who in self.seconds:
-            if who not in waits:
-                raise ValueError(f"{self.name} sessions do not wait for {who!r}, only for {' and '.join(waits)}")
+        for waits_for in self.seconds:
+            if waits_for not in waits:
+                raise ValueError(f"{self.name} sessions do not wait for {waits_for!r}, only for {' and '.join(waits)}")
 
     def draw(self, kind: str, count: int, seeds: np.random.SeedSequence) -> list[Session]:
         """``count`` sessions with arrival 0 and ids ``<kind>-<index>``."""
@@ -304,7 +304,7 @@ def draw_mixture(shapes: Mapping[str, tuple[float, KindShape]], count: int, seed
 
 
 def pause_label(waits_for: str, tool: str) -> str:
-    """A name for a sort of pause: ``tool:search``, or only who is waited for."""
+    """The name of a sort of pause: ``tool:search``, or only what the pause waits for."""
     return f"{waits_for}:{tool}" if tool else waits_for
 
 

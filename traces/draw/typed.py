@@ -1,4 +1,4 @@
-"""Prompts that people type: when which part is there, and what a model could make of it before the rest comes."""
+"""Prompts that users type: when each part is there, and what a model could infer from it before the rest comes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Typing:
     answer: Distribution | None = None
 
     def typed(self, sessions: Sequence[Session], rng: np.random.Generator) -> list[Session]:
-        """The sessions with typed prompts behind the prompts that they have, which are there from the start.
+        """Give each session a typed prompt after the prompt that it has, which is there from the start.
 
         Raises:
             ValueError: more than `MOST_SEGMENTS`, or a length above `MOST_TOKENS`.

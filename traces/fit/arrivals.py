@@ -53,7 +53,7 @@ class ArrivalCandidate:
 
 @dataclass(frozen=True, slots=True)
 class FittedArrivals:
-    """What stands for recorded arrivals.
+    """The processes that were fitted to recorded arrivals.
 
     Attributes:
         rate: sessions a second.

@@ -1,4 +1,4 @@
-"""How the values of a session go together: with its first prompt, with each other, and each with the one before.
+"""How the values of a session correlate: with its first prompt, with each other, and each with the one before.
 
 All are correlations of normal scores (the values' ranks, made standard normal), so that they say nothing about the
 distributions themselves: a Gaussian copula, which `traces.draw.shapes` draws from.
@@ -42,7 +42,8 @@ class Association:
 
 
 def association(prompts: Values, groups: Sequence[Values]) -> Association:
-    """How some values go together; ``groups[i]`` are those of the session whose first prompt is ``prompts[i]``."""
+    """The correlations of some values; ``groups[i]`` are the values of the session with the first prompt
+    ``prompts[i]``."""
     sizes = np.array([len(group) for group in groups], dtype=np.int64)
     scores = normal_scores(np.concatenate([np.empty(0), *groups]))
     of_prompts = np.repeat(normal_scores(prompts), sizes)

@@ -53,11 +53,11 @@ class DistributionCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What stands for some values.
+    """The distribution that stands for some values.
 
     Attributes:
         distribution: to draw from.
-        written: the same as a generator file writes it.
+        written: the distribution as a generator file writes it.
         ks: its distance from the values.
         candidates: what was tried, the least AIC first; empty where nothing had to be.
         count: how many values there were.
@@ -71,7 +71,7 @@ class Fitted:
 
     @property
     def name(self) -> str:
-        """What it is called in a table: ``lognorm``, ``41 quantiles``, ``4 values``, ``constant``."""
+        """Its name in a table: ``lognorm``, ``41 quantiles``, ``4 values``, ``constant``."""
         if isinstance(self.written, float):
             return "constant"
         if "dist" in self.written:
@@ -85,7 +85,7 @@ class Fitted:
 def fit_distribution(
     values: Values, whole: bool = False, points: int = 41, candidates: Sequence[str] = CANDIDATES
 ) -> Fitted:
-    """What stands for these values, all >= 0.
+    """Find the distribution that stands for these values, all >= 0.
 
     Args:
         values: at least one.

@@ -38,13 +38,13 @@ UNKNOWN_ARRIVALS: Mapping[str, object] = {"poisson": {"rate": 1.0}}
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One quantity of a trace and what stands for it.
+    """One quantity of a trace and the distribution that stands for it.
 
     Attributes:
         kind: of session.
         name: such as ``calls``, ``prompt``, ``output``, ``pause tool:search``, ``returned user``.
         values: as recorded.
-        fitted: what stands for them.
+        fitted: the distribution that stands for them.
         unit: ``tokens``, ``s``, or empty.
     """
 
@@ -146,7 +146,7 @@ class TraceFit:
         return FittedTrace({"arrivals": process, "kinds": kinds}, tuple(quantities), arrivals, associations)
 
     def associations(self) -> dict[str, dict[str, Association]]:
-        """How values go together, by kind of session and by ``calls``, ``output``, ``pause`` and ``returned``."""
+        """The correlations, by kind of session and by ``calls``, ``output``, ``pause`` and ``returned``."""
         return {kind: _associations(observed) for kind, observed in self._kinds.items()}
 
 
@@ -276,8 +276,8 @@ def _output_by_prompt(observed: _Observed) -> list[list[float]]:
 def _together(
     associations: Mapping[str, Association], sessions: int, output_by_prompt: list[list[float]]
 ) -> dict[str, Any]:
-    """The correlations that are more than a trifle and more than chance, as a generator file writes them; bands of
-    outputs, where there are any, stand in place of the outputs' correlation with the prompt."""
+    """The correlations that are larger than chance gives and than `LEAST_CORRELATION`, as a generator file writes them.
+    Bands of outputs, where there are any, stand in place of the outputs' correlation with the prompt."""
     by_chance = max(LEAST_CORRELATION, 2 / math.sqrt(sessions))
     several = {name: one for name, one in associations.items() if name != "calls"}
     of_prompts = {name: one for name, one in associations.items() if name != "output" or not output_by_prompt}

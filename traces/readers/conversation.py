@@ -12,13 +12,13 @@ class Message(NamedTuple):
     """One message.
 
     Attributes:
-        who: ``answer`` for the model; else who is heard, such as ``user``, ``tool`` or ``system``.
+        role: ``answer`` for the model's messages; of all others the speaker, such as ``user``, ``tool`` or ``system``.
         tokens: of its text.
         at: when it was complete, in seconds; None when that is not known.
         tool: the tool that it calls (an answer) or comes from.
     """
 
-    who: str
+    role: str
     tokens: int
     at: float | None = None
     tool: str = ""
@@ -39,7 +39,7 @@ def session_of(
     heard: list[Message] = []
     answered: Message | None = None
     for message in messages:
-        if message.who != "answer" or (prompt == 0 and not heard):
+        if message.role != "answer" or (prompt == 0 and not heard):
             heard.append(message)
         elif message.tokens == 0:
             continue
@@ -64,7 +64,7 @@ def session_of(
 def _pause(answered: Message | None, heard: list[Message]) -> Pause:
     begin, end = answered.at if answered else None, heard[-1].at
     seconds = 0.0 if begin is None or end is None else max(end - begin, 0.0)
-    tools = [message for message in heard if message.who == "tool"]
-    waits_for = "user" if any(message.who == "user" for message in heard) or not tools else "tool"
+    tools = [message for message in heard if message.role == "tool"]
+    waits_for = "user" if any(message.role == "user" for message in heard) or not tools else "tool"
     tool = (tools[0].tool or (answered.tool if answered else "")) if tools else ""
     return Pause(seconds, sum(message.tokens for message in heard), waits_for, tool)

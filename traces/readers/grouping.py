@@ -1,4 +1,4 @@
-"""Rows that belong together and lie apart: gathered until the last of them, without holding the whole file."""
+"""Gather rows that belong together and lie apart, each group until its last row, without holding the whole file."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Groups:
     columns: list[npt.NDArray[Any]]
 
     def parts(self) -> Iterator[Groups]:
-        """The same, some thousand rows at a time: what is made of rows takes more memory than they do."""
+        """These groups, some thousand rows at a time: what readers make of rows takes more memory than the rows."""
         ends = [*self.begins[1:].tolist(), len(self.columns[0])] if self.keys else []
         first = 0
         for group, end in enumerate(ends):
@@ -140,7 +140,8 @@ class ColumnGathering:
             yield from self._complete().parts()
 
     def rest(self) -> Iterator[Groups]:
-        """What is still here: complete groups, then those whose other rows were wrong, in the order of their first."""
+        """The remaining groups: complete ones, then those with other rows that were wrong, in the order of their first
+        rows."""
         if self._blocks:
             yield from self._complete().parts()
             ((_, numbers, *columns),) = self._blocks

@@ -1,4 +1,4 @@
-"""Numbers that are possible but look as if they were given in another unit: a warning, never an error."""
+"""Warn of numbers that are possible but look as if they were given in another unit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST_PROMPT = 20_000_000
 
 
 class Plausibility:
-    """Watches the sessions of a reading go by.
+    """Collects what it takes to warn of wrong units, session by session.
 
     Recorded tools take about a second in the median and people a minute or two (MORI, AgentCgroup, TraceLab); no
     published trace has a median above ten minutes for tools, or two hours for people.
@@ -131,7 +131,7 @@ class Plausibility:
         if LATEST_BEGIN < self.first < math.inf:
             found.append(
                 f"the first session arrives after {self.first:,.0f} s; expected within 30 days. "
-                "Check that times count from the trace's begin, in the unit of the format"
+                "Check that times count from the trace's start, in the unit of the format"
             )
         if self.backwards:
             what = "rows are earlier than" if self.follows_rows else "sessions arrive before"
@@ -155,7 +155,7 @@ class Plausibility:
 
     def _about_pauses(self) -> list[str]:
         found = []
-        for who, seen, longest in (
+        for waits_for, seen, longest in (
             ("tool", self.tool_pauses, LONGEST_TOOL_PAUSE),
             ("user", self.user_pauses, LONGEST_USER_PAUSE),
         ):
@@ -163,7 +163,7 @@ class Plausibility:
                 median = sorted(seen)[len(seen) // 2]
                 if median > longest:
                     found.append(
-                        f"half of the {who} pauses last {median:,.0f} s or more; expected a median below "
+                        f"half of the {waits_for} pauses last {median:,.0f} s or more; expected a median below "
                         f"{longest:,.0f} s. Check that they are not given in milliseconds where the format has seconds"
                     )
         if self.longest_pause[0] > LONGEST_PAUSE and not found:

@@ -22,11 +22,11 @@ MOST_IDS = 1_000_000
 
 
 class MissingTokenizer(TraceError):
-    """Text to count, and nothing to count it with: skipping every session would help nobody."""
+    """There is text to count and no tokenizer. It is never skipped, for every session would be."""
 
 
 class Skipped:
-    """What a reading skipped because it was wrong.
+    """The lines, rows and sessions that a reading skipped because they were wrong.
 
     Attributes:
         count: lines, rows or sessions.
@@ -47,7 +47,7 @@ class Skipped:
 
 
 class Reading:
-    """What a reader works with.
+    """The context of one reading: the file, the tokenizer, and what was skipped, left out and noted.
 
     Attributes:
         source: the file.
@@ -56,7 +56,7 @@ class Reading:
         skipped: what was wrong and left out.
         left_out: what the format's own rules leave out (failed requests, conversations without an answer), by reason.
         plausibility: watches for wrong units.
-        notes: what else the person should know about the trace.
+        notes: what else a user should know about the trace.
     """
 
     def __init__(self, source: TraceSource, on_error: OnError, tokenizer: Callable[[str], int] | None = None) -> None:
@@ -118,7 +118,7 @@ class Reading:
             raise self.empty("one JSON object a line")
 
     def note(self, text: str) -> None:
-        """Remember something that the person should know about the trace, once."""
+        """Add a note on the trace, once."""
         note = f"{self.source.name}: {text}"
         if note not in self.notes:
             self.notes.append(note)

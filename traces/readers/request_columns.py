@@ -15,7 +15,7 @@ class Requests:
 
     Attributes:
         ids: unique in the trace.
-        arrivals: seconds since the trace's begin.
+        arrivals: seconds since the trace's start.
         prompts: tokens.
         outputs: tokens, at least 1.
         kinds: the sessions' kinds, free text.

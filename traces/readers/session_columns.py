@@ -20,7 +20,7 @@ class SessionColumns:
 
     Attributes:
         ids: unique in the trace.
-        arrivals: seconds since the trace's begin.
+        arrivals: seconds since the trace's start.
         prompts: tokens of the first prompt.
         kinds: free text.
         begins: where each session's first call stands among all calls.
@@ -44,11 +44,11 @@ class SessionColumns:
 
     @property
     def ends(self) -> list[int]:
-        """Where the calls of the session after each begin."""
+        """For each session, where the calls of the next one begin."""
         return [*self.begins[1:], len(self.outputs)] if self.begins else []
 
     def sessions(self) -> Iterator[Session]:
-        """The same, one object a session."""
+        """These sessions, one object each."""
         wait = self.waits_for
         pauses = (
             None if duration is None else Pause(duration, returned, wait, "", keeps)
@@ -69,7 +69,7 @@ class TurnColumns:
         begins: the place of each session's first turn.
         prompts: tokens of the whole prompt, at least 1.
         outputs: tokens generated, at least 1.
-        pauses: seconds from the end of the turn before; of the first turn of a session anything.
+        pauses: seconds from the end of the turn before; of a session's first turn the value is not used.
     """
 
     begins: NumberColumn

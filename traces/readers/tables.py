@@ -178,7 +178,7 @@ def _requests_from(writing: Writing, sessions: Iterable[Session]) -> Iterator[Re
 
 
 def _header_apart(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """The same blocks, the first line in one of its own."""
+    """The blocks, with the first line in a block of its own."""
     for first, block in blocks:
         end = block.find(b"\n") + 1 if first == 1 else 0
         if end:

@@ -54,7 +54,7 @@ class Trace:
 
     @property
     def requests(self) -> Iterator[Requests] | None:
-        """The same as columns, some thousand sessions at a time; None when sessions may have several calls."""
+        """The sessions as columns, some thousand at a time; None when sessions may have several calls."""
         return self._watched(self.format.read_requests, Plausibility.see_requests)
 
     @property
@@ -105,11 +105,11 @@ def _seen(reading: Reading, batches: Iterable[_Batch], see: Callable[[Plausibili
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a trace that was written.
+    """The outcome of writing a trace.
 
     Attributes:
         sessions: how many.
-        lost: sessions whose such-and-such the format cannot say, by what it is.
+        lost: what the format cannot say, and in how many sessions that was lost.
     """
 
     sessions: int

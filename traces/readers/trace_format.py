@@ -60,18 +60,18 @@ class Format:
     """A trace format.
 
     Attributes:
-        name: what people call it on the command line.
+        name: on the command line.
         title: what it is, in half a line.
         recognises: whether a trace that begins like this is one.
         read: the sessions of a trace.
         lacks: what the format cannot say, so that its sessions hold 0 there: an arrival or a pause of 0 s.
         write: writes sessions; None when the format can only be read.
-        read_requests: the same as ``read`` column by column, for formats of single calls; it may give None for a trace
+        read_requests: reads the sessions column by column, for formats of single calls; it may give None for a trace
             that has longer sessions.
-        write_requests: the same as ``write`` from columns.
-        read_columns: the same as ``read`` column by column, for formats of several calls; it may give None for a trace
+        write_requests: writes sessions from these columns, as ``write`` would.
+        read_columns: reads the sessions column by column, for formats of several calls; it may give None for a trace
             that has none of them.
-        write_columns: the same as ``write`` from these columns.
+        write_columns: writes sessions from these columns, as ``write`` would.
     """
 
     name: str

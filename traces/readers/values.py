@@ -1,4 +1,4 @@
-"""JSON that is no JSONL: an array of objects, or objects that span lines, parsed one object at a time."""
+"""Read JSON that is no JSONL: an array of objects, or objects that span lines, one object at a time."""
 
 from __future__ import annotations
 

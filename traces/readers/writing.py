@@ -27,7 +27,7 @@ STANDARD_OUTPUT = "-"
 
 
 class Writing:
-    """What a writer works with.
+    """The context of one writing: the file, and what was written and lost.
 
     Attributes:
         name: of the file, for messages.

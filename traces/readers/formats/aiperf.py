@@ -1,7 +1,7 @@
 """AIPerf's multi-turn JSONL: ``{"session_id", "turns": [{"text" or "texts", "timestamp" or "delay" (ms), "role"}]}``.
 
 Every turn adds its text to the conversation and asks for an answer; lengths are counted with the tokenizer that the
-person names. A turn whose ``role`` is ``assistant`` is the answer to the one before. The format states no other length
+caller names. A turn whose ``role`` is ``assistant`` is the answer to the one before. The format states no other length
 of an answer: such calls generate 1 token, unless the turn has an ``output_length``.
 
 Written turns hold as many words as they have tokens, so that counting words gives the lengths again.

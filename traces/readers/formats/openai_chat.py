@@ -1,7 +1,7 @@
 """Logs of OpenAI-style chats: conversations with their messages, or single requests with their usage.
 
 - ``{"messages": [{"role", "content", "tool_calls"}], "tools": [...]}`` is a session: every ``assistant`` message is a
-  call. Lengths are counted with the tokenizer that the person names, without the few tokens that a chat template adds.
+  call. Lengths are counted with the tokenizer that the caller names, without the few tokens that a chat template adds.
   Messages may have a ``timestamp`` or ``created_at`` (seconds or a date), from which pauses follow. The tool
   definitions and the ``system`` messages before anything else are a named shared prefix: a hash of their text names it.
 - An object with ``usage`` {``prompt_tokens``, ``completion_tokens``}, itself or in its ``response`` (or that one's
@@ -83,9 +83,9 @@ class _Chats:
                 text += f" {tool} {function.values.get('arguments') or ''}"
         if role == "assistant":
             return Message("answer", self.reading.tokens(text), _time(message), tool)
-        who = "tool" if role in ("tool", "function") else "user" if role == "user" else "system"
-        tool = names.get(message.identity("tool_call_id", ""), message.text("name", "")) if who == "tool" else ""
-        return Message(who, self.reading.tokens(text), _time(message), tool)
+        speaker = "tool" if role in ("tool", "function") else "user" if role == "user" else "system"
+        tool = names.get(message.identity("tool_call_id", ""), message.text("name", "")) if speaker == "tool" else ""
+        return Message(speaker, self.reading.tokens(text), _time(message), tool)
 
     def _arrival(self, time: float | None, record: Record) -> float:
         if time is None:

@@ -79,14 +79,14 @@ def write(writing: Writing, sessions: Iterable[Session]) -> None:
 
 
 def write_requests(writing: Writing, batches: Iterable[Requests]) -> None:
-    """The same lines for sessions of one call each, which came as columns."""
+    """Write sessions of one call each that came as columns, line for line as `write` does."""
     for batch in batches:
         calls = list(zip(map(_Call, batch.outputs), strict=True))
         _write_lines(writing, batch.ids, batch.kinds, batch.arrivals, batch.prompts, calls)
 
 
 def write_columns(writing: Writing, batches: Iterable[SessionColumns]) -> None:
-    """The same lines for sessions of several calls, which came as columns."""
+    """Write sessions of several calls that came as columns, line for line as `write` does."""
     for batch in batches:
         pauses = (
             None if duration is None else _Pause(duration, returned, batch.waits_for, keeps)

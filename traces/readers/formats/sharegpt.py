@@ -1,6 +1,6 @@
 """ShareGPT's JSON: ``[{"id", "conversations": [{"from": "human" or "gpt", "value"}]}]``, text only.
 
-Lengths are counted with the tokenizer that the person names. There are no times: arrivals and pauses are 0 s.
+Lengths are counted with the tokenizer that the caller names. There are no times: arrivals and pauses are 0 s.
 Conversations without an answer are left out.
 """
 
@@ -35,9 +35,9 @@ def _session(record: Record, reading: Reading) -> Session | None:
 
 def _message(message: Record, reading: Reading) -> Message:
     values = message.values
-    who = message.text("role" if values.get("from") is None else "from").lower()
+    speaker = message.text("role" if values.get("from") is None else "from").lower()
     text = message.text("content" if values.get("value") is None else "value", "")
-    role = "answer" if who in ANSWERS else "tool" if who in TOOLS else "user"
+    role = "answer" if speaker in ANSWERS else "tool" if speaker in TOOLS else "user"
     return Message(role, reading.tokens(text))
 
 
