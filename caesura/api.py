@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caesura.cli.options import load_key, setup_from_options
-from caesura.config.experiment import Override, Setup, make_setup, parse_override, read_setup
+from caesura.cli.options import experiment_from_options, load_key
+from caesura.config.experiment import ResolvedExperiment, read_experiment, read_experiment_file
+from caesura.config.overrides import Override, parse_override
 from caesura.config.slo import parse_slo
 from caesura.config.yaml_source import Loc, Source, read_yaml
 from caesura.explanation.explanation import Explanation, explain
@@ -92,10 +93,10 @@ def compare(
         (("objective", "normalized_latency"), objective, "objective"),
     ]
     options = [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
-    setup = _setup(experiment, options)
-    folder = Path(out) if out is not None else Path("runs") / setup.name
-    runs, _ = carry_out(setup, folder, executor(on, jobs), progress)
-    return write_results(setup, runs, folder)
+    resolved = _read(experiment, options)
+    folder = Path(out) if out is not None else Path("runs") / resolved.name
+    runs, _ = carry_out(resolved, folder, executor(on, jobs), progress)
+    return write_results(resolved, runs, folder)
 
 
 def run(
@@ -121,10 +122,10 @@ def run(
         UserError: as ``compare``.
     """
     options = [Override(parse_override(f"{key}=").loc, value, f"set {key}") for key, value in (set or {}).items()]
-    setup = _setup(experiment, options)
-    folder = Path(out) if out is not None else Path("runs") / setup.name
-    runs, _ = carry_out(setup, folder, executor(on, jobs), progress)
-    return write_results(setup, runs, folder)
+    resolved = _read(experiment, options)
+    folder = Path(out) if out is not None else Path("runs") / resolved.name
+    runs, _ = carry_out(resolved, folder, executor(on, jobs), progress)
+    return write_results(resolved, runs, folder)
 
 
 def sweep(
@@ -203,13 +204,13 @@ def capacity(
         (("systems",), None if systems is None else [_plain(system) for system in systems], "systems"),
         (("seeds",), None if seeds is None else _plain(seeds), "seeds"),
     ]
-    setup = _setup(
+    resolved = _read(
         experiment, [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
     )
-    question = ask(setup, parse_slo(slo), low, high, tolerance)
-    folder = Path(out) if out is not None else Path("runs") / f"{setup.name}-capacity"
-    found, probes = find_capacities(setup, question, folder, executor(on, jobs), progress)
-    return write_capacities(setup, question, found, probes, folder)
+    question = ask(resolved, parse_slo(slo), low, high, tolerance)
+    folder = Path(out) if out is not None else Path("runs") / f"{resolved.name}-capacity"
+    found, probes = find_capacities(resolved, question, folder, executor(on, jobs), progress)
+    return write_capacities(resolved, question, found, probes, folder)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def simulate(
         "systems": [_plain(system)],
         "seeds": [seed],
     }
-    (only,) = expand(_setup(data, []))
+    (only,) = expand(_read(data, []))
     record, workload = simulate_run(only, policy=policy, log_decisions=log_decisions)
     summary = summarize(
         record,
@@ -291,12 +292,12 @@ def simulate(
     return Simulation(record, summary)
 
 
-def _setup(experiment: str | Path | Mapping[str, Any] | None, options: list[Override]) -> Setup:
+def _read(experiment: str | Path | Mapping[str, Any] | None, options: list[Override]) -> ResolvedExperiment:
     if experiment is None:
-        return setup_from_options(options)
+        return experiment_from_options(options)
     if isinstance(experiment, Mapping):
-        return make_setup(Source("experiment", _plain(experiment)), "experiment", Path.cwd(), options)
-    return read_setup(Path(experiment), options)
+        return read_experiment(Source("experiment", _plain(experiment)), "experiment", Path.cwd(), options)
+    return read_experiment_file(Path(experiment), options)
 
 
 def _data(experiment: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any]:

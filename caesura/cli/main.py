@@ -15,7 +15,7 @@ from caesura.cli import trace as trace_cli
 from caesura.cli.exit_codes import said_plainly
 
 if TYPE_CHECKING:
-    from caesura.config.experiment import Setup
+    from caesura.config.experiment import ResolvedExperiment
     from caesura.runs.executors.executors import Executor
 
 SOME_FAILED = 1
@@ -73,11 +73,12 @@ def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], ou
         on: On = None, set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
     """Do what an experiment file says; what an earlier, interrupted run left done is kept."""
     with _said_plainly():
-        from caesura.config.experiment import parse_override, read_setup
+        from caesura.config.experiment import read_experiment_file
+        from caesura.config.overrides import parse_override
         from caesura.runs.executors.executors import executor
 
-        setup = read_setup(file, [parse_override(text) for text in set_ or ()])
-        _carry_out(setup, out, executor(on, jobs), quiet)
+        experiment = read_experiment_file(file, [parse_override(text) for text in set_ or ()])
+        _carry_out(experiment, out, executor(on, jobs), quiet)
 
 
 @app.command()
@@ -98,8 +99,9 @@ def compare(
 ) -> None:
     """Compare systems over loads: from a file, from options, or from a file with options that override it."""
     with _said_plainly():
-        from caesura.cli.options import overrides, setup_from_options
-        from caesura.config.experiment import parse_override, read_setup
+        from caesura.cli.options import experiment_from_options, overrides
+        from caesura.config.experiment import read_experiment_file
+        from caesura.config.overrides import parse_override
         from caesura.runs.executors.executors import executor
 
         options = overrides(
@@ -107,8 +109,8 @@ def compare(
             objective=objective, file=file,
         )  # fmt: skip
         options += [parse_override(text) for text in set_ or ()]
-        setup = setup_from_options(options) if file is None else read_setup(file, options)
-        _carry_out(setup, out, executor(on, jobs), quiet)
+        experiment = experiment_from_options(options) if file is None else read_experiment_file(file, options)
+        _carry_out(experiment, out, executor(on, jobs), quiet)
 
 
 @app.command()
@@ -130,7 +132,7 @@ def sweep(
     with _said_plainly():
         from caesura.cli.options import overrides
         from caesura.cli.terminal import show_sweep
-        from caesura.config.experiment import parse_override
+        from caesura.config.overrides import parse_override
         from caesura.config.yaml_source import read_yaml
         from caesura.results.sweep import write_sweep
         from caesura.runs.executors.executors import executor
@@ -176,9 +178,10 @@ def capacity(
 ) -> None:
     """Find the highest load that each system sustains under an objective, by bisection over seeds."""
     with _said_plainly():
-        from caesura.cli.options import overrides, setup_from_options
+        from caesura.cli.options import experiment_from_options, overrides
         from caesura.cli.terminal import show_capacities
-        from caesura.config.experiment import parse_override, read_setup, slow_notes
+        from caesura.config.experiment import read_experiment_file, slow_notes
+        from caesura.config.overrides import parse_override
         from caesura.config.slo import parse_slo
         from caesura.errors import UserError
         from caesura.results.capacities import write_capacities
@@ -192,12 +195,12 @@ def capacity(
             systems=systems, duration=duration, trace=trace, profile=profile, seeds=with_seeds(seeds, file), file=file
         )
         options += [parse_override(text) for text in set_ or ()]
-        setup = setup_from_options(options) if file is None else read_setup(file, options)
-        _note_slow(slow_notes(setup))
-        question = ask(setup, objective, low, high, tolerance)
-        folder = out or Path("runs") / f"{'' if file is None else f'{setup.name}-'}capacity"
-        found, probes = find_capacities(setup, question, folder, executor(on, jobs), False if quiet else None)
-        capacities = write_capacities(setup, question, found, probes, folder)
+        experiment = experiment_from_options(options) if file is None else read_experiment_file(file, options)
+        _note_slow(slow_notes(experiment))
+        question = ask(experiment, objective, low, high, tolerance)
+        folder = out or Path("runs") / f"{'' if file is None else f'{experiment.name}-'}capacity"
+        found, probes = find_capacities(experiment, question, folder, executor(on, jobs), False if quiet else None)
+        capacities = write_capacities(experiment, question, found, probes, folder)
         if not quiet:
             show_capacities(capacities)
 
@@ -340,16 +343,16 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def _carry_out(setup: Setup, out: Path | None, where: Executor, quiet: bool) -> None:
+def _carry_out(experiment: ResolvedExperiment, out: Path | None, where: Executor, quiet: bool) -> None:
     from caesura.config.experiment import slow_notes
     from caesura.runs.experiment import carry_out
 
-    _note_slow(slow_notes(setup))
-    folder = out or Path("runs") / setup.name
-    runs, kept = carry_out(setup, folder, where, progress=False if quiet else None)
+    _note_slow(slow_notes(experiment))
+    folder = out or Path("runs") / experiment.name
+    runs, kept = carry_out(experiment, folder, where, progress=False if quiet else None)
     from caesura.results.report import write_results
 
-    comparison = write_results(setup, runs, folder)
+    comparison = write_results(experiment, runs, folder)
     if not quiet:
         from caesura.cli.terminal import show_comparison
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from caesura.config.experiment import Override, Setup, make_setup
+from caesura.config.experiment import ResolvedExperiment, read_experiment
+from caesura.config.overrides import Override
 from caesura.config.schema import Objective
 from caesura.config.units import parse_seconds
 from caesura.config.yaml_source import Loc, Source, read_yaml
@@ -20,7 +21,7 @@ DEFAULT_DURATION = "5 min"
 NAME = "compare"
 
 
-def setup_from_options(options: list[Override]) -> Setup:
+def experiment_from_options(options: list[Override]) -> ResolvedExperiment:
     """An experiment without a file: the defaults of ``caesura compare`` with ``options`` over them."""
     source = Source(
         "command line",
@@ -32,7 +33,7 @@ def setup_from_options(options: list[Override]) -> Setup:
             "systems": list(DEFAULT_SYSTEMS),
         },
     )
-    return make_setup(source, NAME, Path.cwd(), options)
+    return read_experiment(source, NAME, Path.cwd(), options)
 
 
 def overrides(

@@ -129,6 +129,22 @@ class Arrivals(Strict):
         assert self.replay is not None
         return self.replay.speed
 
+    def at(self, load: float) -> Arrivals:
+        """The process at one load alone."""
+        name = next(name for name in Arrivals.model_fields if getattr(self, name) is not None)
+        process = getattr(self, name)
+        alone = process.model_copy(update={"speed" if name == "replay" else "rate": [load]})
+        return self.model_copy(update={name: alone})
+
+    def written(self) -> dict[str, Any]:
+        """As an experiment file says it; one load alone is no list."""
+        data = self.model_dump(exclude_none=True)
+        (process,) = data.values()
+        key = "speed" if self.replay is not None else "rate"
+        if len(process[key]) == 1:
+            (process[key],) = process[key]
+        return data
+
     @property
     def load_unit(self) -> str:
         """What a load counts."""

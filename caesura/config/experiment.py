@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from caesura.config.cluster_setup import ClusterSetup, find_cluster
 from caesura.config.generator_file import with_generator
 from caesura.config.generator_schema import Generate, GeneratedTrace
+from caesura.config.overrides import Override, apply_overrides
 from caesura.config.profiles import profile_reference, replica_profile
-from caesura.config.renamed import current_loc, rename_settings
-from caesura.config.schema import Experiment
+from caesura.config.schema import Experiment, Objective, Workload
 from caesura.config.systems import System, check_names, resolve
 from caesura.config.validation import validated
 from caesura.config.workload import draw_sessions, find_trace, read_trace, recorded_arrivals, replays_itself
 from caesura.config.yaml_source import Loc, Source, read_yaml
-from caesura.errors import ConfigError, UserError, did_you_mean, listed
+from caesura.errors import ConfigError, UserError
 from policies.contract import InterceptPolicy
 from policies.registry import UnknownPolicy, make_order, make_policy
 from sim.costs.profile import Profile
@@ -29,56 +27,65 @@ LEAST_BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class Override:
-    """A value that the command line sets: where, what, and how messages call it."""
+class ResolvedExperiment:
+    """An experiment with nothing left to look up and nothing left to defaults.
 
-    loc: Loc
-    value: Any
-    option: str
-
-
-@dataclass(frozen=True)
-class Setup:
-    """An experiment with its systems, profile and trace found and checked.
+    Two are equal where they ask for the same results; names and places for people do not count.
 
     Attributes:
         name: what the report is headed with.
         base: the folder that relative paths refer to; user policies are looked for there, too.
-        experiment: what was written.
+        workload: what the users send; ``max_context`` and the trace of a replay are found.
+        trace: a shipped trace's name, the path of a file, or how to draw one.
+        horizon: seconds of simulated time after which a run is cut; None serves every session to its end.
         systems: in the order written.
+        seeds: of every system and load, one run a seed.
+        objective: what a system must hold for a load to count as sustained.
         profile: with the capacities of this experiment.
         profile_reference: its name or, for one of the user's own, the absolute path.
-        trace: a shipped trace's name, the path of a file, or how to draw one.
         cluster: the replicas and the router; None for one replica. ``profile`` is then that of the first.
     """
 
-    name: str
-    base: Path
-    experiment: Experiment
+    name: str = field(compare=False)
+    base: Path = field(compare=False)
+    workload: Workload
+    trace: str | Path | GeneratedTrace
+    horizon: float | None
     systems: tuple[System, ...]
+    seeds: list[int]
+    objective: Objective
     profile: Profile
     profile_reference: str
-    trace: str | Path | GeneratedTrace
     cluster: ClusterSetup | None = None
 
+    @property
+    def loads(self) -> list[float]:
+        """The rates in sessions per second, or the speeds of a replay."""
+        return self.workload.arrivals.loads
 
-def read_setup(path: Path, overrides: Sequence[Override] = ()) -> Setup:
+    def of_one_run(self, system: System, load: float, seed: int) -> ResolvedExperiment:
+        """The experiment of a single run; the load may be one that the experiment does not name."""
+        workload = self.workload.model_copy(update={"arrivals": self.workload.arrivals.at(load)})
+        return replace(self, systems=(system,), workload=workload, seeds=[seed], objective=Objective())
+
+
+def read_experiment_file(path: Path, overrides: Sequence[Override] = ()) -> ResolvedExperiment:
     """The experiment in a YAML file.
 
     Raises:
         UserError: the file cannot be read.
         ConfigError: it does not hold; one line per fault.
     """
-    return make_setup(read_yaml(path), path.stem, path.resolve().parent, overrides)
+    return read_experiment(read_yaml(path), path.stem, path.resolve().parent, overrides)
 
 
-def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Override] = ()) -> Setup:
-    """The experiment that ``source`` and the overrides describe; raises ConfigError with one line per fault."""
-    rename_settings(source)
-    for override in overrides:
-        for loc in _places(source, override):
-            source.override(current_loc(loc, override.option), override.value, override.option)
-    rename_settings(source)
+def read_experiment(source: Source, name: str, base: Path, overrides: Sequence[Override] = ()) -> ResolvedExperiment:
+    """The experiment that ``source`` and the overrides describe; what ``write_experiment`` wrote gives the same again.
+
+    Raises:
+        ConfigError: it does not hold; one line per fault.
+    """
+    apply_overrides(source, overrides)
     source = with_generator(source, base)
     experiment = validated(Experiment, source)
     if experiment.sweep:
@@ -95,66 +102,62 @@ def make_setup(source: Source, name: str, base: Path, overrides: Sequence[Overri
         raise ConfigError(faults)
     check_names(systems, source)
     reference = profile_reference(experiment.replica.profile, base) if cluster is None else cluster.groups[0].reference
-    return Setup(name, base, experiment, tuple(systems), profiles[0], reference, trace, cluster)
+    found = {"max_context": _max_context(experiment, profiles), "trace": _written_trace(trace)}
+    return ResolvedExperiment(
+        name=name,
+        base=base,
+        workload=experiment.workload.model_copy(update=found),
+        trace=trace,
+        horizon=experiment.replica.horizon,
+        systems=tuple(systems),
+        seeds=experiment.seeds,
+        objective=experiment.objective,
+        profile=profiles[0],
+        profile_reference=reference,
+        cluster=cluster,
+    )
 
 
-def resolved(setup: Setup, systems: Sequence[System], load: float | list[float], seeds: list[int]) -> dict[str, Any]:
-    """An experiment file with nothing left to defaults, for some of a setup's systems, loads and seeds."""
-    workload, replica = setup.experiment.workload, setup.experiment.replica
-    arrivals = workload.arrivals.model_dump(exclude_none=True)
-    process = next(iter(arrivals))
-    arrivals[process]["speed" if process == "replay" else "rate"] = load
-    limit, horizon = max_context(setup), replica.horizon
-    trace = setup.trace
+def write_experiment(experiment: ResolvedExperiment) -> dict[str, Any]:
+    """An experiment as plain data for a YAML file with nothing left to defaults, which ``read_experiment`` reads."""
+    workload, profile = experiment.workload, experiment.profile
+    trace = experiment.trace
     return {
         "workload": {
             "trace": trace.model_dump(exclude_none=True) if isinstance(trace, GeneratedTrace) else str(trace),
-            "arrivals": arrivals,
+            "arrivals": workload.arrivals.written(),
             "duration": workload.duration,
             **({} if workload.samples is None else {"samples": workload.samples}),
             "too_long": workload.too_long,
-            **({} if limit is None else {"max_context": limit}),
+            **({} if workload.max_context is None else {"max_context": workload.max_context}),
         },
         "replica": {
-            "profile": setup.profile_reference,
-            "kv_capacity": f"{setup.profile.kv_capacity_tokens} tokens",
-            "host_capacity": f"{setup.profile.host_capacity_tokens} tokens",
-            **({} if horizon is None else {"horizon": horizon}),
+            "profile": experiment.profile_reference,
+            "kv_capacity": f"{profile.kv_capacity_tokens} tokens",
+            "host_capacity": f"{profile.host_capacity_tokens} tokens",
+            **({} if experiment.horizon is None else {"horizon": experiment.horizon}),
         },
-        **({} if setup.cluster is None else {"cluster": setup.cluster.written()}),
-        "systems": [{"name": system.name, **system.rules()} for system in systems],
-        "seeds": seeds,
+        **({} if experiment.cluster is None else {"cluster": experiment.cluster.written()}),
+        "systems": [{"name": system.name, **system.rules()} for system in experiment.systems],
+        "seeds": experiment.seeds,
+        "objective": experiment.objective.model_dump(),
     }
 
 
-def max_context(setup: Setup) -> int | None:
+def _written_trace(trace: str | Path | GeneratedTrace) -> str | GeneratedTrace:
+    return trace if isinstance(trace, GeneratedTrace) else str(trace)
+
+
+def _max_context(experiment: Experiment, profiles: Sequence[Profile]) -> int | None:
     """The longest context in tokens: the experiment's, or else the profile's, the smallest of a cluster."""
-    profiles = [setup.profile] if setup.cluster is None else [group.profile for group in setup.cluster.groups]
     limits = [profile.max_context for profile in profiles if profile.max_context is not None]
-    return setup.experiment.workload.max_context or min(limits, default=None)
+    return experiment.workload.max_context or min(limits, default=None)
 
 
-def parse_override(text: str) -> Override:
-    """``a.b.c=value`` of ``--set``; the value is read as YAML.
-
-    Raises:
-        UserError: no ``=``, an empty key, or a value that is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    parts = key.strip().replace("[", ".").replace("]", "").split(".")
-    if not equals or not all(parts):
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set workload.duration='5 min'")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value {value!r} is not YAML") from None
-    return Override(tuple(parts), parsed, f"--set {key.strip()}")
-
-
-def slow_notes(setup: Setup) -> list[str]:
+def slow_notes(experiment: ResolvedExperiment) -> list[str]:
     """One line for each system whose policy says no review time: simulated time cannot leap while it runs."""
     notes = []
-    for system in setup.systems:
+    for system in experiment.systems:
         kind = type(make_policy(system.policy))
         if kind.revise is not InterceptPolicy.revise and kind.review_at is InterceptPolicy.review_at:
             notes.append(
@@ -169,43 +172,6 @@ def extend_search_path(*folders: Path) -> None:
     for folder in (*folders, Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
-
-
-def _places(source: Source, override: Override) -> list[Loc]:
-    """Where an override sets its value. A key inside ``systems`` may name the item by number or name, or all by ``*``.
-
-    Raises:
-        ConfigError: no system has that name.
-    """
-    loc, systems = override.loc, source.data.get("systems")
-    if len(loc) < 3 or loc[0] != "systems" or not isinstance(systems, list):
-        return [loc]
-    names = [_entry_name(entry) for entry in systems]
-    item = str(loc[1])
-    if item == "*":
-        chosen = list(range(len(systems)))
-    elif item in names:
-        chosen = [names.index(item)]
-    elif item.isdigit():
-        return [loc] if int(item) >= len(systems) else _opened(source, [int(item)], loc)
-    else:
-        raise ConfigError(
-            [f"{override.option}: no system {item!r}{did_you_mean(item, names)} (there are {listed(names)})"]
-        )
-    return _opened(source, chosen, loc)
-
-
-def _opened(source: Source, chosen: list[int], loc: Loc) -> list[Loc]:
-    """The same place inside each of these systems; one that is only a preset's name becomes a mapping to hold it."""
-    systems = source.data["systems"]
-    for index in chosen:
-        if isinstance(systems[index], str):
-            systems[index] = {"preset": systems[index]}
-    return [("systems", index, *loc[2:]) for index in chosen]
-
-
-def _entry_name(entry: Any) -> str:
-    return str(entry.get("name") or entry.get("preset") or "") if isinstance(entry, dict) else str(entry)
 
 
 def _systems(experiment: Experiment, source: Source, base: Path, faults: list[str]) -> list[System]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ class System:
     """
 
     name: str
-    preset: str
-    summary: str
-    origin: str
+    preset: str = field(compare=False)
+    summary: str = field(compare=False)
+    origin: str = field(compare=False)
     policy: dict[str, Any]
     order: dict[str, Any]
     engine: EngineSettings

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caesura.config.experiment import make_setup
+from caesura.config.experiment import read_experiment
 from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError, listed
 from caesura.results.json_safe import plain
@@ -246,8 +246,8 @@ def _as_it_was(folder: Path) -> tuple[Run, str]:
     """The run of a folder, to be done again, and why that might not give the same; empty if it must."""
     provenance = read_provenance(folder)
     base = Path(provenance.get("base", ""))
-    setup = make_setup(read_yaml(folder / "config.yaml"), folder.name, base if base.is_dir() else Path.cwd())
-    (run,) = expand(setup)
+    experiment = read_experiment(read_yaml(folder / "config.yaml"), folder.name, base if base.is_dir() else Path.cwd())
+    (run,) = expand(experiment)
     if run.key == provenance["key"]:
         return run, ""
     made_by = provenance["versions"].get("code_sha256")
@@ -258,7 +258,9 @@ def _until(run: Run, finished_at: float) -> Run:
     """The same run, cut when the session has left: what comes later did not happen to it."""
     if math.isnan(finished_at):
         return run
-    return replace(run, horizon=min(math.floor(finished_at) + 1.0, run.horizon or math.inf))
+    experiment = run.experiment
+    horizon = min(math.floor(finished_at) + 1.0, experiment.horizon or math.inf)
+    return replace(run, experiment=replace(experiment, horizon=horizon))
 
 
 def _row(session: pd.Series[Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from caesura.config.experiment import Setup
+from caesura.config.experiment import ResolvedExperiment
 from caesura.results.extrapolation import runs_beyond
 from caesura.results.json_safe import plain
 from caesura.results.sections import Section, fill, markdown
@@ -214,29 +214,37 @@ SECTIONS: tuple[Section[Capacities], ...] = (
 
 
 def write_capacities(
-    setup: Setup, question: Question, found: Mapping[Key, Sustained], probes: Sequence[Mapping[str, Any]], out: Path
+    experiment: ResolvedExperiment,
+    question: Question,
+    found: Mapping[Key, Sustained],
+    probes: Sequence[Mapping[str, Any]],
+    out: Path,
 ) -> Capacities:
     """Write tables and figure beside the runs; ``capacity.json`` comes last.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    workload = setup.experiment.workload
+    workload, profile = experiment.workload, experiment.profile
     facts = {
-        "name": setup.name,
+        "name": experiment.name,
         "slo": str(question.slo),
         "tolerance": question.tolerance,
         "bracket": [question.low, question.high],
         "duration": workload.duration,
         "load_unit": workload.arrivals.load_unit,
-        "profile": {"name": setup.profile_reference, "origin": setup.profile.origin, "source": setup.profile.source},
+        "profile": {
+            "name": experiment.profile_reference,
+            "origin": profile.origin,
+            "source": profile.source,
+        },
         "interval": "95 %, Student's t over seeds; of a ratio, over the logarithms of paired ratios",
         "versions": versions(),
     }
     capacities = Capacities(out, facts, found, pd.DataFrame(probes))
     write_file(out / "capacity.csv", lambda draft: capacities.table.to_csv(draft, index=False))
     write_file(out / "probes.csv", lambda draft: capacities.probes.to_csv(draft, index=False))
-    write_bytes(out / "tables.md", markdown(setup.name, fill(SECTIONS, capacities)))
+    write_bytes(out / "tables.md", markdown(experiment.name, fill(SECTIONS, capacities)))
     write_bytes(out / "figures" / "capacity.png", capacities.figure().png())
     seeds = [
         {"system": system, "seed": seed, "load": one.load, "bound": one.bound} for (system, seed), one in found.items()

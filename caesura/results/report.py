@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from caesura.config.experiment import Setup, resolved
+from caesura.config.experiment import ResolvedExperiment, read_experiment, write_experiment
 from caesura.config.systems import differences
+from caesura.config.yaml_source import read_yaml
+from caesura.errors import UserError
 from caesura.results.comparison import MARK, Comparison, load
 from caesura.results.extrapolation import extrapolations
 from caesura.results.figures import FIGURES
@@ -29,9 +31,9 @@ _EXCEPTIONS = {
 }
 
 
-def _note_replaced(file: Path, config: dict[str, Any]) -> None:
+def _note_replaced(file: Path, experiment: ResolvedExperiment) -> None:
     """Say so where the folder held the results of another experiment: its runs stay, its tables do not."""
-    if file.is_file() and yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(yaml.safe_dump(config)):
+    if file.is_file() and not _is_same(file, experiment):
         print(
             f"caesura: note: {file.parent} held the results of another experiment; its runs stay, its tables and "
             "report are replaced (name another folder with --out)",
@@ -39,22 +41,28 @@ def _note_replaced(file: Path, config: dict[str, Any]) -> None:
         )
 
 
-def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
+def _is_same(file: Path, experiment: ResolvedExperiment) -> bool:
+    """Whether a file says this experiment, by meaning: settings that it does not name are at their defaults."""
+    try:
+        return read_experiment(read_yaml(file), experiment.name, experiment.base) == experiment
+    except UserError:  # it names what is not there any more
+        return False
+
+
+def write_results(experiment: ResolvedExperiment, runs: list[Run], out: Path) -> Comparison:
     """Everything beside the runs; ``comparison.json`` comes last, so that a folder that has it is whole.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    experiment = setup.experiment
-    config = resolved(setup, setup.systems, experiment.workload.arrivals.loads, experiment.seeds)
-    config["objective"] = experiment.objective.model_dump()
-    facts = _facts(setup, runs)
+    config = write_experiment(experiment)
+    facts = _facts(experiment, runs)
     folders = {(run.system.name, run.workload.load, run.workload.seed): out / "runs" / run.name for run in runs}
-    comparison = Comparison(out, setup.name, facts, folders)
+    comparison = Comparison(out, experiment.name, facts, folders)
     images = {name: comparison.figure(name).png() for name in FIGURES}
     sections = fill(SECTIONS, comparison)
     page = _page(comparison, config, images, sections)
-    _note_replaced(out / "experiment.yaml", config)
+    _note_replaced(out / "experiment.yaml", experiment)
     write_bytes(out / "experiment.yaml", yaml.safe_dump(config, sort_keys=False).encode())
     write_file(out / "summary.csv", lambda draft: comparison.table.to_csv(draft, index=False))
     write_file(out / "sustained.csv", lambda draft: comparison.sustained_table.to_csv(draft, index=False))
@@ -66,20 +74,19 @@ def write_results(setup: Setup, runs: list[Run], out: Path) -> Comparison:
     return load(out)
 
 
-def _facts(setup: Setup, runs: list[Run]) -> dict[str, Any]:
-    experiment = setup.experiment
+def _facts(experiment: ResolvedExperiment, runs: list[Run]) -> dict[str, Any]:
     return {
-        "name": setup.name,
+        "name": experiment.name,
         "load_unit": experiment.workload.arrivals.load_unit,
         "duration": experiment.workload.duration,
         "objective": experiment.objective.model_dump(),
-        "profile": _profile_facts(setup.profile_reference, setup.profile),
-        "replicas": _replica_facts(setup),
+        "profile": _profile_facts(experiment.profile_reference, experiment.profile),
+        "replicas": _replica_facts(experiment),
         "systems": [
             {"name": system.name, "preset": system.preset, "summary": system.summary, "origin": system.origin}
-            for system in setup.systems
+            for system in experiment.systems
         ],
-        "differences": differences(setup.systems),
+        "differences": differences(experiment.systems),
         "versions": versions(),
         "runs": [run.label | {"folder": run.name} for run in runs],
     }
@@ -98,11 +105,11 @@ def _profile_facts(reference: str, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _replica_facts(setup: Setup) -> list[dict[str, Any]]:
+def _replica_facts(experiment: ResolvedExperiment) -> list[dict[str, Any]]:
     """How many replicas there are of each sort."""
-    if setup.cluster is None:
-        return [{"count": 1, **_profile_facts(setup.profile_reference, setup.profile)}]
-    return [{"count": one.count, **_profile_facts(one.reference, one.profile)} for one in setup.cluster.groups]
+    if experiment.cluster is None:
+        return [{"count": 1, **_profile_facts(experiment.profile_reference, experiment.profile)}]
+    return [{"count": one.count, **_profile_facts(one.reference, one.profile)} for one in experiment.cluster.groups]
 
 
 def _page(

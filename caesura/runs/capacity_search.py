@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caesura.config.experiment import Setup
+from caesura.config.experiment import ResolvedExperiment
 from caesura.config.slo import Slo
 from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError
@@ -110,21 +110,25 @@ class Question:
 
 
 def ask(
-    setup: Setup, slo: Slo, low: float | None = None, high: float | None = None, tolerance: float | None = None
+    experiment: ResolvedExperiment,
+    slo: Slo,
+    low: float | None = None,
+    high: float | None = None,
+    tolerance: float | None = None,
 ) -> Question:
     """A question with a bracket: the experiment's lowest and highest load where none is given.
 
     Raises:
         UserError: a bracket or tolerance that cannot be, or an experiment that cuts runs short.
     """
-    loads = setup.experiment.workload.arrivals.loads
+    loads = experiment.loads
     low, high = low or min(loads), high or max(max(loads), 2 * (low or 0))
     tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     if not 0 < low <= high < math.inf:
         raise UserError(f"--low {low:g} --high {high:g}: expected two loads above 0, the lower one first")
     if not 0.001 <= tolerance <= 0.5:
         raise UserError(f"--tolerance {tolerance:g}: expected a share from 0.001 to 0.5; 0.02 tells 2 % apart")
-    if setup.experiment.replica.horizon is not None:
+    if experiment.horizon is not None:
         raise UserError("replica.horizon cuts sessions short, and they would count as late; leave it out")
     return Question(slo, low, high, tolerance)
 
@@ -136,7 +140,11 @@ def with_seeds(seeds: int | None, file: Path | None) -> int | None:
 
 
 def find_capacities(
-    setup: Setup, question: Question, out: Path, where: Executor | None = None, progress: bool | None = None
+    experiment: ResolvedExperiment,
+    question: Question,
+    out: Path,
+    where: Executor | None = None,
+    progress: bool | None = None,
 ) -> tuple[dict[Key, Sustained], list[dict[str, Any]]]:
     """The highest load that holds for each system and seed, and every run that was asked for.
 
@@ -146,14 +154,16 @@ def find_capacities(
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
     """
     grid = Grid(question.tolerance)
-    systems = {system.name: system for system in setup.systems}
-    searches = {(name, seed): _search(setup, question, grid) for name in systems for seed in setup.experiment.seeds}
+    systems = {system.name: system for system in experiment.systems}
+    searches = {(name, seed): _search(experiment, question, grid) for name in systems for seed in experiment.seeds}
     probes: list[dict[str, Any]] = []
     where = where or LocalProcesses()
     with where.staying():
         while asked := _next(searches):
-            runs = {key: make_run(setup, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()}
-            title = f"{setup.name}: {len(asked)} of {len(searches)} searches go on"
+            runs = {
+                key: make_run(experiment, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()
+            }
+            title = f"{experiment.name}: {len(asked)} of {len(searches)} searches go on"
             complete(list(runs.values()), out, title, where, progress)
             for key, run in runs.items():
                 folder = out / RUNS / run.name
@@ -171,8 +181,8 @@ def _next(searches: Mapping[Key, Search]) -> dict[Key, int]:
     return {key: place for key, search in searches.items() if (place := search.ask()) is not None}
 
 
-def _search(setup: Setup, question: Question, grid: Grid) -> Search:
-    fewest = _LEAST_SESSIONS / setup.experiment.workload.duration
+def _search(experiment: ResolvedExperiment, question: Question, grid: Grid) -> Search:
+    fewest = _LEAST_SESSIONS / experiment.workload.duration
     floor = max(question.low / _REACH, min(fewest, question.low))
     return Search(
         low=grid.place(question.low),

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from caesura.cli.progress import sweep_progress
-from caesura.config.experiment import Setup
+from caesura.config.experiment import ResolvedExperiment
 from caesura.errors import UserError
 from caesura.runs.executors.executors import Executor, LocalProcesses
 from caesura.runs.run import Fault, Run, expand
@@ -18,12 +18,12 @@ RUNS = "runs"
 
 
 def carry_out(
-    setup: Setup, out: Path, where: Executor | None = None, progress: bool | None = None
+    experiment: ResolvedExperiment, out: Path, where: Executor | None = None, progress: bool | None = None
 ) -> tuple[list[Run], int]:
     """Do the runs of an experiment that ``out`` does not hold yet.
 
     Args:
-        setup: the experiment.
+        experiment: which systems, loads and seeds.
         out: the comparison's folder; the runs lie below ``out/runs``.
         where: who simulates; the processes of this machine when left out.
         progress: show a progress bar; None shows it on a terminal.
@@ -34,8 +34,8 @@ def carry_out(
     Raises:
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
     """
-    runs = expand(setup)
-    return runs, complete(runs, out, setup.name, where, progress)
+    runs = expand(experiment)
+    return runs, complete(runs, out, experiment.name, where, progress)
 
 
 def complete(

@@ -18,7 +18,7 @@ from typing import Any
 
 from caesura.config.arrivals_schema import Arrivals
 from caesura.config.cluster_setup import ClusterSetup
-from caesura.config.experiment import Setup, extend_search_path, max_context, resolved
+from caesura.config.experiment import ResolvedExperiment, extend_search_path, write_experiment
 from caesura.config.generator_schema import GeneratedTrace
 from caesura.config.systems import System
 from caesura.config.workload import (
@@ -68,26 +68,60 @@ class Run:
     """Everything that determines a result, and the names under which it is kept.
 
     Attributes:
-        system: policies and engine settings.
-        workload: the load and the seed are in it.
-        profile: costs and capacities.
-        horizon: simulated seconds after which the run is cut; None serves everybody.
-        config: the same as an experiment file that repeats this one run.
-        base: the folder where user policies are looked for.
+        experiment: of one system, one load and one seed.
         sources: hashes of the code that decides: Caesura's, and that of each ``module:Class`` among the rules.
         key: a hash of everything that determines the result.
-        cluster: replicas and router; None for one replica of ``profile``.
     """
 
-    system: System
-    workload: WorkloadSpec
-    profile: Profile
-    horizon: float | None
-    config: dict[str, Any]
-    base: Path
+    experiment: ResolvedExperiment
     sources: dict[str, str]
     key: str
-    cluster: ClusterSetup | None = None
+
+    @property
+    def system(self) -> System:
+        """Policies and engine settings."""
+        return self.experiment.systems[0]
+
+    @property
+    def workload(self) -> WorkloadSpec:
+        """The workload with its load and seed."""
+        said = self.experiment.workload
+        return WorkloadSpec(
+            trace=self.experiment.trace,
+            arrivals=said.arrivals,
+            load=said.arrivals.loads[0],
+            duration=said.duration,
+            too_long=said.too_long,
+            max_context=said.max_context,
+            seed=self.experiment.seeds[0],
+            samples=said.samples,
+        )
+
+    @property
+    def profile(self) -> Profile:
+        """Costs and capacities."""
+        return self.experiment.profile
+
+    @property
+    def cluster(self) -> ClusterSetup | None:
+        """Replicas and router; None for one replica of ``profile``."""
+        cluster = self.experiment.cluster
+        return None if cluster is None else cluster.under(self.system)
+
+    @property
+    def horizon(self) -> float | None:
+        """Simulated seconds after which the run is cut; None serves every session to its end."""
+        return self.experiment.horizon
+
+    @property
+    def base(self) -> Path:
+        """The folder where user policies are looked for."""
+        return self.experiment.base
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """An experiment file that repeats this one run."""
+        return write_experiment(self.experiment)
 
     @property
     def work(self) -> float:
@@ -122,62 +156,49 @@ class ForeignCode(UserError):
     """A worker that would simulate by other rules than the process that asks it."""
 
 
-def expand(setup: Setup) -> list[Run]:
+def expand(experiment: ResolvedExperiment) -> list[Run]:
     """The runs of an experiment: systems x loads x seeds, in this order."""
-    experiment = setup.experiment
     runs = [
-        make_run(setup, system, load, seed)
-        for system in setup.systems
-        for load in experiment.workload.arrivals.loads
+        make_run(experiment, system, load, seed)
+        for system in experiment.systems
+        for load in experiment.loads
         for seed in experiment.seeds
     ]
-    _check_workload(runs[0].workload)
+    _check_workload(runs[0].workload, experiment.loads)
     return runs
 
 
-def make_run(setup: Setup, system: System, load: float, seed: int) -> Run:
+def make_run(experiment: ResolvedExperiment, system: System, load: float, seed: int) -> Run:
     """The run of one system of an experiment at any load, with any seed."""
-    experiment = setup.experiment
-    workload = WorkloadSpec(
-        trace=setup.trace,
-        arrivals=experiment.workload.arrivals,
-        load=load,
-        duration=experiment.workload.duration,
-        too_long=experiment.workload.too_long,
-        max_context=max_context(setup),
-        seed=seed,
-        samples=experiment.workload.samples,
-    )
-    config = resolved(setup, [system], load, [seed])
-    trace = setup.trace
+    one = experiment.of_one_run(system, load, seed)
+    workload, trace = write_experiment(one)["workload"], one.trace
     # A drawn trace is its parameters and the code.
     drawn_from = trace.model_dump_json() if isinstance(trace, GeneratedTrace) else trace_hash(trace)
-    cluster = None if setup.cluster is None else setup.cluster.under(system)
+    cluster = None if one.cluster is None else one.cluster.under(system)
     policies, code = _policy_sources(system, cluster), _code_hash()
     determinants = {
-        "workload": config["workload"] | {"trace": drawn_from, "max_context": workload.max_context},
-        "arrivals": _arrivals_hash(experiment.workload.arrivals),
+        "workload": workload | {"trace": drawn_from, "max_context": one.workload.max_context},
+        "arrivals": _arrivals_hash(one.workload.arrivals),
         "seed": seed,
-        "profile": setup.profile.model_dump(mode="json"),
-        "horizon": experiment.replica.horizon,
+        "profile": one.profile.model_dump(mode="json"),
+        "horizon": one.horizon,
         "system": system.rules(),
         "cluster": None if cluster is None else _content(cluster),
         "policy": policies,
         "code": code,
     }
     key = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
-    sources = {"caesura": code, **policies}
-    return Run(system, workload, setup.profile, experiment.replica.horizon, config, setup.base, sources, key, cluster)
+    return Run(one, {"caesura": code, **policies}, key)
 
 
 def _content(cluster: ClusterSetup) -> dict[str, Any]:
     return cluster.written() | {"profiles": [group.profile.model_dump(mode="json") for group in cluster.groups]}
 
 
-def _check_workload(first: WorkloadSpec) -> None:
+def _check_workload(first: WorkloadSpec, loads: Sequence[float]) -> None:
     """Find what is wrong with a workload before anything runs, where that is cheap; raises UserError."""
-    if first.arrivals.replay is not None or min(first.arrivals.loads) * first.duration < _SURE_TO_ARRIVE:
-        for load in first.arrivals.loads:
+    if first.arrivals.replay is not None or min(loads) * first.duration < _SURE_TO_ARRIVE:
+        for load in loads:
             make_sessions(replace(first, load=load))
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from caesura.config.experiment import Override, Setup, make_setup, parse_override, slow_notes
+from caesura.config.experiment import ResolvedExperiment, read_experiment, slow_notes
+from caesura.config.overrides import Override, parse_override
 from caesura.config.yaml_source import Loc, Source
 from caesura.errors import ConfigError, UserError
 from caesura.runs.executors.executors import Executor
@@ -76,7 +77,7 @@ class Plan:
     name: str
     axes: tuple[Axis, ...]
     rows: tuple[Row, ...]
-    first: Setup
+    first: ResolvedExperiment
     systems: tuple[str, ...]
     slow: tuple[str, ...] = ()
 
@@ -121,7 +122,7 @@ def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], over
     axes = _axes(source, over)
     faults: dict[str, None] = {}
     rows: list[Row] = []
-    setups: list[Setup] = []
+    experiments: list[ResolvedExperiment] = []
     cells = itertools.product(*(axis.cells for axis in axes))
     for point, row in zip(itertools.product(*(axis.values for axis in axes)), cells, strict=True):
         here = [
@@ -130,19 +131,19 @@ def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], over
         ]
         own = Source(source.name, copy.deepcopy(source.data), source.lines, dict(source.overrides))
         try:
-            setup = make_setup(own, name, base, [*overrides, *here])
-            rows += [Row(row, run) for run in expand(setup)]
+            experiment = read_experiment(own, name, base, [*overrides, *here])
+            rows += [Row(row, run) for run in expand(experiment)]
         except ConfigError as error:
             faults |= dict.fromkeys(error.faults)
         except UserError as error:
             faults[f"{', '.join(override.option for override in here)}: {error}"] = None
         else:
-            setups.append(setup)
+            experiments.append(experiment)
     if faults:
         raise ConfigError(faults)
-    systems = dict.fromkeys(system.name for setup in setups for system in setup.systems)
-    slow = dict.fromkeys(note for setup in setups for note in slow_notes(setup))
-    return Plan(name, axes, tuple(rows), setups[0], tuple(systems), tuple(slow))
+    systems = dict.fromkeys(system.name for experiment in experiments for system in experiment.systems)
+    slow = dict.fromkeys(note for experiment in experiments for note in slow_notes(experiment))
+    return Plan(name, axes, tuple(rows), experiments[0], tuple(systems), tuple(slow))
 
 
 def carry_out_sweep(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from caesura.config.experiment import read_setup
+from caesura.config.experiment import read_experiment_file
 from caesura.config.workload import make_sessions
 from caesura.runs.run import expand
 from tests import child_processes
@@ -243,7 +243,7 @@ def test_a_fitted_generator_is_a_workload_and_its_page_stands_alone(caesura: Cal
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.replace("http://www.w3.org", "")
     (folder / "x.yaml").write_text("workload: {generator: g.yaml, duration: 10 s}\nsystems: [vllm]\n")
-    run = expand(read_setup(folder / "x.yaml"))[0]
+    run = expand(read_experiment_file(folder / "x.yaml"))[0]
     assert {session.kind for session in make_sessions(run.workload).sessions} == {"chat"}
     recorded = described(caesura, "a.jsonl")
     assert caesura("trace", "generate", "g.yaml", "-n", "3000", "-o", "b.jsonl").code == 0

@@ -9,8 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
-from caesura.cli.options import setup_from_options
-from caesura.config.experiment import Setup, parse_override, read_setup
+from caesura.cli.options import experiment_from_options
+from caesura.config.experiment import ResolvedExperiment, read_experiment_file
+from caesura.config.overrides import parse_override
 from caesura.config.schema import json_schema
 from caesura.config.workload import lending, make_sessions
 from caesura.errors import ConfigError
@@ -37,23 +38,26 @@ kinds:
 EXPERIMENT = "workload: {generator: g.yaml, duration: 20 s}\nsystems: [vllm]\n"
 
 
+Reader = Callable[..., ResolvedExperiment]
+
+
 @pytest.fixture
-def setup_of(folder: Path) -> Callable[..., Setup]:
-    def read(experiment: str = EXPERIMENT, generator: str = GENERATOR) -> Setup:
+def setup_of(folder: Path) -> Reader:
+    def read(experiment: str = EXPERIMENT, generator: str = GENERATOR) -> ResolvedExperiment:
         (folder / "g.yaml").write_text(generator)
         (folder / "x.yaml").write_text(experiment)
-        return read_setup(folder / "x.yaml")
+        return read_experiment_file(folder / "x.yaml")
 
     return read
 
 
-def sessions_of(setup: Setup, run: int = 0) -> tuple[Session, ...]:
+def sessions_of(setup: ResolvedExperiment, run: int = 0) -> tuple[Session, ...]:
     return make_sessions(expand(setup)[run].workload).sessions
 
 
-def test_a_generator_file_stands_for_trace_and_arrivals(setup_of: Callable[..., Setup]) -> None:
+def test_a_generator_file_stands_for_trace_and_arrivals(setup_of: Reader) -> None:
     setup = setup_of()
-    assert setup.experiment.workload.arrivals.loads == [4.0]
+    assert setup.workload.arrivals.loads == [4.0]
     sessions = sessions_of(setup)
     assert {session.kind for session in sessions} == {"chat", "agent"}
     agents = [session for session in sessions if session.kind == "agent"]
@@ -61,13 +65,15 @@ def test_a_generator_file_stands_for_trace_and_arrivals(setup_of: Callable[..., 
     assert sessions == sessions_of(setup_of())
 
 
-def test_an_experiment_may_say_otherwise_how_sessions_arrive(setup_of: Callable[..., Setup]) -> None:
+def test_an_experiment_may_say_otherwise_how_sessions_arrive(setup_of: Reader) -> None:
     setup = setup_of(EXPERIMENT.replace("g.yaml,", "g.yaml, arrivals: {weibull: {rate: [1, 2], shape: 0.5}},"))
-    assert setup.experiment.workload.arrivals.loads == [1.0, 2.0]
+    assert setup.workload.arrivals.loads == [1.0, 2.0]
     assert len(expand(setup)) == 2
 
 
-def test_the_k_th_session_is_the_same_at_every_rate_and_for_every_process(setup_of: Callable[..., Setup]) -> None:
+def test_the_k_th_session_is_the_same_at_every_rate_and_for_every_process(
+    setup_of: Reader,
+) -> None:
     processes = (
         "{poisson: {rate: [2, 5]}}",
         "{weibull: {rate: 3, shape: 0.5}}",
@@ -82,13 +88,13 @@ def test_the_k_th_session_is_the_same_at_every_rate_and_for_every_process(setup_
     assert len({tuple((s.id, s.prompt, s.calls) for s in some[:shortest]) for some in drawn}) == 1
 
 
-def test_the_folder_of_a_run_repeats_it(setup_of: Callable[..., Setup], folder: Path) -> None:
+def test_the_folder_of_a_run_repeats_it(setup_of: Reader, folder: Path) -> None:
     run = expand(setup_of())[0]
     (folder / "again.yaml").write_text(yaml.safe_dump(run.config))
-    assert make_sessions(expand(read_setup(folder / "again.yaml"))[0].workload) == make_sessions(run.workload)
+    assert make_sessions(expand(read_experiment_file(folder / "again.yaml"))[0].workload) == make_sessions(run.workload)
 
 
-def test_arrivals_may_be_those_of_another_trace(setup_of: Callable[..., Setup], folder: Path) -> None:
+def test_arrivals_may_be_those_of_another_trace(setup_of: Reader, folder: Path) -> None:
     """Recorded at 5, 6 and 9 s: at twice the speed sessions of the mix arrive at 0, 0.5 and 2 s."""
     lines = [f'{{"id": "{t}", "arrival": {t}, "prompt": 9, "calls": [{{"output": 1}}]}}\n' for t in (6, 5, 9)]
     (folder / "lender.jsonl").write_text("".join(lines))
@@ -128,7 +134,7 @@ GENERATOR_FAULTS = {
 
 
 @pytest.mark.parametrize("case", GENERATOR_FAULTS)
-def test_a_wrong_generator_file_is_named_with_line_and_key(case: str, setup_of: Callable[..., Setup]) -> None:
+def test_a_wrong_generator_file_is_named_with_line_and_key(case: str, setup_of: Reader) -> None:
     good, bad, expected = GENERATOR_FAULTS[case]
     assert good in GENERATOR
     with pytest.raises(ConfigError) as error:
@@ -164,7 +170,7 @@ EXPERIMENT_FAULTS = {
 
 
 @pytest.mark.parametrize("case", EXPERIMENT_FAULTS)
-def test_a_wrong_experiment_is_named_with_line_and_key(case: str, setup_of: Callable[..., Setup]) -> None:
+def test_a_wrong_experiment_is_named_with_line_and_key(case: str, setup_of: Reader) -> None:
     good, bad, expected = EXPERIMENT_FAULTS[case]
     with pytest.raises(ConfigError) as error:
         setup_of(EXPERIMENT.replace(good, bad))
@@ -204,7 +210,7 @@ def test_the_published_schema_takes_described_kinds() -> None:
 
 def test_a_comparison_without_a_file_takes_a_generator(folder: Path) -> None:
     (folder / "g.yaml").write_text(GENERATOR)
-    setup = setup_from_options([parse_override("workload.generator=g.yaml")])
+    setup = experiment_from_options([parse_override("workload.generator=g.yaml")])
     assert {session.kind for session in sessions_of(setup)} == {"chat", "agent"}
 
 
@@ -212,7 +218,7 @@ def test_a_generator_that_an_option_names_displaces_the_trace_of_the_file(folder
     (folder / "g.yaml").write_text(GENERATOR)
     (folder / "x.yaml").write_text(EXPERIMENT.replace("generator: g.yaml", "trace: infercept-mix"))
     option = parse_override("workload.generator=g.yaml")
-    setup = read_setup(folder / "x.yaml", [option])
+    setup = read_experiment_file(folder / "x.yaml", [option])
     assert {session.kind for session in sessions_of(setup)} == {"chat", "agent"}
     with pytest.raises(ConfigError, match="a trace is given, too; keep one of the two"):
-        read_setup(folder / "x.yaml", [option, parse_override("workload.trace=infercept-mix")])
+        read_experiment_file(folder / "x.yaml", [option, parse_override("workload.trace=infercept-mix")])

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from caesura.config.experiment import parse_override, read_setup
+from caesura.config.experiment import read_experiment_file
+from caesura.config.overrides import parse_override
 from caesura.config.systems import load_preset
 from caesura.errors import ConfigError
 from caesura.fidelity.record_runs import _same_rules
@@ -36,7 +37,7 @@ def test_an_experiment_may_say_the_older_name(
     experiment: Callable[[str], Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     experiment(HEAD + OLD)
-    (system,) = read_setup(Path("x.yaml")).systems
+    (system,) = read_experiment_file(Path("x.yaml")).systems
     assert system.engine.requeue_at == "tail"
     assert capsys.readouterr().err == NOTE
 
@@ -44,13 +45,13 @@ def test_an_experiment_may_say_the_older_name(
 def test_what_is_wrong_with_its_value_still_names_its_line(experiment: Callable[[str], Path], folder: Path):
     experiment(HEAD + OLD.replace("tail", "tial"))
     with pytest.raises(ConfigError, match=r"x.yaml, line 5: systems\[0\].engine.requeue_at: .* did you mean 'tail'"):
-        read_setup(Path("x.yaml"))
+        read_experiment_file(Path("x.yaml"))
 
 
 def test_both_names_at_once_are_refused(experiment: Callable[[str], Path], folder: Path):
     experiment(HEAD + OLD + "      requeue_at: arrival\n")
     with pytest.raises(ConfigError, match=r"x.yaml, line 5.*engine.reentry: this is the older name of requeue_at"):
-        read_setup(Path("x.yaml"))
+        read_experiment_file(Path("x.yaml"))
 
 
 def test_an_option_with_the_older_name_overrides_the_file(
@@ -58,7 +59,7 @@ def test_an_option_with_the_older_name_overrides_the_file(
 ):
     experiment(HEAD + OLD.replace("reentry", "requeue_at"))
     options = [parse_override("systems.infercept.engine.reentry=arrival")]
-    (system,) = read_setup(Path("x.yaml"), options).systems
+    (system,) = read_experiment_file(Path("x.yaml"), options).systems
     assert system.engine.requeue_at == "arrival"
     assert "--set systems.infercept.engine.reentry: the engine setting 'reentry' is now" in capsys.readouterr().err
 
@@ -69,7 +70,7 @@ def test_presets_and_groups_of_replicas_may_say_the_older_name(experiment: Calla
     assert not load_preset("own.yaml", folder).engine.swap_in_before_prefill
     group = "cluster: {replicas: [{count: 2, engine: {resume_resident: queue}}]}\nsystems: [vllm]\n"
     experiment(HEAD + group)
-    cluster = read_setup(Path("x.yaml")).cluster
+    cluster = read_experiment_file(Path("x.yaml")).cluster
     assert cluster is not None and cluster.groups[0].engine == {"resume_on_gpu": "queue"}
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from caesura.config.experiment import make_setup
+from caesura.config.experiment import read_experiment
 from caesura.config.yaml_source import Source
 from caesura.results.tables import DETAIL, detail_rows, possible_saving
 from caesura.runs.run import expand, simulate_run
@@ -61,12 +61,12 @@ def test_a_run_knows_its_bound_and_a_cluster_or_a_prefix_cache_none(tmp_path):
     replica = {"profile": "published/gpt-j-6b-a100-40g"}
     workload = {"trace": "infercept-mix", "arrivals": {"poisson": {"rate": 2}}, "duration": "5 s"}
     alone = {"workload": workload, "replica": replica, "systems": ["infercept", "infercept-oracle"]}
-    bounds = [bound_of(run) for run in expand(make_setup(Source("x", alone), "x", tmp_path))]
+    bounds = [bound_of(run) for run in expand(read_experiment(Source("x", alone), "x", tmp_path))]
     assert bounds[0] == bounds[1] > 0
     several = {**alone, "cluster": {"replicas": 2, "router": "round-robin"}}
-    assert [bound_of(run) for run in expand(make_setup(Source("x", several), "x", tmp_path))] == [None, None]
+    assert [bound_of(run) for run in expand(read_experiment(Source("x", several), "x", tmp_path))] == [None, None]
     sharing = {"preset": "infercept", "name": "sharing", "engine": {"prefix_sharing": True}}
-    (run,) = expand(make_setup(Source("x", {**alone, "systems": [sharing]}), "x", tmp_path))
+    (run,) = expand(read_experiment(Source("x", {**alone, "systems": [sharing]}), "x", tmp_path))
     assert bound_of(run) is None
 
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 import caesura
-from caesura.config.experiment import make_setup
+from caesura.config.experiment import read_experiment
 from caesura.config.schema import json_schema
 from caesura.config.units import parse_bandwidth
 from caesura.config.yaml_source import Source
@@ -32,7 +32,7 @@ def experiment_data(**more: Any) -> dict[str, Any]:
 
 
 def setup(**more: Any) -> Any:
-    return make_setup(Source("x.yaml", experiment_data(**more)), "x", Path.cwd())
+    return read_experiment(Source("x.yaml", experiment_data(**more)), "x", Path.cwd())
 
 
 def test_a_number_of_replicas_is_one_group_like_the_replica() -> None:
@@ -138,7 +138,7 @@ def test_the_resolved_configuration_repeats_the_run() -> None:
     transfer = {"bandwidth": "24.7 GB/s", "latency": "1 ms"}
     first = setup(cluster={"replicas": groups, "router": "affinity-spill", "kv_transfer": transfer})
     (run,) = expand(first)
-    again = make_setup(Source("x.yaml", run.config), "x", Path.cwd())
+    again = read_experiment(Source("x.yaml", run.config), "x", Path.cwd())
     assert expand(again)[0].key == run.key
     other = setup(cluster={"replicas": groups, "router": "affinity", "kv_transfer": transfer})
     assert expand(other)[0].key != run.key

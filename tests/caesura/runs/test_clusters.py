@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from caesura.cli.progress import Shares
-from caesura.config.experiment import read_setup
+from caesura.config.experiment import read_experiment_file
 from caesura.config.workload import read_trace
 from caesura.errors import UserError
 from caesura.runs.executors.clusters import DaskCluster, RayCluster
@@ -106,7 +106,7 @@ def test_a_run_that_takes_its_worker_along_fails_alone(
     pytest.importorskip(package)
     (folder / "dying_policy.py").write_text(DYING)
     write_trace(folder / "own.jsonl")
-    runs = expand(read_setup(experiment(THREE)))
+    runs = expand(read_experiment_file(experiment(THREE)))
     read_trace(folder / "own.jsonl")
     (folder / "own.jsonl").unlink()
     foreign = replace(runs[0], sources={**runs[0].sources, "caesura": "other"})
@@ -158,7 +158,7 @@ def test_a_ray_cluster_that_goes_away_is_named_as_it_was_asked_for(
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: object()))
     monkeypatch.setattr(ray, "wait", gone)
     with pytest.raises(UserError, match=f"^{named}the cluster has gone away"):
-        next(RayCluster(address, 1).outcomes(expand(read_setup(experiment())), None))  # type: ignore[arg-type]
+        next(RayCluster(address, 1).outcomes(expand(read_experiment_file(experiment())), None))  # type: ignore[arg-type]
 
 
 def test_where_ray_has_the_address_of_a_cluster_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_a_cluster_whose_library_is_missing_names_the_extra(
 def test_a_worker_with_other_code_refuses(experiment: Callable) -> None:
     """Other rules would give other results under the same name, so this is no failure of the run."""
     file = experiment("workload: {arrivals: {poisson: {rate: 5}}, duration: 1 s}\nsystems: [vllm]\n")
-    (run,) = expand(read_setup(file))
+    (run,) = expand(read_experiment_file(file))
     assert not isinstance(attempt(run), Fault)
     with pytest.raises(ForeignCode, match="has not the same caesura as this process"):
         attempt(replace(run, sources={**run.sources, "caesura": "other"}))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from caesura.cli.progress import Shares
-from caesura.config.experiment import read_setup
+from caesura.config.experiment import read_experiment_file
 from caesura.runs.executors.executors import executor
 from caesura.runs.run import Fault, expand
 
@@ -29,7 +29,7 @@ systems: [vllm, {name: telling, policy: {name: "telling_policy:Telling"}}]
 def test_a_process_that_only_simulates_loads_nothing_for_people(folder: Path, experiment: Callable) -> None:
     """Three runs that are encoded, then three that say what the process has loaded by now."""
     (folder / "telling_policy.py").write_text(TELLING)
-    runs = expand(read_setup(experiment(THREE_AND_THREE)))
+    runs = expand(read_experiment_file(experiment(THREE_AND_THREE)))
     outcomes = dict(executor(jobs=2).outcomes(runs, Shares(folder / "shares", [1.0] * 6)))
     assert [isinstance(outcomes[index], Fault) for index in range(6)] == [False] * 3 + [True] * 3
     assert all("has loaded [] (telling_policy.py:" in outcomes[index].error for index in range(3, 6))

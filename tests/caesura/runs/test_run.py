@@ -17,7 +17,8 @@ import pytest
 
 import caesura as package
 from caesura.cli.progress import Lines
-from caesura.config.experiment import parse_override, read_setup
+from caesura.config.experiment import read_experiment_file
+from caesura.config.overrides import parse_override
 from caesura.runs.run import expand
 from caesura.runs.run_folder import clear_unfinished, is_complete
 
@@ -41,7 +42,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def keys(file: Path, *overrides: str) -> list[str]:
-    return [run.key for run in expand(read_setup(file, [parse_override(text) for text in overrides]))]
+    return [run.key for run in expand(read_experiment_file(file, [parse_override(text) for text in overrides]))]
 
 
 def test_the_same_experiment_gives_the_same_bytes_on_one_process_or_two(
