@@ -5,14 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from sim.costs.batch import Direction
 from traces.session import Call, Session
 
-if TYPE_CHECKING:
-    from sim.engine.decode_batch import DecodeBatch
-    from sim.kv.copy import Copy
-    from sim.kv.prefix_cache import Key, PrefixCache
+
+class StepCounter(Protocol):
+    """A decode batch as its members see it: ``sim.engine.decode_batch.DecodeBatch``."""
+
+    step: int
+
+
+class CopyUnderWay(Protocol):
+    """A copy as its session sees it: ``sim.kv.copy.Copy``."""
+
+    direction: Direction
+    blocks: int
+
+
+class SharedBlocks(Protocol):
+    """The prefix cache as a session sees it: ``sim.kv.prefix_cache.PrefixCache``."""
+
+    block_size: int
+
+    def common(self, state: SessionState) -> int: ...
+    def holders(self, key: Any) -> int: ...
 
 
 class Status(Enum):
@@ -115,10 +133,10 @@ class SessionState:
         self.inferred = 0  # of them in inferences from a prompt that was not complete
         self.samples = session.samples
         self.fork = 0  # while a call of several samples computes: the context tokens that they share
-        self.decode_batch: DecodeBatch | None = None
+        self.decode_batch: StepCounter | None = None
         self.joined_at_step = 0  # the group's tick then
         self.joining = 0  # the group's number for it
-        self.copy: Copy | None = None
+        self.copy: CopyUnderWay | None = None
         self.idle = True  # holds memory without computing
         self.answered = False  # the answer came while a copy of the context was under way
         self.lost_at = (-1, 0)  # its progress when it last lost context
@@ -145,8 +163,8 @@ class SessionState:
         self.left_behind = 0  # tokens that had KV elsewhere and were computed anew
         self.leaving = False  # it goes on elsewhere
         self.pinned = False  # until its context has been read from here
-        self.prefix_cache: PrefixCache | None = None  # knows the keys of its leading blocks
-        self.prefix_keys: Sequence[Key] = ()
+        self.prefix_cache: SharedBlocks | None = None  # knows the keys of its leading blocks
+        self.prefix_keys: Sequence[Any] = ()
         self.shared_blocks = 0  # leading blocks that it holds by reference
         self.unwritten = session.prompt  # leading tokens that are still those of the first prompt
         self.unused_since = 0  # by the count of ``KVCacheManager``

@@ -22,19 +22,18 @@ workloads, policies and settings:
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Sequence
 
 from policies.contract import InterceptPolicy, PreemptiveOrder, QueueOrder
 from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
 from sim.engine.eviction import Evictor
-from sim.engine.leap import extend_to_next_event
+from sim.engine.leap import Leap
 from sim.engine.migration import depart
-from sim.engine.order_calls import OrderCaller, PreemptiveOrderCaller, order_caller_of
+from sim.engine.order_calls import PreemptiveOrderCaller, order_caller_of
 from sim.engine.plan import Outcome, Plan
 from sim.engine.policy_calls import PolicyCaller
 from sim.engine.preemptive import PreemptiveScheduler
+from sim.engine.preemptive_fast import FastPreemptiveScheduler
 from sim.engine.queues import Queues, by_key
 from sim.engine.scheduler import Scheduler
 from sim.engine.settings import EngineSettings
@@ -57,6 +56,7 @@ class Engine:
         gpu_blocks, host_blocks: sizes of the two pools.
         log_decisions: keep every decision of the policy with the numbers it was made from.
         leap: let a plan stand for all the iterations that will be like it.
+        short_cuts: take the ways that only make the engine faster; without, and without leaps, plans are equal.
     """
 
     def __init__(
@@ -69,9 +69,10 @@ class Engine:
         host_blocks: int,
         log_decisions: bool = False,
         leap: bool = False,
+        short_cuts: bool = True,
     ) -> None:
         self.settings = settings
-        self.leap = leap
+        self.short_cuts = short_cuts
         self.costs = costs
         self.now = 0.0
         budget = settings.token_budget
@@ -82,21 +83,20 @@ class Engine:
         )
         # never more sessions than the budget has tokens, so that every decoder fits
         max_running = min(settings.max_running, self.token_budget)
-        self.preemptive_order: PreemptiveOrderCaller | None = None
-        self.preemptive: PreemptiveScheduler | None = None
         self.queues = Queues(self.kv, max_running, not isinstance(order, PreemptiveOrder))
-        self.policy_caller = PolicyCaller(policy, order, View(self), log_decisions)
+        view = View(self)
+        self.policy_caller = PolicyCaller(policy, order, view, log_decisions)
         self.evictor = Evictor(settings, self.kv, self.queues, self.policy_caller)
-        if isinstance(order, PreemptiveOrder):
-            self.preemptive_order = PreemptiveOrderCaller(order, self.policy_caller.view)
-            self.preemptive = PreemptiveScheduler(
-                settings, self.token_budget, self.preemptive_order, self.kv, self.queues, self.evictor
+        self.order_caller = order_caller_of(order, view)
+        self.scheduler = Scheduler(settings, self.token_budget, self.kv, self.queues, self.evictor, self.order_caller)
+        self.preemptive: PreemptiveScheduler | None = None
+        if isinstance(self.order_caller, PreemptiveOrderCaller):
+            made = FastPreemptiveScheduler if short_cuts else PreemptiveScheduler
+            self.preemptive = made(
+                settings, self.token_budget, self.order_caller, self.kv, self.queues, self.evictor, self.scheduler
             )
-        self.turns = order_caller_of(order, self.policy_caller.view)
-        self.order_caller: OrderCaller | None = self.turns or self.preemptive_order
-        self.scheduler = Scheduler(
-            settings, self.token_budget, self.kv, self.queues, self.evictor, self.preemptive, self.order_caller
-        )
+            self.scheduler.preemption = self.preemptive
+        self._leap = Leap(self) if leap and short_cuts else None
         self._next_serial = 0
 
     # ---- what happens to the engine
@@ -223,8 +223,8 @@ class Engine:
         plan, scheduler = Plan(now), self.scheduler
         losses = self.kv.evictions
         self.evictor.open_budget(lambda: self._hidden_tokens(plan))
-        if self.turns is not None:
-            self.queues.move(self.turns.reranked())
+        if self.order_caller is not None and self.preemptive is None:
+            self.queues.move(self.order_caller.reranked())
         if self.preemptive is not None:
             self._serve_seated(plan, self.preemptive)
         elif self.settings.mixed_batches:
@@ -249,8 +249,8 @@ class Engine:
         if self.preemptive is not None:
             self.preemptive.maintain_watermark()
         plan.copies, self.evictor.copies = self.evictor.copies, []
-        if self.leap and plan.computes and self.kv.evictions == losses:
-            extend_to_next_event(self, plan)
+        if self._leap is not None and plan.computes and self.kv.evictions == losses:
+            self._leap.extend_to_next_event(plan)
         return plan
 
     def _serve_seated(self, plan: Plan, preemptive: PreemptiveScheduler) -> None:
@@ -296,8 +296,8 @@ class Engine:
         Raises:
             PolicyError: the policy raised, or answered something impossible.
         """
-        if self.preemptive is not None and self.preemptive.order_is_moot:
-            self._catch_up(plan.ends)
+        if self.preemptive is not None:
+            self.preemptive.catch_up(plan.ends)
         self.now = now
         self.kv.claimed = 0
         outcome = Outcome()
@@ -318,20 +318,6 @@ class Engine:
         for state in outcome.ended:
             self._end_call(state, outcome)
         return outcome
-
-    def _catch_up(self, ends: Sequence[float]) -> None:
-        """The order was not asked while iterations went by: it says now what it would have said when each began."""
-        assert self.preemptive is not None and self.preemptive_order is not None
-        decoding, begins, index = self.queues.decoding, ends[:-1], 0
-        first = decoding.step + 1
-        while index < len(begins):
-            self.now, decoding.step = begins[index], first + index
-            index = bisect_left(begins, self.preemptive_order.next_review(), index)
-            if index < len(begins):
-                self.now, decoding.step = begins[index], first + index
-                self.preemptive.rerank()
-                index += 1
-        decoding.step = first - 1
 
     def _emit_first(self, state: SessionState, outcome: Outcome) -> None:
         """The last missing token was computed: its logits give the next token, which is now the missing one."""
@@ -374,7 +360,8 @@ class Engine:
 
     def _stalled(self, plan: Plan) -> bool:
         """Whether sessions are ready and nothing under way will ever free memory for them."""
-        if plan.head_refused and self.turns is not None and self.now < self.turns.next_review() < math.inf:
+        order = self.order_caller
+        if plan.head_refused and order is not None and self.now < order.next_review() < math.inf:
             return False
         queues = self.queues
         moving = self.kv.in_flight or queues.departing

@@ -10,13 +10,33 @@ Like all calls of an engine these come between its iterations.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from sim.engine.eviction import Evictor
+from sim.engine.policy_calls import PolicyCaller
+from sim.engine.queues import Queues
+from sim.engine.scheduler import Scheduler
+from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
+from sim.kv.kv_cache import KVCacheManager
 from sim.session import SessionState, Status
+from traces.session import Session
 
-if TYPE_CHECKING:
-    from sim.engine.engine import Engine
+
+class MigratingEngine(Protocol):
+    """What a migration needs of an engine."""
+
+    settings: EngineSettings
+    kv: KVCacheManager
+    queues: Queues
+    policy_caller: PolicyCaller
+    evictor: Evictor
+    scheduler: Scheduler
+
+    def advance_clock(self, at: float) -> None: ...
+    def end_pause(self, state: SessionState, now: float) -> None: ...
+    def next_serial(self) -> int: ...
+    def too_large(self, session: Session) -> str: ...
 
 
 def successor(old: SessionState, now: float) -> SessionState:
@@ -38,7 +58,7 @@ def successor(old: SessionState, now: float) -> SessionState:
     return state
 
 
-def withdraw(engine: Engine, state: SessionState, now: float, readable: bool) -> None:
+def withdraw(engine: MigratingEngine, state: SessionState, now: float, readable: bool) -> None:
     """The answer came, and the session goes on at another replica.
 
     Its memory is free at once or, if it is to be ``readable`` there, after ``let_go``; never before the end of a copy
@@ -52,7 +72,7 @@ def withdraw(engine: Engine, state: SessionState, now: float, readable: bool) ->
         depart(engine, state)
 
 
-def depart(engine: Engine, state: SessionState) -> None:
+def depart(engine: MigratingEngine, state: SessionState) -> None:
     """Nothing copies the context within this replica any more: it is kept to be read, or freed."""
     engine.queues.unpause(state)
     if state.pinned:
@@ -63,7 +83,7 @@ def depart(engine: Engine, state: SessionState) -> None:
         _forget(engine, state)
 
 
-def let_go(engine: Engine, state: SessionState, now: float) -> None:
+def let_go(engine: MigratingEngine, state: SessionState, now: float) -> None:
     """The context of a session that was withdrawn need not be read any more."""
     engine.advance_clock(now)
     state.pinned = False
@@ -73,12 +93,12 @@ def let_go(engine: Engine, state: SessionState, now: float) -> None:
         _forget(engine, state)
 
 
-def _forget(engine: Engine, state: SessionState) -> None:
+def _forget(engine: MigratingEngine, state: SessionState) -> None:
     state.status = Status.MOVED
     engine.kv.release(state)
 
 
-def adopt(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
+def adopt(engine: MigratingEngine, state: SessionState, now: float, tokens: int) -> Copy | None:
     """A session that paused elsewhere goes on here. It has failed if its context outgrows this replica.
 
     Args:

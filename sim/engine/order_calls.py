@@ -90,6 +90,10 @@ class PreemptiveOrderCaller(OrderCaller):
             except Exception as error:
                 raise policy_error(self._order, "on_run", state.session.id, self._view.now, error) from error
 
+    def set_clock(self, at: float) -> None:
+        """Let the order see the engine as of ``at``, s: it catches up with iterations that went by."""
+        self._view.set_clock(at)
+
     def max_running(self) -> float:
         """How many sessions may run for all that the order minds."""
         with Guard(self._order, "max_running", "-", self._view.now):
@@ -126,9 +130,9 @@ def _ready(queued: object) -> SessionState:
 
 
 def order_caller_of(order: QueueOrder, view: View) -> OrderCaller | None:
-    """Who asks an order that preempts nobody for more than keys; None if it has nothing more to say."""
+    """Asks an order for more than keys; None if it has nothing more to say."""
     if isinstance(order, PreemptiveOrder):
-        return None
+        return PreemptiveOrderCaller(order, view)
     more = ("rerank", "admits", "on_preempt")
     says_more = any(getattr(type(order), name) is not getattr(QueueOrder, name) for name in more)
     return OrderCaller(order, view) if says_more else None

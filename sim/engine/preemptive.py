@@ -8,50 +8,56 @@ before the others, then from running ones, the last first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from sim.costs.batch import Direction
 from sim.engine.eviction import Evictor
 from sim.engine.order_calls import PreemptiveOrderCaller
+from sim.engine.plan import Plan
 from sim.engine.progress_guarantee import ProgressGuarantee
 from sim.engine.queues import Queues, by_key
-from sim.engine.ready_queue import ReadyQueue
+from sim.engine.scheduler import Scheduler
 from sim.engine.settings import EngineSettings
 from sim.kv.kv_cache import KVCacheManager
 from sim.session import SessionState, Status
 
 
 class PreemptiveScheduler:
-    """Seats sessions before each iteration.
+    """Decides before each iteration which sessions run.
+
+    This is the rule; ``sim.engine.preemptive_fast`` has what only makes it fast.
 
     Args:
         settings: chunking, swaps and how a context gives way.
         token_budget: query tokens that an iteration may compute.
-        precedence: asks the order.
-        contexts, queues, room: the engine's memory, places and pressure.
+        order: asks the order.
+        kv: the contexts and the pools.
+        queues: where sessions stand.
+        evictor: frees GPU blocks.
+        admission: decides whether a session may begin.
 
     Attributes:
-        order_is_moot: whether nobody's place matters in the iteration that is planned, and the order is told of it
-        afterwards.
+        order_is_moot: every ready session fits, so priorities cannot change this plan; the order is asked afterwards.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         token_budget: int,
-        preemptive_order: PreemptiveOrderCaller,
+        order: PreemptiveOrderCaller,
         kv: KVCacheManager,
         queues: Queues,
         evictor: Evictor,
+        admission: Scheduler,
     ) -> None:
+        self._admission = admission
         self._settings = settings
         self._token_budget = token_budget
-        self._preemptive_order = preemptive_order
+        self._order = order
         self._kv = kv
         self._queues = queues
         self._evictor = evictor
-        self._ready_queue = ReadyQueue(queues)
         self._guarantee = ProgressGuarantee()
         self._head: SessionState | None = None  # the first that found no tokens or no memory
         self._joined_after_refusal = False
@@ -63,93 +69,61 @@ class PreemptiveScheduler:
     # ---- before an iteration
 
     def schedule(self, now: float) -> None:
-        """Decide who runs: ready sessions in their order, while there are places, tokens and memory.
+        """Decide which sessions run: ready sessions in their order, while there are slots, tokens and memory.
 
         The first that finds no tokens or no memory stops all those behind it that would have to compute more than
         their next token; the others hold their memory already.
         """
-        queues, preemptive_order = self._queues, self._preemptive_order
+        self._begin(now)
+        self._move(self._order.reranked())
+        self._limit()
+        self._schedule_in_order(now)
+
+    def _begin(self, now: float) -> None:
         if self._guarantee:
             self._guarantee.settle()
         self._head, self._joined_after_refusal = None, False
-        prompts = self._prompts_compete()
-        enough = (
-            preemptive_order.lazy_rerank and (preemptive_order.keys_drift or not prompts) and self._enough_for_all()
-        )
-        contended = prompts or not enough
-        if not enough:
-            self._move(preemptive_order.reranked())
-        elif prompts or preemptive_order.next_review() <= now:
-            self.rerank()
-        if preemptive_order.limits:
-            self._max_running = int(min(queues.max_running, preemptive_order.max_running()))
-        if contended:
-            self._schedule_in_order(now)
-        elif queues.waiting or queues.swapped:
-            self._schedule_all(now)
-        self.order_is_moot = not (contended or queues.waiting or queues.swapped)
 
-    def _schedule_all(self, now: float) -> None:
-        """There are places and blocks for all who are ready; only tokens may be lacking.
-
-        Then the first that finds none stops all that would have to compute more than their next token.
-        """
-        for state in self._ready_queue:
-            if not self._seat_one(state, now):
-                self._head = state
-                self._schedule_decoders(now)
-                return
+    def _limit(self) -> None:
+        if self._order.limits:
+            self._max_running = int(min(self._queues.max_running, self._order.max_running()))
 
     def _schedule_in_order(self, now: float) -> None:
         queues, kv = self._queues, self._kv
         while queues.running > self._max_running and queues.several_run:
             self._stop(queues.latest_running(), now)
-        prefills = sorted(queues.prefilling, key=by_key) if self._unpromised_blocks() < 0 or kv.gpu.cached else ()
-        for state in prefills:
+        for state in self._prefills_that_may_lack_blocks():
             if state in queues.prefilling:
                 self._make_room(kv.blocks_to_append(state, min(state.missing, self._token_budget)), state, now)
-        for state in self._ready_queue:
+        for state in self._ready_queue():
             if self._full_before(state):
                 break
             if state.status is Status.SWAPPED and self._full_before(state, self._arriving()):
                 continue
-            if not self._seat_one(state, now):
+            if not self._try_start(state, now):
                 self._head = state
                 break
         self._schedule_decoders(now)
+
+    def _prefills_that_may_lack_blocks(self) -> Sequence[SessionState]:
+        return sorted(self._queues.prefilling, key=by_key)
+
+    def _ready_queue(self) -> Iterator[SessionState]:
+        """Ready sessions that do not run, in the queue's order, except those whose context is being copied.
+
+        Sessions that stop meanwhile are not among them.
+        """
+        queues = self._queues
+        for _, state in sorted([*queues.waiting, *((one.key, one) for one in queues.swapped)]):
+            if state.copy is None:
+                yield state
 
     def _schedule_decoders(self, now: float) -> None:
         """Those who hold their memory and compute but their next token run on, while there are places."""
         for state in sorted([one for one in self._idle() if _decodes(one)], key=by_key):
             if self._full_before(state):
                 break
-            self._joined_after_refusal |= self._seat_one(state, now)
-
-    def _prompts_compete(self) -> bool:
-        """Whether somebody computes a prompt beside others that have yet to."""
-        queues = self._queues
-        if len(queues.prefilling) != 1:
-            return len(queues.prefilling) > 1
-        return bool(queues.waiting or queues.swapped or self._kv.gpu.cached)
-
-    def _enough_for_all(self) -> bool:
-        """Whether there are places and blocks for all who are ready: then no place of those who decode matters."""
-        queues, kv = self._queues, self._kv
-        seats, blocks = queues.running, self._unpromised_blocks()
-        if not (queues.waiting or queues.swapped):
-            return blocks >= 0
-        for state in (*[state for _, state in queues.waiting], *queues.swapped):
-            seats += state.samples
-            if state.copy is None:
-                blocks -= kv.blocks_missing(state)
-            leaves = state.copy is not None and state.copy.direction is Direction.OUT
-            if leaves or seats > queues.max_running or blocks < self._evictor.watermark_blocks:
-                return False
-        return blocks >= 0
-
-    def rerank(self) -> None:
-        """Sessions stand where the order wants them from now on, as far as it matters while all who decode go on."""
-        self._move(self._preemptive_order.reranked_beside_decoders())
+            self._joined_after_refusal |= self._try_start(state, now)
 
     def _move(self, moved: list[tuple[SessionState, tuple[float, ...]]]) -> None:
         waiting = []
@@ -158,8 +132,14 @@ class PreemptiveScheduler:
             if state.status is Status.WAITING:
                 waiting.append(state)
             elif state.status is Status.SWAPPED:
-                self._ready_queue.swapped_moved()
+                self._swapped_key_changed()
         self._queues.sift_up(waiting)
+
+    def _swapped_key_changed(self) -> None:
+        """The key of a session on the host has changed: a queue kept in order must be sorted anew."""
+
+    def catch_up(self, ends: Sequence[float]) -> None:
+        """Several iterations are over, which ended at ``ends``: an order that was left alone meanwhile catches up."""
 
     def _full_before(self, state: SessionState, arriving: Sequence[SessionState] = ()) -> bool:
         """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
@@ -179,38 +159,22 @@ class PreemptiveScheduler:
             copy.state for copy in in_flight if copy.direction is Direction.IN and copy.state.status is Status.SWAPPED
         ]
 
-    def _seat_one(self, state: SessionState, now: float) -> bool:
+    def _try_start(self, state: SessionState, now: float) -> bool:
         """Let a session run, or begin to copy it in. False if there are no tokens or no memory for it yet."""
-        queues, evictor = self._queues, self._evictor
-        if not queues.running and evictor.overlapping_copies:
-            return False  # copies that were begun without a limit, because nobody computed, get no batch to slow
-        if state.status is Status.SWAPPED and not self._bring_back(state, now):
-            return state.copy is not None
-        decodes = _decodes(state)
-        if not decodes and not self._finds_tokens(state):
-            return False
-        growth = self._kv.blocks_to_append(state, state.missing)
-        if not self._make_room(growth + (0 if decodes else evictor.watermark_blocks), state, now):
-            return False
-        while queues.running and queues.running + state.samples > self._max_running:
-            self._stop(queues.latest_running(), now)
-        queues.remove(state)
-        self._guarantee.grant(state)
-        if decodes:
-            self.begin_service(state, now)
-            queues.start_decoding(state)
-        else:
-            self._kv.reuse_prefix(state)
-            queues.start(state)
-        evictor.settle_budget()
-        return True
+        terms = _InOrder(self, now)
+        if state.status is Status.SWAPPED:
+            if self._admission.copies_lack_a_batch(terms):
+                return False
+            if not self._swap_in(state, now):
+                return state.copy is not None
+        return self._admission.try_admit(state, terms)
 
     def begin_service(self, state: SessionState, now: float) -> None:
         """The coming iteration computes for a session that waited."""
         state.begin_service(now)
-        self._preemptive_order.runs(state)
+        self._order.runs(state)
 
-    def _bring_back(self, state: SessionState, now: float) -> bool:
+    def _swap_in(self, state: SessionState, now: float) -> bool:
         """Copy a context in as far as the budget goes. True if it is all there, and its session waits to run."""
         kv = self._kv
         need = kv.blocks_missing(state) + self._evictor.watermark_blocks
@@ -219,26 +183,24 @@ class PreemptiveScheduler:
         copy = self._evictor.begin_swap_in(state)
         if copy is not None:
             self._guarantee.grant(state)
-            self._ready_queue.swapped_moved()
+            self._swapped_key_changed()
         if copy is not None and copy.blocking:
             kv.finish(copy)
             self._queues.swapped_in(state)
         return state.status is Status.WAITING
 
     def _finds_tokens(self, state: SessionState) -> bool:
-        """Whether the iteration has tokens left for it after the missing ones of those before it."""
-        key, seats, left = state.key, state.samples, self._token_budget
-        for one in self._queues.prefilling:
-            if one.key < key:
-                seats += one.samples
-                left -= one.queries(one.resident, one.missing) if one.fork else one.missing
-        if seats == state.samples:
-            return True  # nobody is before it
+        """Whether the iteration has tokens left for a session after the missing ones of those before it."""
+        before = [one for one in self._queues.prefilling if one.key < state.key]
+        left = self._token_budget - sum(one.queries(one.resident, one.missing) for one in before)
         if self._settings.mixed_batches:
-            left -= min(self._queues.decoding.num_sequences, self._max_running - seats)
-        if self._settings.chunked_prefill:
-            return left >= state.samples
-        return left >= state.queries(state.resident, state.missing)
+            others = self._max_running - state.samples - sum(one.samples for one in before)
+            left -= min(self._queues.decoding.num_sequences, others)
+        if not before:
+            return True
+        return left >= (
+            state.samples if self._settings.chunked_prefill else state.queries(state.resident, state.missing)
+        )
 
     def _stop(self, state: SessionState, now: float) -> None:
         """A running session must wait; its context stays."""
@@ -246,20 +208,15 @@ class PreemptiveScheduler:
         if math.isnan(state.waits_since):
             state.interrupt(now)
             state.preemptions += 1
-            self._preemptive_order.preempted(state)
+            self._order.preempted(state)
         self._queues.wait(state)
 
     # ---- memory
 
     def _idle(self) -> list[SessionState]:
         """Ready sessions that do not run and hold GPU memory that is not being copied."""
-        queues, held = self._queues, self._kv.idle_gpu
-        if not (queues.waiting or queues.swapped):
-            return []
-        if len(held) < len(queues.waiting) + len(queues.swapped):  # either may be long: many pause, or many wait
-            return [one for one in held if one.copy is None and one.status in (Status.WAITING, Status.SWAPPED)]
-        ready = [*queues.swapped, *(state for _, state in queues.waiting)]
-        return [one for one in ready if one.copy is None and one in held]
+        ready = [*self._queues.swapped, *(state for _, state in self._queues.waiting)]
+        return [one for one in ready if one.copy is None and one in self._kv.idle_gpu]
 
     def _copyable(self) -> list[SessionState]:
         """Idle sessions that can leave by a copy: not branch sets in the middle of their call."""
@@ -270,7 +227,7 @@ class PreemptiveScheduler:
 
     def _by_turn(self, idle: list[SessionState]) -> list[SessionState]:
         """Idle sessions in the order in which they give way."""
-        return self._preemptive_order.by_expected_turn(sorted(idle, key=by_key))[::-1]
+        return self._order.by_expected_turn(sorted(idle, key=by_key))[::-1]
 
     def _make_room(self, blocks: int, state: SessionState, now: float) -> bool:
         """See that ``blocks`` blocks are free beyond those promised before and those that decoding sessions take now;
@@ -296,24 +253,8 @@ class PreemptiveScheduler:
 
     def _promised(self, state: SessionState) -> int:
         """GPU blocks that sessions before ``state`` will take, beyond the next token of those that decode."""
-        kv, key, blocks = self._kv, state.key, 0
-        for one in self._queues.prefilling:
-            if one.key < key:
-                blocks += kv.blocks_missing(one)
-        for one in self._arriving():
-            if one.key < key:
-                blocks += kv.blocks_to_allocate(one)
-        return blocks
-
-    def _unpromised_blocks(self) -> int:
-        """Free blocks that none of those who run or arrive will take, if those that decode take one token each."""
-        kv, queues = self._kv, self._queues
-        blocks = kv.gpu.free_blocks - queues.decoding.blocks_needed()
-        for one in queues.prefilling:
-            blocks -= kv.blocks_to_append(one, one.missing)
-        for one in self._arriving():
-            blocks -= kv.blocks_to_allocate(one)
-        return blocks
+        coming = chain(self._queues.prefilling, self._arriving())
+        return sum(self._kv.blocks_to_allocate(one) for one in coming if one.key < state.key)
 
     def _leaves(self, state: SessionState, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
@@ -364,7 +305,7 @@ class PreemptiveScheduler:
         needs = {state: kv.blocks_missing(state) for state in away}
         if min(needs.values(), default=math.inf) > spare:
             return
-        for state in self._preemptive_order.by_expected_turn(sorted(away, key=by_key)):
+        for state in self._order.by_expected_turn(sorted(away, key=by_key)):
             if (
                 needs[state] + promised + evictor.watermark_blocks <= kv.gpu.free_blocks
                 and evictor.begin_swap_in(state) is None
@@ -395,6 +336,19 @@ class PreemptiveScheduler:
             return True
         return self._short() and self._kv.host.free_blocks > 0 and bool(self._copyable())
 
+    def iterations_until_review(self, plan: Plan) -> float:
+        """Iterations, from that of ``plan`` on, after which the order must be asked; 0 if it must be asked now.
+
+        The time of its review is noted in ``plan.review_at``.
+        """
+        if self.order_is_moot:
+            return math.inf
+        review = self._order.next_review()
+        if review <= plan.now:
+            return 0
+        plan.review_at = min(plan.review_at, review)
+        return self._order.iterations()
+
     def untouched_blocks(self) -> int:
         """Free blocks that decoding may not use before idle contexts are asked to leave."""
         could = self._ahead_of_need and self._kv.host.free_blocks > 0 and self._copyable()
@@ -404,3 +358,38 @@ class PreemptiveScheduler:
 def _decodes(state: SessionState) -> bool:
     """Whether a waiting session has all but the token that it emitted last, and goes on with the next one."""
     return state.missing == 1 and state.emitted > 0 and state.offloaded == 0
+
+
+class _InOrder:
+    """Terms of admission under a preemptive order: sessions after it in the order give way."""
+
+    __slots__ = ("_now", "_scheduler")
+
+    def __init__(self, scheduler: PreemptiveScheduler, now: float) -> None:
+        self._scheduler, self._now = scheduler, now
+
+    def batch_is_empty(self) -> bool:
+        return not self._scheduler._queues.running
+
+    def has_tokens(self, state: SessionState) -> bool:
+        return _decodes(state) or self._scheduler._finds_tokens(state)
+
+    def make_room(self, state: SessionState) -> bool:
+        scheduler = self._scheduler
+        blocks = scheduler._kv.blocks_to_append(state, state.missing)
+        watermark = 0 if _decodes(state) else scheduler._evictor.watermark_blocks
+        return scheduler._make_room(blocks + watermark, state, self._now)
+
+    def begin(self, state: SessionState) -> None:
+        scheduler, queues = self._scheduler, self._scheduler._queues
+        while queues.running and queues.running + state.samples > scheduler._max_running:
+            scheduler._stop(queues.latest_running(), self._now)
+        queues.remove(state)
+        scheduler._guarantee.grant(state)
+        if _decodes(state):
+            scheduler.begin_service(state, self._now)
+            queues.start_decoding(state)
+        else:
+            scheduler._kv.reuse_prefix(state)
+            queues.start(state)
+        scheduler._evictor.settle_budget()

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from sim.costs.batch import Direction
 from sim.engine.eviction import Evictor
 from sim.engine.order_calls import OrderCaller
 from sim.engine.plan import Plan
 from sim.engine.policy_calls import DECODING
-from sim.engine.preemptive import PreemptiveScheduler
 from sim.engine.queues import Queues, by_key
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Chunk, Copy
 from sim.kv.kv_cache import KVCacheManager
 from sim.session import SessionState, Status
+
+
+class AdmissionTerms(Protocol):
+    """What ``Scheduler.try_admit`` asks of the order of service: plain (``_QueueHead``) or preemptive."""
+
+    def batch_is_empty(self) -> bool:
+        """Whether the iteration that is planned computes nothing so far."""
+
+    def has_tokens(self, state: SessionState) -> bool:
+        """Whether the iteration has a slot and tokens left for a session."""
+
+    def make_room(self, state: SessionState) -> bool:
+        """See that GPU blocks for the session's whole context are free; others may be evicted."""
+
+    def begin(self, state: SessionState) -> None:
+        """The session begins: it leaves its queue and computes."""
+
+
+class Preemption(Protocol):
+    """What a preemptive order changes for sessions that run: ``sim.engine.preemptive``."""
+
+    def take_from_idle(self, after: SessionState) -> bool:
+        """Evict one idle context that comes after a running session. False if there is none."""
+
+    def begin_service(self, state: SessionState, now: float) -> None:
+        """The coming iteration computes for a session that waited."""
 
 
 class Scheduler:
@@ -23,9 +49,13 @@ class Scheduler:
     Args:
         settings: chunking, preemption and the rest.
         token_budget: query tokens that an iteration may compute.
-        contexts, queues, room: the engine's memory, places and pressure.
-        seating: under a preemptive order, who says which sessions run.
+        kv: the contexts and the pools.
+        queues: where sessions stand.
+        evictor: frees GPU blocks.
         turns: asks an order that says more than keys.
+
+    Attributes:
+        preemption: which sessions run is decided by ``sim.engine.preemptive`` under a preemptive order; else None.
     """
 
     def __init__(
@@ -35,7 +65,6 @@ class Scheduler:
         kv: KVCacheManager,
         queues: Queues,
         evictor: Evictor,
-        preemptive: PreemptiveScheduler | None = None,
         turns: OrderCaller | None = None,
     ) -> None:
         self._settings = settings
@@ -43,7 +72,7 @@ class Scheduler:
         self._kv = kv
         self._queues = queues
         self._evictor = evictor
-        self._preemptive = preemptive
+        self.preemption: Preemption | None = None
         self._turns = turns
 
     def decode(self, plan: Plan) -> None:
@@ -53,7 +82,7 @@ class Scheduler:
             decoding.blocks_needed(), urgent=True, by=DECODING
         ):
             last = self._queues.latest_running()
-            if self._preemptive is None or not self._preemptive.take_from_idle(last):
+            if self.preemption is None or not self.preemption.take_from_idle(last):
                 self._preempt(last, plan.now)
         if decoding.num_sequences:
             self._kv.claim(decoding.blocks_needed())
@@ -79,7 +108,7 @@ class Scheduler:
 
     def _room_for_chunk(self, state: SessionState, tokens: int, planned: set[SessionState], now: float) -> bool:
         while not self._evictor.ensure_free(self._kv.blocks_to_append(state, tokens), urgent=True, by=state.session.id):
-            if self._preemptive is not None and self._preemptive.take_from_idle(state):
+            if self.preemption is not None and self.preemption.take_from_idle(state):
                 continue
             last = max(self._queues.prefilling.keys() - planned, key=by_key)
             if last is state:
@@ -88,33 +117,34 @@ class Scheduler:
         return True
 
     def admit(self, plan: Plan) -> None:
-        """Sessions at the head of the queue begin, while tokens, sessions and blocks for their whole context allow."""
+        """Sessions at the head of the queue begin, while tokens, slots and blocks for their whole context allow."""
         queues = self._queues
         if not queues.waiting or queues.running >= queues.max_running:
             return
-        if not plan.computes and self._evictor.overlapping_copies:
+        terms = _QueueHead(self, plan)
+        if self.copies_lack_a_batch(terms):
             return
-        promised = self._promised_blocks(plan)
-        while queues.waiting and queues.running < queues.max_running:
-            state = queues.waiting[0][1]
-            found, whole = self._kv.match_prefix(state)
-            if state.samples > 1 and not queues.has_slots_for(state):
-                return
-            if self._chunk_tokens(state, plan, found) == 0 or self._withheld(state, plan):
-                return
-            self._evictor.protected = state
-            fits = self._evictor.ensure_free(
-                whole + promised + self._evictor.watermark_blocks, urgent=False, by=state.session.id
-            )
-            self._evictor.protected = None
-            fits = fits and self._kv.match_prefix(state) == (found, whole)  # not by blocks of those who gave way
-            if not fits or (not plan.computes and self._evictor.overlapping_copies):
-                return  # copies that were begun without a limit, because nobody computed, get no batch to slow
-            self._kv.reuse_prefix(state)
-            queues.admit()
-            tokens = self._chunk_tokens(state, plan)
-            promised += self._kv.blocks_to_append(state, state.missing) - self._kv.blocks_to_append(state, tokens)
-            self._compute(state, tokens, plan)
+        terms.promised = self._promised_blocks(plan)
+        while queues.waiting and queues.running < queues.max_running and self.try_admit(queues.waiting[0][1], terms):
+            pass
+
+    def try_admit(self, state: SessionState, terms: AdmissionTerms) -> bool:
+        """Let a ready session begin, if it may: the one admission, under plain and preemptive orders alike.
+
+        First all questions, then the deed. A session begins when ``terms`` has a slot and tokens for it and finds room
+        for its context, and no copies run beside a batch that is still empty: such copies were begun without a limit,
+        and the batch would be slowed by them. That is asked again after room was made, because evictions begin copies.
+        """
+        if self.copies_lack_a_batch(terms) or not terms.has_tokens(state) or not terms.make_room(state):
+            return False
+        if self.copies_lack_a_batch(terms):
+            return False
+        terms.begin(state)
+        return True
+
+    def copies_lack_a_batch(self, terms: AdmissionTerms) -> bool:
+        """Whether copies run beside a batch that is still empty."""
+        return terms.batch_is_empty() and self._evictor.overlapping_copies
 
     def take_over(self, state: SessionState, tokens: int, now: float) -> Copy | None:
         """Begin to copy ``tokens`` tokens of a context in from another replica, if the whole of it finds room at once.
@@ -126,10 +156,6 @@ class Scheduler:
         return (
             self._kv.begin_receive(state, tokens) if self._evictor.ensure_free(need, False, state.session.id) else None
         )
-
-    def _withheld(self, state: SessionState, plan: Plan) -> bool:
-        plan.head_refused = self._turns is not None and not self._turns.admits(state)
-        return plan.head_refused
 
     def _chunk_tokens(self, state: SessionState, plan: Plan, found: int = 0) -> int:
         """Missing tokens, ``found`` ones left out, that this iteration may compute for ``state``; 0 for none."""
@@ -160,8 +186,8 @@ class Scheduler:
             plan.batch.first_calls += state.call_index == 0
         if math.isnan(state.waits_since):
             return
-        if self._preemptive is not None:
-            self._preemptive.begin_service(state, plan.now)
+        if self.preemption is not None:
+            self.preemption.begin_service(state, plan.now)
         else:
             state.begin_service(plan.now)
 
@@ -232,3 +258,45 @@ class Scheduler:
             self._queues.remove(state)
             self._kv.truncate(state, state.resident)
             self._queues.enqueue(state)
+
+
+class _QueueHead:
+    """Terms for the head of the queue, under an order that preempts nothing: what is free, or paused contexts leave.
+
+    Attributes:
+        promised: GPU blocks that sessions under way will still take.
+    """
+
+    def __init__(self, scheduler: Scheduler, plan: Plan) -> None:
+        self._scheduler, self._plan = scheduler, plan
+        self.promised = 0
+        self._prefix = (0, 0)
+
+    def batch_is_empty(self) -> bool:
+        return not self._plan.computes
+
+    def has_tokens(self, state: SessionState) -> bool:
+        scheduler, plan = self._scheduler, self._plan
+        self._prefix = found, _ = scheduler._kv.match_prefix(state)
+        if state.samples > 1 and not scheduler._queues.has_slots_for(state):
+            return False
+        if scheduler._chunk_tokens(state, plan, found) == 0:
+            return False
+        plan.head_refused = scheduler._turns is not None and not scheduler._turns.admits(state)
+        return not plan.head_refused
+
+    def make_room(self, state: SessionState) -> bool:
+        evictor, kv = self._scheduler._evictor, self._scheduler._kv
+        blocks = self._prefix[1] + self.promised + evictor.watermark_blocks
+        evictor.protected = state
+        fits = evictor.ensure_free(blocks, urgent=False, by=state.session.id)
+        evictor.protected = None
+        return fits and kv.match_prefix(state) == self._prefix  # what it would reuse was not evicted for it
+
+    def begin(self, state: SessionState) -> None:
+        scheduler, kv = self._scheduler, self._scheduler._kv
+        kv.reuse_prefix(state)
+        scheduler._queues.admit()
+        tokens = scheduler._chunk_tokens(state, self._plan)
+        self.promised += kv.blocks_to_append(state, state.missing) - kv.blocks_to_append(state, tokens)
+        scheduler._compute(state, tokens, self._plan)

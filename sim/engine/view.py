@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from policies.contract import KVUsage
 from policies.renamed import ENGINE_VIEW, old_attribute
 from sim.costs.batch import Direction
-from sim.session import SessionView, Status
+from sim.costs.cost_model import CostModel
+from sim.engine.queues import Queues
+from sim.kv.kv_cache import KVCacheManager
+from sim.session import SessionState, SessionView, Status
 
-if TYPE_CHECKING:
-    from sim.costs.cost_model import CostModel
-    from sim.engine.engine import Engine
+
+class SwapBudget(Protocol):
+    """What a view reads of the evictor."""
+
+    protected: SessionState | None
+
+    def swap_budget(self, way: Direction) -> float: ...
+
+
+class EngineState(Protocol):
+    """What a view reads of an engine."""
+
+    now: float
+    costs: CostModel
+    token_budget: int
+    short_cuts: bool
+    kv: KVCacheManager
+    queues: Queues
+
+    @property
+    def evictor(self) -> SwapBudget: ...
+    @property
+    def preemptive(self) -> object | None: ...
 
 
 class View:
@@ -26,14 +49,16 @@ class View:
         "block_size",
         "costs",
         "gpu_blocks",
+        "short_cuts",
         "token_budget",
     )
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineState) -> None:
         self._engine = engine
         self.costs: CostModel = engine.costs
         self.block_size = engine.kv.block_size
         self.token_budget = engine.token_budget
+        self.short_cuts = engine.short_cuts
         self.gpu_blocks = engine.kv.gpu.capacity
         self._listed_at = -1  # by the contexts' count of changes
         self._undecided: list[SessionView] = []
@@ -49,6 +74,10 @@ class View:
     def now(self) -> float:
         """The time, s."""
         return self._engine.now
+
+    def set_clock(self, at: float) -> None:
+        """The engine is seen as of ``at``, s."""
+        self._engine.now = at
 
     @property
     def free_gpu_blocks(self) -> int:
@@ -109,7 +138,7 @@ class View:
     def undecided(self) -> Sequence[SessionView]:
         """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
         something to decide. The same list until one of them changes."""
-        if self._listed_at != self._engine.kv.version:
+        if self._listed_at != self._engine.kv.version or not self.short_cuts:
             self._list()
         return self._undecided
 
@@ -119,7 +148,7 @@ class View:
         contexts share blocks."""
         if self._engine.kv.prefixes is not None:
             return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.undecided]
-        if self._listed_at != self._engine.kv.version:
+        if self._listed_at != self._engine.kv.version or not self.short_cuts:
             self._list()
         if self._kv_usage is None:
             self._kv_usage = [(one._state._resident, 0, one._state.offloaded) for one in self._undecided]

@@ -8,6 +8,7 @@ from typing import Any
 
 from policies.contract import QueueOrder
 from sim.engine.engine import Engine
+from sim.engine.order_calls import PreemptiveOrderCaller
 from sim.engine.queues import by_key
 from sim.session import READY, SessionState, Status
 
@@ -63,13 +64,9 @@ class Standing:
 
     def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
         place = {"key": self._numbers(key), "before": before, "others": others}
-        preemptive_order = self._engine.preemptive_order
-        if (
-            preemptive_order is not None
-            and preemptive_order.keys_drift
-            and preemptive_order.asked_at < self._engine.now
-        ):
-            place["running_ranked_at"] = preemptive_order.asked_at
+        order = self._engine.order_caller
+        if isinstance(order, PreemptiveOrderCaller) and order.keys_drift and order.asked_at < self._engine.now:
+            place["running_ranked_at"] = order.asked_at
         return place
 
     def _numbers(self, key: Key) -> dict[str, float]:

@@ -41,6 +41,7 @@ def simulate(
     diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
     believed: Profile | None = None,
+    short_cuts: bool = True,
 ) -> RunRecord:
     """Simulate one replica serving ``sessions`` until all have left, or until ``horizon`` seconds.
 
@@ -58,6 +59,7 @@ def simulate(
         diary: notes what happens to one session; it is told of this run only: pass a fresh one.
         on_progress: called about a hundred times with the share of sessions that have left, where it is known.
         believed: costs by which the engine and its policies decide, where they know other ones than ``profile``.
+        short_cuts: take every way that only makes the run faster, leaps among them; without, equal results, slower.
 
     Raises:
         ValueError: an iterator gave sessions that are not in the order of their arrivals.
@@ -69,7 +71,14 @@ def simulate(
     env = Clock()
     audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
     replica = build(
-        site, env, audience.left, timeline_step=timeline_step, leap=leap, log_decisions=log_decisions, diary=diary
+        site,
+        env,
+        audience.left,
+        timeline_step=timeline_step,
+        leap=leap,
+        log_decisions=log_decisions,
+        diary=diary,
+        short_cuts=short_cuts,
     )
     arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
     audience.watch(arrivals, horizon)
@@ -108,6 +117,7 @@ def build(
     leap: bool = True,
     log_decisions: bool = False,
     diary: Diary | None = None,
+    short_cuts: bool = True,
 ) -> Replica:
     """A replica with nobody inside."""
     profile, block = site.profile, site.settings.block_size
@@ -115,7 +125,8 @@ def build(
     costs = CostModel(profile)
     logs = log_decisions or diary is not None
     believed = costs if site.believed is None else CostModel(site.believed)
-    engine = Engine(site.settings, believed, site.policy(), site.order(), gpu_blocks, host_blocks, logs, leap)
+    rules = (site.settings, believed, site.policy(), site.order())
+    engine = Engine(*rules, gpu_blocks, host_blocks, logs, leap, short_cuts)
     accounts = (costs, gpu_blocks, host_blocks, block, timeline_step)
     if diary is None:
         recorder = Recorder(Ledger(*accounts), profile.kv_bytes_per_token, index)

@@ -142,7 +142,7 @@ class Plot:
         """The sessions as the engine serves them."""
         return [as_calls(session, self.settings.streamed_prompts) for session in self.sessions]
 
-    def run(self, diary: Diary | None = None) -> World:
+    def run(self, diary: Diary | None = None, short_cuts: bool = True) -> World:
         return simulate(
             self.sessions,
             policy=Whimsical(self.policy) if isinstance(self.policy, int) else make_policy(self.policy),
@@ -154,6 +154,7 @@ class Plot:
             leap=self.leap,
             diary=diary,
             believed=self.believed,
+            short_cuts=short_cuts,
         )
 
 

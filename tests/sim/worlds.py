@@ -372,6 +372,7 @@ def simulate(
     leap: bool = False,
     diary: Diary | None = None,
     believed: Profile | None = None,
+    short_cuts: bool = True,
 ) -> World:
     """``sim.world.simulate.simulate`` with a watched engine."""
     engines: list[WatchedEngine] = []
@@ -393,5 +394,6 @@ def simulate(
             log_decisions=True,
             diary=diary,
             believed=believed,
+            short_cuts=short_cuts,
         )
     return World(record, engines[0])

@@ -37,16 +37,7 @@ class SwapsSmallDiscardsLarge(InterceptPolicy):
                 yield paused, Swap() if paused.context_tokens < 10 else Discard()
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        FirstCome,
-        pytest.param(
-            FirstPreempts,
-            marks=pytest.mark.xfail(strict=True, reason="does not look again at copies begun while it made room"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("order", [FirstCome, FirstPreempts])
 @pytest.mark.parametrize("mixed", [True, False])
 def test_a_session_does_not_begin_beside_copies_that_were_begun_to_make_room_for_it(
     order: Callable[[], QueueOrder], mixed: bool
