@@ -85,7 +85,7 @@ class Caesura(InterceptPolicy):
 
     def evict(self, blocks: int, view: EngineView) -> Iterator[Change]:
         losses = self._losses(view)
-        host = HostRoom(self, losses, view)
+        host = HostEvictor(self, losses, view)
         for price, paused in self._cheapest_first(losses, view):
             held = -(-paused.resident_tokens // view.block_size)
             keep = max(0, held - blocks) * view.block_size
@@ -94,8 +94,8 @@ class Caesura(InterceptPolicy):
             swapped, discarded = losses.swapped_s(paused, gone), losses.discarded_s(paused, gone)
             reasons = {"price": price, "swapped_s": swapped, "discarded_s": discarded}
             if swapped <= discarded:
-                yield from host.make_room(paused, gone)
-                if host.take(gone):
+                yield from host.ensure_free(paused, gone)
+                if host.allocate(gone):
                     yield paused, Swap(keep=keep, reasons=reasons)
                     continue
             yield paused, Discard(keep=keep, reasons=reasons)
@@ -113,7 +113,7 @@ class Caesura(InterceptPolicy):
     def _restored(self, lacking: int, view: EngineView) -> Iterator[Change]:
         assert self.estimator is not None
         losses = self._losses(view)
-        host = HostRoom(self, losses, view)
+        host = HostEvictor(self, losses, view)
         budget, found = view.swap_budget, False
         for price, paused in self._cheapest_first(losses, view):
             held = paused.resident_tokens
@@ -121,12 +121,12 @@ class Caesura(InterceptPolicy):
                 continue
             keep = int(max(0, held - min(budget, lacking * view.block_size)))
             if budget >= view.block_size:
-                yield from host.make_room(paused, held - keep)
+                yield from host.ensure_free(paused, held - keep)
             if not host.free:
                 continue
             found = True
             if budget >= view.block_size:
-                host.take(held - keep)
+                host.allocate(held - keep)
                 budget -= held - keep
                 lacking -= (held - keep) // view.block_size
                 yield paused, Swap(keep=keep, reasons={"price": price, "blocks_lacking": lacking})
@@ -262,7 +262,7 @@ def _tails_of_ready(blocks: int, view: EngineView) -> Iterator[Change]:
         yield paused, Discard(keep=keep, reasons={"blocks_needed": blocks})
 
 
-class HostRoom:
+class HostEvictor:
     """The host's blocks while changes are put together: contexts there may be dropped for one whose loss is greater."""
 
     def __init__(self, policy: Caesura, losses: LossModel, view: EngineView) -> None:
@@ -272,7 +272,7 @@ class HostRoom:
         self._there: list[tuple[float, Paused]] | None = None
         self.free = view.free_host_blocks
 
-    def make_room(self, paused: Paused, tokens: int) -> Iterator[Change]:
+    def ensure_free(self, paused: Paused, tokens: int) -> Iterator[Change]:
         """Drop contexts on the host for ``tokens`` of another context, while they are worth less than these."""
         blocks, view = -(-tokens // self._view.block_size), self._view
         if self.free >= blocks:
@@ -292,7 +292,7 @@ class HostRoom:
         rated = [(self._policy.loss_rate(one, 0, losses, now), one) for one in there]
         return sorted(rated, key=itemgetter(0), reverse=True)
 
-    def take(self, tokens: int) -> bool:
+    def allocate(self, tokens: int) -> bool:
         """Take free blocks for ``tokens``, as many as there are. False if there are none."""
         found = self.free > 0
         self.free = max(0, self.free - -(-tokens // self._view.block_size))

@@ -55,13 +55,13 @@ class PriceBounds:
 
         Between two of them the context that was handed out may change, and contexts with tokens on the host; no other.
         """
-        asked = self._ask_open(view, price)
-        first = self._surely_first(asked, losses.wait_s)
+        asked = self._price_open(view, price)
+        first = self._certainly_cheapest(asked, losses.wait_s)
         if first is not None:
             self._hand_out(first)
             yield asked.pop(first.id), first
         contexts = [one for one in view.undecided if one is not first]
-        floors = self._look_at(contexts, view, losses.wait_s)
+        floors = self._renewed_floors(contexts, view, losses.wait_s)
         if first is not None:
             self._open[first.id] = first
         priced = [(asked[one.id], place) for place, one in enumerate(contexts) if one.id in asked]
@@ -94,30 +94,30 @@ class PriceBounds:
     def _hand_out(self, paused: Paused) -> None:
         self._floors[paused.id], self._open[paused.id] = _NONE, paused
 
-    def _ask_open(self, view: EngineView, price: Callable[[Paused], float]) -> dict[str, float]:
+    def _price_open(self, view: EngineView, price: Callable[[Paused], float]) -> dict[str, float]:
         """Prices of the open contexts, where these may suffice; else none."""
-        if self._lowest <= 0 or len(self._open) > _FEW or not self._hold(view):
+        if self._lowest <= 0 or len(self._open) > _FEW or not self._floors_hold(view):
             return {}
         return {one.id: price(one) for one in self._open.values() if one.resident_tokens and not one.moving}
 
-    def _surely_first(self, asked: dict[str, float], wait_s: float) -> Paused | None:
+    def _certainly_cheapest(self, asked: dict[str, float], wait_s: float) -> Paused | None:
         """The cheapest open context, if no other context can be as cheap: a floor falls no faster than ``wait_s``."""
         others = self._lowest if wait_s >= self._lowest_at else self._lowest * wait_s / self._lowest_at
         least = min(asked.values(), default=math.inf)
         cheapest = [name for name, price in asked.items() if price == least < others]
         return self._open[cheapest[0]] if len(cheapest) == 1 else None
 
-    def _hold(self, view: EngineView) -> bool:
+    def _floors_hold(self, view: EngineView) -> bool:
         """Whether the floors still hold."""
         least = self._least
         return least is not None and view.now <= self._until and least.fewest <= view.running_sessions <= least.most
 
-    def _look_at(self, contexts: Sequence[Paused], view: EngineView, wait_s: float) -> list[float]:
+    def _renewed_floors(self, contexts: Sequence[Paused], view: EngineView, wait_s: float) -> list[float]:
         """The floors of ``contexts``, made anew where they may have ceased to hold."""
         now = view.now
         if self._least is None:
             self._least = LossBounds(view.costs, view.token_budget)
-        if not self._hold(view):
+        if not self._floors_hold(view):
             self._floors.clear()
             self._until = now + _AHEAD * wait_s
             self._least.begin(view.running_sessions)

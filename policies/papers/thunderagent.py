@@ -44,7 +44,7 @@ class ThunderAgent(InterceptPolicy):
         self._to_set_aside: set[str] = set()
         self._active: set[str] = set()
 
-    def look(self, view: EngineView) -> None:
+    def count_spare(self, view: EngineView) -> None:
         """At the first question after a tick, count the spare tokens; negative ones are the overflow."""
         if view.now >= self.next_tick:
             self.next_tick = (math.floor(view.now / self.tick) + 1) * self.tick
@@ -59,7 +59,7 @@ class ThunderAgent(InterceptPolicy):
         return Preserve()
 
     def revise(self, view: EngineView) -> Iterator[Change]:
-        self.look(view)
+        self.count_spare(view)
         if self._spare >= 0:
             return
         for paused in sorted(view.undecided, key=lambda one: one.resident_tokens):
@@ -83,7 +83,7 @@ class ThunderAgent(InterceptPolicy):
 
     def admits(self, queued: Queued, view: EngineView) -> bool:
         """Whether the session is active, or fits the spare memory if it is new or was set aside."""
-        self.look(view)
+        self.count_spare(view)
         if queued.id in self._active:
             return True
         alone = view.running_sessions == 0 and not view.undecided

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policies.basic.fcfs import FirstCome
 from policies.caesura.loss_model import LossModel
-from policies.caesura.policy import Caesura, HostRoom
+from policies.caesura.policy import Caesura, HostEvictor
 from policies.caesura.price_bounds import PriceBounds
 from policies.contract import Change, EngineView, Swap
 from policies.learning.estimators import Empirical
@@ -33,7 +33,7 @@ class PricesEverybody(Caesura):
             self._settled = True
             return
         losses = self._losses(view)
-        host = HostRoom(self, losses, view)
+        host = HostEvictor(self, losses, view)
         budget, candidates = view.swap_budget, 0
         for price, paused in self._cheapest_first(losses, view):
             held = paused.resident_tokens
@@ -41,13 +41,13 @@ class PricesEverybody(Caesura):
                 continue
             keep = int(max(0, held - min(budget, lacking * view.block_size)))
             if lacking > 0 and budget >= view.block_size:
-                yield from host.make_room(paused, held - keep)
+                yield from host.ensure_free(paused, held - keep)
             if not host.free:
                 continue
             candidates += 1
             if lacking <= 0 or budget < view.block_size:
                 break
-            host.take(held - keep)
+            host.allocate(held - keep)
             budget -= held - keep
             lacking -= (held - keep) // view.block_size
             yield paused, Swap(keep=keep, reasons={"price": price, "blocks_lacking": lacking})
