@@ -102,7 +102,7 @@ class Property:
 def kind_of(error: Exception) -> str:
     """Failures are of one kind if they are raised at the same line."""
     frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.startswith(str(ROOT))]
-    places = [f"{Path(one.filename).relative_to(ROOT)}:{one.lineno}" for one in frames if "soak" not in one.filename]
+    places = [f"{Path(one.filename).relative_to(ROOT)}:{one.lineno}" for one in frames if one.filename != __file__]
     return f"{type(error).__name__} at {' < '.join(places[::-1][:2])}"
 
 
