@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.runs < 1 or options.at_once < 1 or not 0 < options.share <= 1:
         parser.error("--runs and --at-once are at least 1, --share above 0 and at most 1")
-    chosen = [one for one in cases() if not options.cases or any(_named(one, name) for name in options.cases)]
+    chosen = [one for one in cases() if not options.cases or any(named(one, name) for name in options.cases)]
     if not chosen:
         parser.error(f"no such case; there are {', '.join(one.name for one in cases())}")
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -70,7 +70,8 @@ def main() -> None:
     (options.out / "simulator.md").write_text(as_markdown(results))
 
 
-def _named(one: Case, name: str) -> bool:
+def named(one: Case, name: str) -> bool:
+    """Whether a case has that name, or one that begins with it."""
     return one.name == name or one.name.startswith(f"{name}-")
 
 
