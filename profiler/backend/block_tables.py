@@ -147,7 +147,7 @@ class BlockTables:
             )
         self._release_gpu(self.gpu[row, keep_gpu:held])
         self.gpu_count[row] = keep_gpu
-        self._free_host.give(host[keep_host:])
+        self._free_host.free(host[keep_host:])
         del host[keep_host:]
 
     def share(self, key: Hashable, source: Hashable, blocks: int) -> None:
@@ -192,7 +192,7 @@ class BlockTables:
             self._has_name[block] = False
             if self._references[block] == 0:
                 self._cached -= 1
-                self._free_gpu.give([block])
+                self._free_gpu.free([block])
 
     def forget_all(self) -> None:
         """Forget all names."""
@@ -209,7 +209,7 @@ class BlockTables:
         held = int(self.gpu_count[row])
         if blocks > held:
             raise CountsDisagree(f"{key!r} has {held} GPU blocks, {blocks} are to leave")
-        host = self._free_host.take(blocks)
+        host = self._free_host.allocate(blocks)
         move = Move(key, True, tuple(self.gpu[row, held - blocks : held].tolist()), tuple(host))
         self.gpu_count[row] = held - blocks
         self._host[row][:0] = host
@@ -240,7 +240,7 @@ class BlockTables:
         if move.out:
             self._release_gpu(np.asarray(move.gpu, dtype=np.int32))
         else:
-            self._free_host.give(move.host)
+            self._free_host.free(move.host)
 
     def check(self, gpu_used: int, host_used: int) -> None:
         """Compare with the engine's counts.
@@ -255,7 +255,7 @@ class BlockTables:
             )
 
     def _take_gpu(self, blocks: int) -> list[int]:
-        ids = self._free_gpu.take(blocks)
+        ids = self._free_gpu.allocate(blocks)
         self._references[ids] = 1
         return ids
 
@@ -275,4 +275,4 @@ class BlockTables:
         let_go = ids[self._references[ids] == 0]
         free = let_go[~self._has_name[let_go]]
         self._cached += len(let_go) - len(free)
-        self._free_gpu.give(free.tolist())
+        self._free_gpu.free(free.tolist())

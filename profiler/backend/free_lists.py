@@ -19,7 +19,7 @@ class FreeStack:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def take(self, blocks: int) -> list[int]:
+    def allocate(self, blocks: int) -> list[int]:
         """Remove ``blocks`` ids.
 
         Raises:
@@ -33,7 +33,7 @@ class FreeStack:
         taken.reverse()
         return taken
 
-    def give(self, ids: Sequence[int]) -> None:
+    def free(self, ids: Sequence[int]) -> None:
         """Put ids back."""
         self._ids.extend(reversed(ids))
 
@@ -54,7 +54,7 @@ class FreeRuns:
         """The free runs as (first id, length), ascending."""
         return [(start, self._lengths[start]) for start in self._starts]
 
-    def take(self, blocks: int) -> list[int]:
+    def allocate(self, blocks: int) -> list[int]:
         """Remove ``blocks`` ids: from the shortest run that holds them all, else from the longest runs.
 
         Raises:
@@ -72,7 +72,7 @@ class FreeRuns:
             self._cut(start, used)
         return taken
 
-    def give(self, ids: Iterable[int]) -> None:
+    def free(self, ids: Iterable[int]) -> None:
         """Put ids back and join them with their free neighbours."""
         for start, length in consecutive(sorted(ids)):
             self._insert(start, length)

@@ -26,12 +26,12 @@ def test_a_free_list_gives_each_id_once(
     for give, count in actions:
         if give:
             back = [held.pop((count * 7) % len(held)) for _ in range(min(count, len(held)))]
-            free.give(back)
+            free.free(back)
         elif count > len(free):
             with pytest.raises(OutOfBlocks):
-                free.take(count)
+                free.allocate(count)
         else:
-            held.extend(free.take(count))
+            held.extend(free.allocate(count))
         assert len(set(held)) == len(held) == capacity - len(free)
     if isinstance(free, FreeRuns):
         runs = free.runs
@@ -40,10 +40,10 @@ def test_a_free_list_gives_each_id_once(
 
 def test_runs_are_taken_from_the_shortest_that_fits_else_from_the_longest() -> None:
     free = FreeRuns(20)
-    free.take(20)
-    free.give([0, 1, 2, 5, 6, 10, 11, 12, 13, 14])
-    assert free.take(2) == [5, 6]
-    assert free.take(6) == [10, 11, 12, 13, 14, 0]
+    free.allocate(20)
+    free.free([0, 1, 2, 5, 6, 10, 11, 12, 13, 14])
+    assert free.allocate(2) == [5, 6]
+    assert free.allocate(6) == [10, 11, 12, 13, 14, 0]
     assert free.runs == [(1, 2)]
 
 
