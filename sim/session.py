@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from sim.costs.batch import Direction
+from sim.session_stats import SessionStats
 from traces.session import Call, Session
 
 
@@ -74,45 +75,33 @@ class SessionState:
         "carried",
         "copy",
         "decode_batch",
-        "emitted_total",
         "entered",
         "fork",
         "idle",
-        "inferred",
         "joined_at_step",
         "joining",
         "key",
         "leaving",
-        "left_behind",
         "lost_at",
         "missing",
-        "moves",
         "offloaded",
         "paused_at",
-        "paused_s",
         "peak",
         "pinned",
         "place",
-        "preemptions",
         "prefix_cache",
-        "prefix_hits",
         "prefix_keys",
-        "queued_s",
         "ready_at",
         "reason",
-        "received",
-        "recomputed",
         "resumed",
         "runs_since",
         "samples",
         "scheduled_at",
         "serial",
-        "served_s",
         "session",
         "shared_blocks",
+        "stats",
         "status",
-        "swapped_in",
-        "swapped_out",
         "unused_since",
         "unwritten",
         "view",
@@ -123,14 +112,13 @@ class SessionState:
         self.session = session
         self.serial = serial
         self.status = Status.WAITING
+        self.stats = SessionStats()
         self.call_index = 0
         self.missing = session.prompt
         self.offloaded = 0
         self._resident = 0
         self._emitted = 0
-        self.emitted_total = 0
         self.carried = 0  # context tokens with which it came from another replica
-        self.inferred = 0  # of them in inferences from a prompt that was not complete
         self.samples = session.samples
         self.fork = 0  # while a call of several samples computes: the context tokens that they share
         self.decode_batch: StepCounter | None = None
@@ -146,21 +134,11 @@ class SessionState:
         self.scheduled_at = math.nan  # first iteration that computed for the current call
         self.entered = now
         self.paused_at = math.nan
-        self.paused_s = 0.0  # seconds of the pauses that have ended
         self.waits_since = now  # NaN from the first iteration that computes for it until it stops
         self.runs_since = math.nan
-        self.served_s = 0.0  # seconds for which it ran, less those of the stretch under way
         self.resumed = False
         self.reason = ""
-        self.recomputed = 0
-        self.swapped_out = 0
-        self.swapped_in = 0
-        self.preemptions = 0
-        self.queued_s = 0.0
         self.place = serial  # among the arrivals of the whole workload
-        self.moves = 0
-        self.received = 0  # context tokens that other replicas sent
-        self.left_behind = 0  # tokens that had KV elsewhere and were computed anew
         self.leaving = False  # it goes on elsewhere
         self.pinned = False  # until its context has been read from here
         self.prefix_cache: SharedBlocks | None = None  # knows the keys of its leading blocks
@@ -168,7 +146,6 @@ class SessionState:
         self.shared_blocks = 0  # leading blocks that it holds by reference
         self.unwritten = session.prompt  # leading tokens that are still those of the first prompt
         self.unused_since = 0  # by the count of ``KVCacheManager``
-        self.prefix_hits = 0  # tokens that it never computed because it found them
         self.view = SessionView(self)
 
     def forget_view(self) -> None:
@@ -204,13 +181,13 @@ class SessionState:
 
     def begin_service(self, now: float) -> None:
         """An iteration computes for it: it waits no longer."""
-        self.queued_s += now - self.waits_since
+        self.stats.queued_s += now - self.waits_since
         self.waits_since = math.nan
         self.runs_since = now
 
     def end_service(self, now: float) -> None:
         """Nothing is computed for it any more."""
-        self.served_s = self.served(now)
+        self.stats.served_s = self.served(now)
         self.runs_since = math.nan
 
     def interrupt(self, now: float) -> None:
@@ -220,7 +197,8 @@ class SessionState:
 
     def served(self, now: float) -> float:
         """Seconds for which it has run, in all its calls."""
-        return self.served_s if math.isnan(self.runs_since) else self.served_s + (now - self.runs_since)
+        served = self.stats.served_s
+        return served if math.isnan(self.runs_since) else served + (now - self.runs_since)
 
     @property
     def call(self) -> Call:
@@ -376,12 +354,12 @@ class SessionView:
     @property
     def emitted_before(self) -> int:
         """Tokens emitted in the calls that are done."""
-        return self._state.emitted_total
+        return self._state.stats.emitted
 
     @property
     def paused_s(self) -> float:
         """Seconds of the pauses that have ended."""
-        return self._state.paused_s
+        return self._state.stats.time_paused_s
 
     @property
     def ready(self) -> bool:
@@ -405,7 +383,8 @@ class SessionView:
     def waited(self, now: float) -> float:
         """Seconds for which it was ready by ``now`` and nothing was computed for it, in all its calls."""
         state = self._state
-        return state.queued_s if math.isnan(state.waits_since) else state.queued_s + (now - state.waits_since)
+        queued = state.stats.queued_s
+        return queued if math.isnan(state.waits_since) else queued + (now - state.waits_since)
 
     @property
     def moving(self) -> bool:

@@ -153,7 +153,7 @@ class Engine:
         assert state.status is Status.PAUSED, state
         self.advance_clock(now)
         duration = now - state.paused_at
-        state.paused_s += duration
+        state.stats.time_paused_s += duration
         self.policy_caller.pause_ended(state, duration)
 
     def advance_clock(self, at: float) -> None:
@@ -311,7 +311,7 @@ class Engine:
                 self.kv.fork(state)
             state.resident += chunk.tokens * plan.iterations
             state.missing -= chunk.tokens * plan.iterations
-            state.recomputed += state.queries(chunk.start, chunk.recomputed)
+            state.stats.recomputed += state.queries(chunk.start, chunk.recomputed)
             self.kv.cache_blocks(state)
             if state.missing == 0:
                 self._emit_first(state, outcome)
@@ -337,8 +337,8 @@ class Engine:
 
     def _end_call(self, state: SessionState, outcome: Outcome) -> None:
         state.end_service(self.now)
-        state.emitted_total += state.emitted
-        state.inferred += state.emitted if state.infers else 0
+        state.stats.emitted += state.emitted
+        state.stats.inferred += state.emitted if state.infers else 0
         state.peak = max(state.peak, state.resident)
         if state.fork:
             self.kv.join_samples(state)

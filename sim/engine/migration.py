@@ -10,6 +10,7 @@ Like all calls of an engine these come between its iterations.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from sim.engine.eviction import Evictor
@@ -45,16 +46,14 @@ def successor(old: SessionState, now: float) -> SessionState:
     state.call_index, joined = old.next_call(now)
     state.carried = old.kept()
     state.missing = state.carried + joined
-    state.emitted_total, state.inferred = old.emitted_total, old.inferred
     state.peak = min(old.peak, state.carried)
     state.unwritten = min(old.unwritten, state.carried)
-    state.paused_at, state.paused_s = old.paused_at, old.paused_s + (now - old.paused_at)
+    state.paused_at = old.paused_at
     state.resumed = True
-    state.queued_s, state.served_s, state.preemptions = old.queued_s, old.served_s, old.preemptions
-    state.recomputed, state.prefix_hits = old.recomputed, old.prefix_hits
-    state.swapped_out, state.swapped_in = old.swapped_out, old.swapped_in
-    state.place, state.moves = old.place, old.moves + 1
-    state.received, state.left_behind = old.received, old.left_behind
+    state.place = old.place
+    state.stats = replace(old.stats)
+    state.stats.time_paused_s += now - old.paused_at
+    state.stats.moves += 1
     return state
 
 

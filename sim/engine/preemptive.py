@@ -207,7 +207,7 @@ class PreemptiveScheduler:
         self._queues.stop(state)
         if math.isnan(state.waits_since):
             state.interrupt(now)
-            state.preemptions += 1
+            state.stats.preemptions += 1
             self._order.preempted(state)
         self._queues.wait(state)
 

@@ -206,7 +206,7 @@ class Scheduler:
     def _preempt(self, state: SessionState, now: float) -> None:
         """A running session gives way: its context is swapped out or forgotten, and it queues again."""
         self._queues.stop(state)
-        state.preemptions += 1
+        state.stats.preemptions += 1
         state.interrupt(now)
         if self._settings.preemption == "swap" and self._evictor.swap_out_waiting(state):
             self._queues.wait_for_copy(state)

@@ -312,7 +312,7 @@ class KVCacheManager:
             state.peak = max(state.peak, resident + state.offloaded)
             state.resident = resident - tokens
             state.offloaded += tokens
-            state.swapped_out += tokens
+            state.stats.swapped_out += tokens
         else:
             self._take_in(copy)
             self._idle_private += copy.blocks if state.idle else 0
@@ -326,11 +326,11 @@ class KVCacheManager:
         state.resident += copy.tokens
         if copy.from_replica:
             state.missing -= copy.tokens
-            state.received += copy.tokens
+            state.stats.received += copy.tokens
         else:
             self.host.free(copy.blocks)
             state.offloaded -= copy.tokens
-            state.swapped_in += copy.tokens
+            state.stats.swapped_in += copy.tokens
 
     def release(self, state: SessionState) -> None:
         """The session has left: free all it holds."""

@@ -121,7 +121,7 @@ class PrefixCache:
         self._pool.ref(new)
         self._held(state, new)
         resident = state.resident + blocks * self.block_size
-        state.prefix_hits += max(0, resident - max(state.resident, state.peak))
+        state.stats.prefix_hits += max(0, resident - max(state.resident, state.peak))
         state.missing -= resident - state.resident
         state.resident = resident
         if self._witness is not None:

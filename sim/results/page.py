@@ -70,7 +70,7 @@ class Page:
 
     def adopted(self, state: SessionState, at: float) -> None:
         """The session goes on here."""
-        self._waited, self._preemptions = state.queued_s, state.preemptions
+        self._waited, self._preemptions = state.stats.queued_s, state.stats.preemptions
         if state.status is Status.FAILED:
             self.note(at, "rejected", state, reason=state.reason)
         else:
@@ -166,8 +166,8 @@ class Page:
         return what | seconds | {"from_replica": copy.from_replica}
 
     def _notice_preemption(self, state: SessionState) -> None:
-        if state.preemptions > self._preemptions:
-            self._preemptions = state.preemptions
+        if state.stats.preemptions > self._preemptions:
+            self._preemptions = state.stats.preemptions
             self.note(self._engine.now, "preempted", state)
 
     # ---- iterations, and what they waste
@@ -203,12 +203,12 @@ class Page:
                 self._computed(chunk, begin, ends)
                 if chunk.recomputed:
                     self._book_recompute(chunk, plan, ends[-1] - begin - stall, lengthened(plan))
-        if plan.decoding and state.status is Status.DECODING and state.queued_s > self._waited:
+        if plan.decoding and state.status is Status.DECODING and state.stats.queued_s > self._waited:
             self.note(begin, "went_on", state, waited_s=self._wait(state))
 
     def _wait(self, state: SessionState) -> float:
         """Seconds in the queue that have not been told yet."""
-        seconds, self._waited = state.queued_s - self._waited, state.queued_s
+        seconds, self._waited = state.stats.queued_s - self._waited, state.stats.queued_s
         return seconds
 
     def rested(self, end: float) -> None:

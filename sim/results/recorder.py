@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sim.engine.engine import Engine
 from sim.engine.plan import Outcome
 from sim.results.memory_accounting import Ledger
 from sim.results.rows import Rows
-from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, Part, RunRecord, merge
+from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, STAT_COLUMNS, Part, RunRecord, merge
 from sim.session import SessionState, Status
 from traces.session import Pause, Session
 
@@ -50,7 +51,7 @@ class Recorder:
 
     def __init__(self, ledger: Ledger, bytes_per_token: int, replica: int = 0) -> None:
         self.ledger = ledger
-        self._bytes_per_token = bytes_per_token
+        self._units = [bytes_per_token if one.kv_bytes else 1 for one in STAT_COLUMNS]
         self._replica = replica
         self._inside: dict[int, SessionState] = {}
         self._open: dict[int, _OpenCall] = {}
@@ -205,21 +206,13 @@ class Recorder:
             session.input_ended,
             session.prompt + sum([pause.returned for pause in every if pause.not_before is not None]),
             session.samples,
-            state.emitted_total + (0 if ended else state.emitted),
-            state.inferred + (0 if ended or not state.infers else state.emitted),
+            state.stats.emitted + (0 if ended else state.emitted),
+            state.stats.inferred + (0 if ended or not state.infers else state.emitted),
             sum([pause.returned for pause in answered if pause.not_before is None]),
             len(session.calls),
             len(pauses),
             sum([pause.duration for pause in pauses]),
-            state.queued_s,
-            state.prefix_hits,
-            state.recomputed,
-            state.swapped_out * self._bytes_per_token,
-            state.swapped_in * self._bytes_per_token,
-            state.preemptions,
-            state.moves,
-            state.received * self._bytes_per_token,
-            state.left_behind,
+            *[value * unit for value, unit in zip(_counted(state.stats), self._units, strict=True)],
         )
 
 
@@ -230,12 +223,5 @@ def _lasted(pause: Pause, state: SessionState, now: float) -> float:
 
 _FINAL = (Status.FINISHED, Status.REJECTED, Status.FAILED)
 
-_SUMMED = (
-    "prefix_hit_tokens",
-    "recomputed_tokens",
-    "preemptions",
-    "moves",
-    "transferred_bytes",
-    "move_recomputed_tokens",
-)
-SUMS = {name: list(SESSION_COLUMNS).index(name) for name in _SUMMED}
+_counted = attrgetter(*[one.counter for one in STAT_COLUMNS])
+SUMS = {one.name: list(SESSION_COLUMNS).index(one.name) for one in STAT_COLUMNS if one.total}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sim.results.rows import Columns, Rows
+from sim.session_stats import stat_columns
 
 if TYPE_CHECKING:
     from sim.results.memory_accounting import Ledger
@@ -140,6 +141,7 @@ def _summed(totals: Sequence[dict[str, float]]) -> dict[str, float]:
     return summed
 
 
+STAT_COLUMNS = tuple(stat_columns())
 SESSION_COLUMNS = {
     "id": str,
     "kind": str,
@@ -157,15 +159,7 @@ SESSION_COLUMNS = {
     "calls": int,
     "pauses": int,
     "pause_s": float,
-    "queued_s": float,
-    "prefix_hit_tokens": int,
-    "recomputed_tokens": int,
-    "swapped_out_bytes": int,
-    "swapped_in_bytes": int,
-    "preemptions": int,
-    "moves": int,
-    "transferred_bytes": int,
-    "move_recomputed_tokens": int,
+    **{one.name: one.kind for one in STAT_COLUMNS},
 }
 CALL_COLUMNS = {
     "session": str,

@@ -247,6 +247,6 @@ class _Move:
             cluster.replicas[self._target].receive(copy, end)
             cluster.clock.at(end, lambda _: source.let_go(self._old))
             return
-        self.state.left_behind += self._held
+        self.state.stats.left_behind += self._held
         if self.readable:
             source.let_go(self._old)

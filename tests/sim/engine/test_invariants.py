@@ -175,8 +175,8 @@ def assert_books(plot: Plot, world: World) -> dict[str, list]:
         assert totals["emitted_tokens"] == emitted
     assert totals["recomputed_tokens"] == sum(rows["recomputed_tokens"]) == world.engine.recomputed
     for one in state:
-        assert one.swapped_in <= one.swapped_out
-        assert one.queued_s >= 0
+        assert one.stats.swapped_in <= one.stats.swapped_out
+        assert one.stats.queued_s >= 0
         if one.status is Status.FINISHED:
             assert math.isnan(one.waits_since) or one.last_call
     last = 0.0
