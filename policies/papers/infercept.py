@@ -44,9 +44,9 @@ class MinWaste(InterceptPolicy):
                     yield paused, Swap(keep=int(stays), reasons=wastes.both(place))
                     if budget < block:
                         break
-                elif wastes.recomputed(place) < wastes.kept(place):
+                elif wastes.recomputed(place) < wastes.preserved(place):
                     yield paused, Discard(reasons=wastes.both(place))
-        for place in wastes.dear:
+        for place in wastes.cheaper_recomputed:
             if place not in passed:
                 yield wastes.paused[place], Discard(reasons=wastes.both(place))
 

@@ -149,11 +149,11 @@ class RecomputeEstimate:
         """Places of contexts that may waste less recomputed than kept for ``rests`` seconds; the others need no
         evaluation. Full chunks and the last part are the whole context, unless it is a multiple of the chunk."""
         chunk = max(self.costs.saturation_tokens - queries, 1)
-        calm = self._per_token * others * SAFE if self._per_token >= 0 else -math.inf
+        preserve_wins_below_s = self._per_token * others * SAFE if self._per_token >= 0 else -math.inf
         return [
             place
             for place, (context, rest) in enumerate(zip(contexts, rests, strict=True))
-            if rest > calm or context % chunk == 0
+            if rest > preserve_wins_below_s or context % chunk == 0
         ]
 
     def beside(self, contexts: Iterable[int], queries: int, others: int) -> list[float]:

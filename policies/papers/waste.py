@@ -146,7 +146,7 @@ class PausedWastes:
         """The tokens on the GPU that each context alone holds."""
         return [resident - shared for resident, shared, _ in self._kv_usage]
 
-    def kept(self, place: int) -> float:
+    def preserved(self, place: int) -> float:
         """Equation 2: what a context wastes preserved."""
         resident, shared, _ = self._kv_usage[place]
         return self._rests[place] * (resident - shared)
@@ -160,15 +160,15 @@ class PausedWastes:
 
     def both(self, place: int) -> dict[str, float]:
         """The two wastes, as the reasons of a verdict."""
-        return {"preserve": self.kept(place), "recompute": self.recomputed(place)}
+        return {"preserve": self.preserved(place), "recompute": self.recomputed(place)}
 
     @cached_property
-    def dear(self) -> list[int]:
+    def cheaper_recomputed(self) -> list[int]:
         """Contexts that waste less recomputed than preserved, the most wasteful first."""
-        calm = self._terms.least_per_token(self._chunk) * self._others * SAFE
-        away = [place for place, rest in enumerate(self._rests) if rest > calm]
-        dear = [place for place in away if self.recomputed(place) < self.kept(place)]
-        return sorted(dear, key=self.recomputed, reverse=True) if len(dear) > 1 else dear
+        preserve_wins_below_s = self._terms.least_per_token(self._chunk) * self._others * SAFE
+        away = [place for place, rest in enumerate(self._rests) if rest > preserve_wins_below_s]
+        cheaper = [place for place in away if self.recomputed(place) < self.preserved(place)]
+        return sorted(cheaper, key=self.recomputed, reverse=True) if len(cheaper) > 1 else cheaper
 
     def ranked(self) -> Iterator[int]:
         """All contexts with tokens of their own, by the smaller of the two wastes (equation 5): the most wasteful
@@ -178,7 +178,7 @@ class PausedWastes:
             return
         own = self.own
         least = list(map(mul, self._rests, own))
-        for place in self.dear:
+        for place in self.cheaper_recomputed:
             least[place] = self.recomputed(place)
         if 0 in own:
             self._order = [place for place in _by_size(least) if own[place]]

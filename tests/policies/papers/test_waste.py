@@ -133,7 +133,7 @@ def test_whoever_is_not_looked_at_could_change_nothing(contexts: Any, costs: Any
     wastes = PausedWastes([FakePaused()] * len(contexts), kv_usage, rests, RecomputeTerms(costs), chunk, others)
     assert list(islice(wastes.ranked(), 1)) == order[:1]
     for _ in range(2):
-        assert wastes.dear == [place for place in order if recomputed[place] < kept[place]]
+        assert wastes.cheaper_recomputed == [place for place in order if recomputed[place] < kept[place]]
         assert list(wastes.ranked()) == order
     for place in range(len(contexts)):
         assert wastes.both(place) == {"preserve": kept[place], "recompute": recomputed[place]}
@@ -152,5 +152,5 @@ def test_a_short_pause_is_not_looked_at_however_long_the_context() -> None:
             return super().recomputed(place)
 
     wastes = Watched([FakePaused()] * 3, [(9000, 0, 0), (1000, 0, 0), (1000, 0, 0)], [0.3, 0.35, 0.4], terms, 250, 4000)
-    assert wastes.dear == [2]
+    assert wastes.cheaper_recomputed == [2]
     assert set(looked_at) == {1, 2}
