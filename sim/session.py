@@ -149,7 +149,7 @@ class SessionState:
         self.view = SessionView(self)
 
     def forget_view(self) -> None:
-        """The session has left, and nobody will be shown it: without the cycle its memory is free at once."""
+        """The session has left and no policy will see it: without the reference cycle its memory is free at once."""
         del self.view
 
     @property
@@ -279,14 +279,14 @@ class SessionView:
 
     @property
     def tool(self) -> str:
-        """Name of the tool waited for, if known; else who is waited for."""
+        """Name of the tool waited for, if known; else what is waited for."""
         state = self._state
         pause = state.session.calls[state.call_index].pause
         return (pause.tool or pause.waits_for) if pause is not None else ""
 
     @property
     def waits_for(self) -> str:
-        """Who is waited for: ``tool``, ``user``, ..."""
+        """What is waited for: ``tool``, ``user``, ..."""
         state = self._state
         pause = state.session.calls[state.call_index].pause
         return pause.waits_for if pause is not None else ""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from caesura.results.text_table import number
-from sim.engine.policy_calls import DECODING, RESERVE
+from sim.engine.policy_calls import DECODING, WATERMARK
 from sim.results.session_log import CAUSES, Entry
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def reasons(because: Mapping[str, float]) -> Iterator[str]:
 
 
 def _lacking(blocks: int, by: str) -> str:
-    whom = {DECODING: "the sessions that decode", RESERVE: "the reserve of free blocks"}.get(by, f"session {by}")
+    whom = {DECODING: "the sessions that decode", WATERMARK: "the reserve of free blocks"}.get(by, f"session {by}")
     return f"{blocks} block{'' if blocks == 1 else 's'} lacking for {whom}"
 
 

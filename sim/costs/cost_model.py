@@ -14,7 +14,7 @@ from sim.kv.copy import Copy
 _REMEMBERED = 1 << 16
 """Forward times kept: policies ask for the same contexts every iteration."""
 _RECENT = 64
-"""Iteration times kept: budget, clock and ledger ask for the same batch one after the other."""
+"""Iteration times kept: budget, clock and memory accounting ask for the same batch one after the other."""
 
 
 class CostModel:

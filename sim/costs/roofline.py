@@ -1,4 +1,4 @@
-"""A profile from datasheets, for hardware that nobody has measured. An estimate, and marked as one.
+"""A profile from datasheets, for hardware that was not measured. An estimate, and marked as one.
 
     python -m sim.costs.roofline configs/models/llama-3.1-8b.yaml configs/gpus/h200.yaml [GPUS]
 
@@ -61,7 +61,7 @@ class ModelShape(BaseModel):
 class Datasheet(BaseModel):
     """What a vendor prints about a GPU: bytes, bytes per second one way, floating-point operations per second.
 
-    ``gpu_link_bytes_per_s`` is between GPUs of one host; None where nobody says.
+    ``gpu_link_bytes_per_s`` is between GPUs of one host; None where no datasheet says it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,9 +1,9 @@
 """The engine: the rules of one serving replica. It holds no clock and draws no random number; it is told the time.
 
-    live = engine.submit(session, now)     # a session arrives
-    engine.resume(live, now)               # a tool's answer came back
+    state = engine.submit(session, now)    # a session arrives
+    engine.resume(state, now)              # a tool's answer came back
     plan = engine.plan(now)                # decides one iteration and claims the memory for it
-    outcome = engine.commit(plan, now)     # the iteration is over: who emitted, who paused, who finished
+    outcome = engine.commit(plan, now)     # the iteration is over: sessions emit, pause and finish
     engine.copied(copy, now)               # a copy that ran beside the batch has ended
 
 Sessions that go from one replica to another: see ``sim.engine.migration``.
@@ -47,12 +47,12 @@ from traces.session import Session
 
 
 class Engine:
-    """One replica's rules.
+    """The rules of one replica.
 
     Args:
         settings: the rules in which systems differ.
         costs: seconds for work; the swap budget and the policies ask it.
-        policy, order: who decides about paused contexts and about the queue.
+        policy, order: decide about paused contexts and about the queue.
         gpu_blocks, host_blocks: sizes of the two pools.
         log_decisions: keep every decision of the policy with the numbers it was made from.
         leap: let a plan stand for all the iterations that will be like it.
@@ -210,23 +210,23 @@ class Engine:
         """
         self.now = now
         while True:
-            losses = self.kv.evictions
+            evictions = self.kv.evictions
             plan = self._plan_once(now)
-            if not plan.empty or (self.kv.evictions == losses and not self._stalled(plan)):
+            if not plan.empty or (self.kv.evictions == evictions and not self._stalled(plan)):
                 for state in plan.started:
                     self.policy_caller.call_started(state)
                 return plan
-            if self.kv.evictions == losses:
+            if self.kv.evictions == evictions:
                 self._break_stall()
 
     def _plan_once(self, now: float) -> Plan:
         plan, scheduler = Plan(now), self.scheduler
-        losses = self.kv.evictions
-        self.evictor.open_budget(lambda: self._hidden_tokens(plan))
+        evictions = self.kv.evictions
+        self.evictor.budget.open(lambda: self._hidden_tokens(plan))
         if self.order_caller is not None and self.preemptive is None:
             self.queues.move(self.order_caller.reranked())
         if self.preemptive is not None:
-            self._serve_seated(plan, self.preemptive)
+            self._schedule_by_rank(plan, self.preemptive)
         elif self.settings.mixed_batches:
             scheduler.decode(plan)
             scheduler.prefill(plan)
@@ -242,19 +242,19 @@ class Engine:
             if not plan.computes:
                 scheduler.prefill(plan)
         if self.evictor.concerns_policy or self.evictor.unsettled:
-            self.evictor.settle_budget()
+            self.evictor.budget.settle()
             self.evictor.serve_pending_swap_outs()
             self.evictor.revise()
             self.evictor.maintain_watermark()
         if self.preemptive is not None:
             self.preemptive.maintain_watermark()
-        plan.copies, self.evictor.copies = self.evictor.copies, []
-        if self._leap is not None and plan.computes and self.kv.evictions == losses:
+        plan.copies, self.evictor.budget.copies = self.evictor.budget.copies, []
+        if self._leap is not None and plan.computes and self.kv.evictions == evictions:
             self._leap.extend_to_next_event(plan)
         return plan
 
-    def _serve_seated(self, plan: Plan, preemptive: PreemptiveScheduler) -> None:
-        """Under a preemptive order: seat whoever comes first, let them compute, then copy in ahead of need."""
+    def _schedule_by_rank(self, plan: Plan, preemptive: PreemptiveScheduler) -> None:
+        """Under a preemptive order: start sessions by rank, let them compute, then copy contexts in ahead of need."""
         preemptive.schedule(plan.now)
         if self.settings.mixed_batches:
             self.scheduler.decode(plan)
@@ -268,7 +268,7 @@ class Engine:
 
         Before anything is planned the batch is taken to be the decoding sessions or, without any, the next chunk.
         """
-        if not self.evictor.hides_copies:
+        if not self.evictor.budget.limited:
             return math.inf
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes:

@@ -1,15 +1,15 @@
-"""Paused contexts make room: carries out the policy's verdicts, within the swap budget and what the host can hold."""
+"""Eviction: frees GPU blocks by the policy's verdicts, within the swap budget and what the host can hold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from policies.contract import Discard, Prefetch, Swap, Verdict
 from sim.costs.batch import Direction
-from sim.engine.policy_calls import RESERVE, Need, PolicyCaller
+from sim.engine.policy_calls import WATERMARK, Need, PolicyCaller
 from sim.engine.queues import Queues
 from sim.engine.settings import EngineSettings
+from sim.engine.swap_budget import SwapBudget
 from sim.kv.copy import Copy
 from sim.kv.kv_cache import KVCacheManager
 from sim.kv.prefix_cache import FreeableBlocks
@@ -22,10 +22,9 @@ class Evictor:
     """GPU memory under pressure.
 
     Attributes:
-        protected: the session that room is being made for; nobody takes its own.
-        copies: copies begun since the last plan was handed out.
+        protected: the session that blocks are being freed for; its own context is not evicted.
+        budget: what may still be copied beside the batch.
         watermark_blocks: blocks that admissions leave free.
-        hides_copies: whether copies run beside the batch, and no more of them than it hides.
     """
 
     def __init__(
@@ -36,22 +35,18 @@ class Evictor:
         self._queues = queues
         self._policy_caller = policy_caller
         self._overlapped = settings.swap == "overlapped"
-        self.hides_copies = self._overlapped and settings.swap_budget != "unlimited"
-        self._pending_swap_outs: dict[
-            SessionState, int
-        ] = {}  # contexts on their way out since their pause, with what stays
-        self._hidden: Callable[[], float] = lambda: math.inf
-        self._account = {way: way if settings.swap_budget == "hidden-each-way" else Direction.OUT for way in Direction}
-        self._left: dict[Direction, float] = {}  # of the budget, by account
+        # contexts that are to leave since their pause, with the tokens that stay
+        self._pending_swap_outs: dict[SessionState, int] = {}
+        self.budget = SwapBudget(settings, kv.block_size)
         self.protected: SessionState | None = None
-        self.copies: list[Copy] = []
         self._watermark_refused = False
         self.watermark_blocks = math.ceil(settings.watermark * kv.gpu.capacity)
 
     def ensure_free(self, blocks: int, urgent: bool, by: str) -> bool:
         """See that ``blocks`` GPU blocks are free for ``by``; paused contexts give way in the policy's order.
 
-        ``urgent`` waits for copies and takes all there is. Otherwise nobody gives way unless it is enough, counting
+        ``urgent`` waits for copies and takes all there is. Otherwise no context is evicted unless it is enough,
+        counting
         what copies under way will free, so that the answer may be no now and yes an iteration later.
         """
         kv = self._kv
@@ -83,11 +78,11 @@ class Evictor:
             lacking -= gpu.older(first.unused_since, lacking)
             if lacking == 0:
                 return
-            losses = kv.evictions
+            evictions = kv.evictions
             for state, verdict in self._policy_caller.victims(lacking):
                 self._apply(state, verdict, "room", True, Need(lacking, by))
                 break
-            if kv.evictions == losses:
+            if kv.evictions == evictions:
                 return
 
     def _victims(self, lacking: int) -> tuple[list[tuple[SessionState, Verdict]], int]:
@@ -119,10 +114,10 @@ class Evictor:
             if not isinstance(verdict, Swap):
                 return
             self._watermark_refused = False
-            if not self.has_budget(Direction.OUT):
+            if not self.budget.covers_a_block(Direction.OUT):
                 return
             if state.copy is None and self._begin_swap_out(state, verdict.keep, blocking=False):
-                self._policy_caller.applied(state, verdict, "room", Need(lacking, RESERVE))
+                self._policy_caller.applied(state, verdict, "room", Need(lacking, WATERMARK))
                 assert state.copy is not None
                 lacking -= state.copy.blocks
             if lacking <= 0:
@@ -135,7 +130,7 @@ class Evictor:
         return bool(self._pending_swap_outs) or bool(short and not self._watermark_refused)
 
     def untouched_blocks(self) -> int:
-        """Free blocks that decoding may not use before the policy is asked who gives way."""
+        """Free blocks that decoding may not use before the policy is asked for victims."""
         kv = self._kv
         if not kv.idle_gpu:
             return 0
@@ -168,13 +163,13 @@ class Evictor:
                 continue
             if kv.blocks(state.resident) <= kv.blocks(keep):
                 del self._pending_swap_outs[state]
-            elif self.has_budget(Direction.OUT) and not self._begin_swap_out(state, keep, blocking=False):
+            elif self.budget.covers_a_block(Direction.OUT) and not self._begin_swap_out(state, keep, blocking=False):
                 del self._pending_swap_outs[state]
                 if self._settings.host_full == "discard":
                     kv.truncate(state, keep)
 
     def revise(self) -> None:
-        """Ask the policy for changes of mind, and carry them out."""
+        """Ask the policy for revised verdicts, and carry them out."""
         if self.concerns_policy:
             for state, verdict in self._policy_caller.revisions():
                 if isinstance(verdict, Prefetch):
@@ -184,7 +179,7 @@ class Evictor:
 
     @property
     def concerns_policy(self) -> bool:
-        """Whether there is a context about which the policy might change its mind."""
+        """Whether there is a context whose verdict the policy might revise."""
         return bool(self._kv.idle_gpu or (self._policy_caller.policy.prefetches and self._kv.idle_host))
 
     def _fetch(self, state: SessionState, verdict: Prefetch) -> None:
@@ -193,7 +188,7 @@ class Evictor:
         free = kv.gpu.free_blocks - self.watermark_blocks
         if state.copy is not None or state.status is not Status.PAUSED:
             return
-        copy = kv.begin_swap_in(state, min(free, self._budget_blocks(Direction.IN)), blocking)
+        copy = kv.begin_swap_in(state, min(free, self.budget.blocks(Direction.IN)), blocking)
         if copy is None:
             return
         self._policy_caller.applied(state, verdict, "revise")
@@ -201,23 +196,19 @@ class Evictor:
         if blocking:
             kv.finish(copy)
         else:
-            self._spend(copy)
-        self.copies.append(copy)
+            self.budget.spend(copy)
+        self.budget.copies.append(copy)
 
     def begin_swap_in(self, state: SessionState) -> Copy | None:
         """Begin to copy a context back, as far as the swap budget goes."""
-        budget = self._budget_blocks(Direction.IN)
+        budget = self.budget.blocks(Direction.IN)
         if budget < 1:
             return None
         copy = self._kv.begin_swap_in(state, budget, blocking=not self._overlapped)
         if copy is not None:
-            self._spend(copy)
-            self.copies.append(copy)
+            self.budget.spend(copy)
+            self.budget.copies.append(copy)
         return copy
-
-    def has_budget(self, way: Direction) -> bool:
-        """Whether the swap budget still covers a block."""
-        return self._budget_blocks(way) >= 1
 
     def swap_out_beside(self, state: SessionState) -> bool:
         """Begin to copy a waiting session's context out beside the batch, within the budget. False if nothing moves."""
@@ -227,35 +218,6 @@ class Evictor:
         """Copy a waiting session's whole context out while the batch waits. False if the host cannot hold it."""
         held = self._kv.blocks_held(state)
         return 0 < held <= self._kv.host.free_blocks and self._begin_swap_out(state, 0, blocking=True)
-
-    @property
-    def overlapping_copies(self) -> bool:
-        """Whether this plan has begun copies that run beside the batch, under a budget."""
-        return self.hides_copies and any(not copy.blocking for copy in self.copies)
-
-    def open_budget(self, hidden: Callable[[], float]) -> None:
-        """A plan begins; ``hidden`` tells how many tokens' copies its batch, as far as it is planned, hides."""
-        self._hidden = hidden
-        self._left.clear()
-
-    def settle_budget(self) -> None:
-        """The batch has grown: ask anew what it hides. Copies begun beside it are taken off."""
-        self._left.clear()
-
-    def swap_budget(self, way: Direction) -> float:
-        """Tokens that may still be copied beside this iteration; infinite when nothing limits it."""
-        account = self._account[way]
-        left = self._left.get(account)
-        if left is None:
-            left = self._hidden()
-            for copy in self.copies:
-                if not copy.blocking and self._account[copy.direction] is account:
-                    left -= copy.tokens
-            left = self._left[account] = max(0, left)
-        return left
-
-    def _spend(self, copy: Copy) -> None:
-        self._left[self._account[copy.direction]] -= copy.tokens
 
     def _apply(
         self, state: SessionState, verdict: Verdict, asked: str, blocking: bool, need: Need | None = None
@@ -277,21 +239,16 @@ class Evictor:
 
     def _begin_swap_out(self, state: SessionState, keep: int, blocking: bool) -> bool:
         """Begin to copy a context out; a blocking copy counts as done, and the next iteration waits for it."""
-        most = math.inf if blocking else self._budget_blocks(Direction.OUT)
+        most = math.inf if blocking else self.budget.blocks(Direction.OUT)
         copy = self._kv.begin_swap_out(state, keep, most, blocking)
         if copy is None:
             return False
         if blocking:
             self._kv.finish(copy)
         else:
-            self._spend(copy)
-        self.copies.append(copy)
+            self.budget.spend(copy)
+        self.budget.copies.append(copy)
         if state.status is Status.WAITING:  # it had come back and must now be copied in first
             self._queues.remove(state)
             self._queues.wait_for_copy(state)
         return True
-
-    def _budget_blocks(self, way: Direction) -> float:
-        """Whole blocks that the swap budget still covers."""
-        budget = self.swap_budget(way)
-        return budget if budget == math.inf else budget // self._kv.block_size

@@ -61,7 +61,9 @@ class Leap:
     def _extend_decodes(self, plan: Plan) -> None:
         """An unchanged set of sessions decodes, each context one token longer in each iteration."""
         engine, evictor, queues = self._engine, self._engine.evictor, self._engine.queues
-        if queues.swapped and (engine.settings.recompute_swapped_when_idle or not evictor.has_budget(Direction.IN)):
+        if queues.swapped and (
+            engine.settings.recompute_swapped_when_idle or not evictor.budget.covers_a_block(Direction.IN)
+        ):
             return
         if evictor.concerns_policy:
             plan.review_at = engine.policy_caller.next_review()

@@ -17,10 +17,10 @@ class OrderCaller:
         self._order = order
         self._view = view
         self.witness: RankWitness | None = None
-        self.asked_at = 0.0  # for the last time, who stands elsewhere
+        self.asked_at = 0.0  # when the order was last asked for new ranks
 
     def reranked(self) -> list[tuple[SessionState, tuple[float, ...]]]:
-        """Who stands elsewhere in the queue from now on, and where."""
+        """Sessions whose rank has changed, with their new keys."""
         self.asked_at = self._view.now
         return self._moved_in(self._view)
 
@@ -58,12 +58,12 @@ class OrderCaller:
 
 
 class PreemptiveOrderCaller(OrderCaller):
-    """Likewise of a preemptive order.
+    """The only caller of a preemptive order.
 
     Attributes:
         limits: whether the order may let fewer run than the engine's settings.
         lazy_rerank: whether the order may be left alone while there is room for all.
-        keys_drift: whether keys of those who run are old unless the order has just been asked.
+        keys_drift: whether keys of running sessions grow old until the order is asked again.
     """
 
     _order: PreemptiveOrder
@@ -77,7 +77,8 @@ class PreemptiveOrderCaller(OrderCaller):
         self._hears_of_runs = type(order).on_run is not PreemptiveOrder.on_run
 
     def reranked_beside_decoders(self) -> list[tuple[SessionState, tuple[float, ...]]]:
-        """The same while no place of those who decode matters; whoever watches ranks sees theirs all the same."""
+        """``reranked``, while ranks of decoding sessions are moot: they are left out unless a listener follows
+        ranks."""
         if not self.keys_drift or self.witness is not None:
             return self.reranked()
         return self._moved_in(self._without_decoders)

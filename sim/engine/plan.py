@@ -57,7 +57,7 @@ class Plan:
         return bool(self.chunks) and any(chunk.recomputed for chunk in self.chunks)
 
     def batch_without_recompute(self) -> Batch:
-        """The batch, had nobody recomputed anything."""
+        """The batch less the tokens that are computed again."""
         whole = self.batch
         rest = Batch(
             whole.decode_sessions, whole.decode_context, new_calls=whole.new_calls, first_calls=whole.first_calls

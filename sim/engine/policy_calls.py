@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 _LEAVING, _NUMBERS = (Swap, Discard), (int, float)  # a union would be made anew by every check
 _IDLE = (Status.PAUSED, Status.WAITING)
 DECODING = "(decoding)"
-RESERVE = "(reserve)"
+WATERMARK = "(reserve)"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """GPU blocks that are lacking, and who needs them: a session, ``DECODING`` sessions or the ``RESERVE``."""
+    """GPU blocks that are missing, and what needs them: a session, ``DECODING`` sessions or the ``WATERMARK``."""
 
     blocks: int
     by: str
@@ -161,7 +161,7 @@ class PolicyCaller:
         return self._changes("evict", lambda: self.policy.evict(blocks, self.view))
 
     def revisions(self) -> Iterator[tuple[SessionState, Verdict]]:
-        """An iteration is planned: the policy's changes of mind."""
+        """An iteration is planned: the policy's revised verdicts."""
         return self._changes("revise", lambda: self.policy.revise(self.view)) if self.revises else iter(())
 
     def next_review(self) -> float:
@@ -174,7 +174,7 @@ class PolicyCaller:
             raise self._blame("review_at", "-", error) from error
 
     def applied(self, state: SessionState, verdict: Verdict, asked: str, need: Need | None = None) -> None:
-        """Log a change that the engine carries out, and whose need of room asked for it."""
+        """Log a change that the engine carries out, and the need of blocks that asked for it."""
         if self._log:
             self._note(state, verdict, asked, need)
 

@@ -1,4 +1,4 @@
-"""Under a preemptive order: who of all ready sessions runs, and whose contexts leave the GPU for them.
+"""Scheduling under a preemptive order: which ready sessions run, and which contexts leave the GPU for them.
 
 A session that must stop keeps its context on the GPU. The contexts of ready sessions that do not run are idle; memory
 goes by the order, so a session takes it from those after it: first from idle ones, the one whose turn is furthest off
@@ -119,7 +119,7 @@ class PreemptiveScheduler:
                 yield state
 
     def _schedule_decoders(self, now: float) -> None:
-        """Those who hold their memory and compute but their next token run on, while there are places."""
+        """Sessions that hold their memory and lack only their next token run on, while there are slots."""
         for state in sorted([one for one in self._idle() if _decodes(one)], key=by_key):
             if self._full_before(state):
                 break
@@ -142,8 +142,9 @@ class PreemptiveScheduler:
         """Several iterations are over, which ended at ``ends``: an order that was left alone meanwhile catches up."""
 
     def _full_before(self, state: SessionState, arriving: Sequence[SessionState] = ()) -> bool:
-        """Whether those before it in the order leave it too few places: who runs and, as to copies in, who is on the
-        way. With nobody before it, it may run even if the order would have fewer run than it has samples."""
+        """Whether sessions before it in the order leave it too few slots: those that run and, for swap-ins, those on
+        their
+        way in. The first session of all may run even if the order allows fewer slots than it has samples."""
         queues, key = self._queues, state.key
         if queues.running + sum([one.samples for one in arriving]) + state.samples <= self._max_running:
             return False
@@ -259,7 +260,7 @@ class PreemptiveScheduler:
     def _leaves(self, state: SessionState, now: float) -> bool:
         """A context gives way for a session before it. False if the budget allows no copy beside the batch now."""
         beside = self._ahead_of_need and self._kv.host.free_blocks > 0 and not state.fork
-        if beside and not self._evictor.has_budget(Direction.OUT):
+        if beside and not self._evictor.budget.covers_a_block(Direction.OUT):
             return False
         if state.status is Status.PREFILLING or state.status is Status.DECODING:
             self._stop(state, now)
@@ -287,19 +288,19 @@ class PreemptiveScheduler:
     # ---- copies ahead of need
 
     def swap_ahead(self) -> None:
-        """Contexts whose turn comes soonest come back into memory that nobody needs, within the swap budget.
+        """Contexts whose turn comes soonest come back into memory that is not needed, within the swap budget.
 
         Who runs needs what is missing, and the first that waits all of its context: what others leave for it stays.
         """
         kv, evictor, head = self._kv, self._evictor, self._head
         if not self._ahead_of_need or not self._queues.swapped:
             return
-        evictor.settle_budget()
+        evictor.budget.settle()
         promised = sum(kv.blocks_to_append(state, state.missing) for state in self._queues.prefilling)
         if head is not None and head.copy is None:
             promised += kv.blocks_missing(head)
         spare = kv.gpu.free_blocks - promised - evictor.watermark_blocks
-        if spare <= 0 or not evictor.has_budget(Direction.IN):
+        if spare <= 0 or not evictor.budget.covers_a_block(Direction.IN):
             return
         away = [state for state in self._queues.swapped if state.copy is None and state is not head]
         needs = {state: kv.blocks_missing(state) for state in away}
@@ -317,11 +318,11 @@ class PreemptiveScheduler:
         kv, evictor = self._kv, self._evictor
         if not self._short() or kv.blocks_being_freed() >= evictor.watermark_blocks - kv.gpu.free_blocks:
             return
-        if not evictor.has_budget(Direction.OUT):
+        if not evictor.budget.covers_a_block(Direction.OUT):
             return
         for state in self._by_turn(self._copyable()):
             lacking = evictor.watermark_blocks - kv.gpu.free_blocks - kv.blocks_being_freed()
-            if lacking <= 0 or not evictor.has_budget(Direction.OUT) or not evictor.swap_out_beside(state):
+            if lacking <= 0 or not evictor.budget.covers_a_block(Direction.OUT) or not evictor.swap_out_beside(state):
                 return
 
     def _short(self) -> bool:
@@ -330,7 +331,8 @@ class PreemptiveScheduler:
     @property
     def unsettled(self) -> bool:
         """Whether the next plan may differ though the order stands: a turn that was owed ends with the next token,
-        paused contexts may give way beside who joined since they were asked, or the watermark is not free and an idle
+        paused contexts may leave beside sessions that joined since they were asked, or the watermark is not free and
+        an idle
         context could yet leave for it."""
         if self._guarantee or self._joined_after_refusal:
             return True
@@ -392,4 +394,4 @@ class _InOrder:
         else:
             scheduler._kv.reuse_prefix(state)
             queues.start(state)
-        scheduler._evictor.settle_budget()
+        scheduler._evictor.budget.settle()

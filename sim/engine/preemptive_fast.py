@@ -154,7 +154,7 @@ class FastPreemptiveScheduler(PreemptiveScheduler):
         return blocks
 
     def _unpromised_blocks(self) -> int:
-        """Free blocks that none of those who run or arrive will take, if those that decode take one token each."""
+        """Free blocks that no running or arriving session will take, if each decoding session takes one token."""
         kv, queues = self._kv, self._queues
         blocks = kv.gpu.free_blocks - queues.decoding.blocks_needed()
         for one in queues.prefilling:

@@ -1,4 +1,4 @@
-"""Under a preemptive order: whoever gave way and gets its turn again goes first until it has emitted a token."""
+"""Progress under a preemptive order: a session that lost context and gets a turn again goes first until it emits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ class ProgressGuarantee:
     moment at which it gets a place, or its copy in begins, until it has emitted; among such sessions the first come
     goes first, whatever the order says of them meanwhile.
 
-    Hence every world moves on. Say that nobody emits any more. Each session that loses context and gets a turn again
-    is then owed it for good, in a rank that never changes; so there is a first of them, from whom nobody takes a place
+    Hence every world moves on. Suppose no session emits any more. Each session that loses context and gets a turn again
+    is then owed it for good, in a rank that never changes; so there is a first of them, from which no session takes a
+    slot
     or a block, and which computes in every iteration until it emits. If there is none, what is computed is lost once at
     most; and copies ahead of need take no memory that the first in the queue lacks
     (``PreemptiveScheduler.swap_ahead``).
     """
 
     def __init__(self) -> None:
-        self._keys: dict[SessionState, Key] = {}  # of those who are owed a token: where the order wants them
+        self._keys: dict[SessionState, Key] = {}  # of sessions that are owed a token: the keys that the order gave them
         self._turns = 0
 
     def __bool__(self) -> bool:
@@ -46,7 +47,7 @@ class ProgressGuarantee:
             state.key = key
 
     def settle(self) -> None:
-        """Those who have emitted go back to where the order wants them."""
+        """Sessions that have emitted return to the order's keys."""
         for state in [one for one in self._keys if one.lost_at != one.progress or one.status not in READY]:
             key = self._keys.pop(state)
             if state.decode_batch is not None:

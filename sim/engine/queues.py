@@ -21,9 +21,9 @@ class Queues:
         prefilling: admitted sessions that compute missing tokens.
         decoding: sessions that emit a token an iteration.
         paused: sessions that wait for an answer.
-        departing: sessions that went on elsewhere and whose context is still being read.
+        departing: sessions that went on elsewhere, with a context that is still being read.
         max_running: how many sessions may run, each sample counted.
-        start_at_once: whether a session may run without anybody having seated it.
+        start_at_once: whether a resumed session whose context is resident goes on without being scheduled again.
     """
 
     def __init__(self, kv: KVCacheManager, max_running: int, start_at_once: bool = True) -> None:
@@ -153,7 +153,7 @@ class Queues:
         heapify(self.waiting)
 
     def sift_up(self, risen: list[SessionState]) -> None:
-        """The keys of some who wait have changed, mostly of few and to smaller ones."""
+        """The keys of some waiting sessions have changed, mostly of few and to smaller ones."""
         waiting = self.waiting
         for state in risen:
             place, entry = [one for _, one in waiting].index(state), (state.key, state)
@@ -174,7 +174,7 @@ class Queues:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody is inside."""
+        """Whether no session is inside."""
         return not (self.running or self.waiting or self.swapped or self.paused or self.departing)
 
     def inside(self) -> list[SessionState]:

@@ -1,4 +1,4 @@
-"""Who computes in an iteration: the phases in which a plan's batch is put together."""
+"""Scheduling: the phases in which a plan's batch is put together, and the one admission."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ class Scheduler:
 
     def copies_lack_a_batch(self, terms: AdmissionTerms) -> bool:
         """Whether copies run beside a batch that is still empty."""
-        return terms.batch_is_empty() and self._evictor.overlapping_copies
+        return terms.batch_is_empty() and self._evictor.budget.overlapping
 
     def take_over(self, state: SessionState, tokens: int, now: float) -> Copy | None:
         """Begin to copy ``tokens`` tokens of a context in from another replica, if the whole of it finds room at once.
 
         Paused contexts give way for it as for an admission, except by copies beside the batch: those end too late.
         """
-        self._evictor.open_budget(lambda: 0.0)
+        self._evictor.budget.open(lambda: 0.0)
         need = self._kv.blocks_missing(state) + self._promised_blocks(Plan(now)) + self._evictor.watermark_blocks
         return (
             self._kv.begin_receive(state, tokens) if self._evictor.ensure_free(need, False, state.session.id) else None
@@ -167,7 +167,7 @@ class Scheduler:
         return missing if missing <= left or not plan.chunks else 0
 
     def _tokens_of_branches(self, state: SessionState, missing: int, left: int, alone: bool) -> int:
-        """The same of a branch set that is computed again: tokens of each branch, of which ``left`` are for all."""
+        """``_chunk_tokens`` of a branch set that is recomputed: tokens of each branch, where all may have ``left``."""
         start = state.context - missing
         if not self._settings.chunked_prefill:
             return missing if state.queries(start, missing) <= left or alone else 0
@@ -221,7 +221,7 @@ class Scheduler:
         queues = self._queues
         if not queues.swapped:
             return
-        self._evictor.settle_budget()
+        self._evictor.budget.settle()
         if self._settings.recompute_swapped_when_idle and not queues.waiting:
             self._recompute_first_swapped()
         arriving = sum(state.samples for state in queues.swapped if state.copy is not None)
@@ -252,7 +252,7 @@ class Scheduler:
                 self._compute(state, tokens, plan)
 
     def _recompute_first_swapped(self) -> None:
-        """The released code's rule: with nobody waiting, the first swapped session recomputes what is offloaded."""
+        """The released code's rule: with an empty queue, the first swapped session recomputes what is offloaded."""
         state = min(self._queues.swapped, key=by_key)
         if state.copy is None:
             self._queues.remove(state)

@@ -80,7 +80,7 @@ class EngineSettings(BaseModel):
         "responses in segments apart, or in a contiguous buffer each, reserved at once",
     )
     recompute_swapped_when_idle: bool = Field(
-        default=False, description="with nobody waiting, turn one swapped session an iteration into a recompute"
+        default=False, description="with an empty queue, turn one swapped session an iteration into a recompute"
     )
 
     @model_validator(mode="before")

@@ -10,16 +10,16 @@ from policies.renamed import ENGINE_VIEW, old_attribute
 from sim.costs.batch import Direction
 from sim.costs.cost_model import CostModel
 from sim.engine.queues import Queues
+from sim.engine.swap_budget import SwapBudget
 from sim.kv.kv_cache import KVCacheManager
 from sim.session import SessionState, SessionView, Status
 
 
-class SwapBudget(Protocol):
+class Eviction(Protocol):
     """What a view reads of the evictor."""
 
     protected: SessionState | None
-
-    def swap_budget(self, way: Direction) -> float: ...
+    budget: SwapBudget
 
 
 class EngineState(Protocol):
@@ -33,7 +33,7 @@ class EngineState(Protocol):
     queues: Queues
 
     @property
-    def evictor(self) -> SwapBudget: ...
+    def evictor(self) -> Eviction: ...
     @property
     def preemptive(self) -> object | None: ...
 
@@ -81,12 +81,12 @@ class View:
 
     @property
     def free_gpu_blocks(self) -> int:
-        """GPU blocks nobody holds."""
+        """Free GPU blocks."""
         return self._engine.kv.gpu.free_blocks
 
     @property
     def free_host_blocks(self) -> int:
-        """Host blocks nobody holds."""
+        """Free host blocks."""
         return self._engine.kv.host.free_blocks
 
     @property
@@ -121,7 +121,7 @@ class View:
     @property
     def swap_budget(self) -> float:
         """Tokens that may still be copied out in this iteration; infinite when nothing limits it."""
-        return self._engine.evictor.swap_budget(Direction.OUT)
+        return self._engine.evictor.budget.tokens(Direction.OUT)
 
     @property
     def paused(self) -> list[SessionView]:
@@ -136,15 +136,15 @@ class View:
 
     @property
     def undecided(self) -> Sequence[SessionView]:
-        """Those of ``paused`` whose answer has not come and that are not being copied: about which there is still
-        something to decide. The same list until one of them changes."""
+        """Contexts of ``paused`` that still wait for their answer and are not being copied: open to a verdict. One list
+        until one of them changes."""
         if self._listed_at != self._engine.kv.version or not self.short_cuts:
             self._list()
         return self._undecided
 
     @property
     def kv_usage(self) -> Sequence[KVUsage]:
-        """Where the tokens of ``undecided`` are, in the same order. The same list until one of them changes, unless
+        """Where the tokens of ``undecided`` are, in its order. One list until one of them changes, unless
         contexts share blocks."""
         if self._engine.kv.prefixes is not None:
             return [(one.resident_tokens, one.shared_tokens, one.offloaded_tokens) for one in self.undecided]
@@ -179,7 +179,7 @@ class View:
 
 
 class WithoutDecoders(View):
-    """The same engine, where of those who run only those who compute missing tokens are shown."""
+    """A view whose running sessions are only those that compute missing tokens."""
 
     __slots__ = ()
 

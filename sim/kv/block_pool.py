@@ -15,14 +15,14 @@ def blocks_for(tokens: int, block_size: int) -> int:
 class BlockPool:
     """Counts blocks in use. Private blocks are plain counts; shared blocks have a key and count once, by reference.
 
-    A shared block that nobody holds any more may stay cached: it is free, and can be found by its key until its memory
+    A shared block without references may stay cached: it is free, and can be found by its key until its memory
     is taken for something else, the least recently used block first.
 
     Which physical block a context owns is not decided here: a backend that has real blocks assigns their ids.
 
     Attributes:
         capacity: all blocks.
-        free_blocks: blocks that nobody uses, cached ones included.
+        free_blocks: blocks not in use, cached ones included.
         cached: free blocks that can be found, by key, each with when it was last used and a number of its own.
         on_evict: called with the key of a cached block whose memory is about to be taken.
     """
@@ -58,7 +58,7 @@ class BlockPool:
         self.free_blocks += blocks
 
     def missing(self, keys: Iterable[Hashable]) -> int:
-        """How many of the shared blocks ``keys`` nobody holds yet: what ``ref`` would claim."""
+        """How many of the shared blocks ``keys`` have no reference yet: what ``ref`` would claim."""
         return sum(key not in self._references for key in set(keys))
 
     def holders(self, key: Hashable) -> int:
@@ -77,7 +77,7 @@ class BlockPool:
         return before - self.free_blocks
 
     def unref(self, keys: Iterable[Hashable], last_used: int | None = None) -> int:
-        """Let go of the shared blocks ``keys``; returns how many nobody holds any more.
+        """Let go of the shared blocks ``keys``; returns how many have no reference left.
 
         These stay cached if ``last_used`` says when they were used, the first of ``keys`` the first to be evicted.
         """
@@ -103,7 +103,7 @@ class BlockPool:
             self._references[key] = held + 1
 
     def uncache(self, keys: Iterable[Hashable]) -> None:
-        """Shared blocks that one context alone holds become private: nobody finds them any more."""
+        """Shared blocks that one context alone holds become private: they can no longer be found."""
         for key in keys:
             assert self._references.pop(key) == 1, f"{key} is held by others"
 

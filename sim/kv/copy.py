@@ -13,7 +13,7 @@ class Copy:
     """A move of whole blocks between GPU and host.
 
     Attributes:
-        live: whose context.
+        state: the session that the context belongs to.
         direction: out or in.
         blocks: whole blocks moved.
         tokens: context tokens in them.
@@ -34,7 +34,7 @@ class Chunk:
     """Missing tokens of one context computed in an iteration.
 
     Attributes:
-        live: whose context.
+        state: the session that the context belongs to.
         start: resident tokens before.
         tokens: tokens computed, of each branch where there are several.
         recomputed: how many of them had been computed before.

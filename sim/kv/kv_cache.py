@@ -1,4 +1,4 @@
-"""Where the tokens of every context are, and the blocks that they hold: the only place where either changes.
+"""KV cache: where the tokens of every context are, and the blocks that they hold. Both change only here.
 
 A context is ``resident`` leading tokens on the GPU, then ``offloaded`` tokens on the host, then ``missing`` ones. When
 part of it is offloaded, the resident part ends at a block boundary, because copies move whole blocks.
@@ -106,7 +106,7 @@ class KVCacheManager:
         return self.blocks_at(state, state.context) - self.blocks_held(state)
 
     def blocks_to_allocate(self, state: SessionState) -> int:
-        """The same less the blocks that a copy is filling."""
+        """Blocks still to allocate: ``blocks_missing`` minus those that an in-flight swap-in holds."""
         arriving = state.copy is not None and state.copy.direction is Direction.IN
         return self.blocks_missing(state) - (state.copy.blocks if state.copy is not None and arriving else 0)
 
@@ -281,7 +281,7 @@ class KVCacheManager:
         return copy
 
     def pin(self, state: SessionState) -> None:
-        """Another replica reads this context: nobody else may touch it until ``unpin``."""
+        """Another replica reads this context: it may not be changed until ``unpin``."""
         self.set_idle(state, False)
         self.copying_blocks += self.blocks_held(state) - state.shared_blocks
 

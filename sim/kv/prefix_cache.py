@@ -1,8 +1,8 @@
 """Leading blocks that several contexts have in common, found by what they hold.
 
 A prompt's leading blocks have a key each where the trace tells what is in them: by its block hashes, or by a named
-prefix. A block's key stands for all tokens up to its end, so equal keys are equal KV. Whoever computes such a block
-publishes it; whoever is admitted later finds the longest run of its keys and computes only what follows. Only whole
+prefix. A block's key stands for all tokens up to its end, so equal keys are equal KV. A context that computes such a
+block caches it; a context admitted later matches the longest run of its keys and computes only what follows. Only whole
 blocks of the engine are shared, and never the last token of a context: there must be one to compute.
 
 A shared block counts once, and is held by reference. The contexts that hold one hold all those before it, so along a
@@ -99,7 +99,7 @@ class PrefixCache:
         return piece
 
     def match_prefix(self, state: SessionState) -> tuple[int, int]:
-        """Blocks on the GPU with which a context could go on at once, and how many of them somebody holds."""
+        """Blocks on the GPU with which a context could go on at once, and how many of them are held."""
         keys, pool = self.keys(state), self._pool
         if state.offloaded or state.copy is not None or state.resident != state.shared_blocks * self.block_size:
             return 0, 0
@@ -112,10 +112,10 @@ class PrefixCache:
             count += 1
         return count, held
 
-    # ---- who holds what
+    # ---- references
 
     def reuse_prefix(self, state: SessionState) -> None:
-        """A context takes what it found: these tokens are resident at once. The blocks that nobody held are free."""
+        """A context takes what it found: these tokens are resident at once. Blocks that were only cached are free."""
         blocks, _ = self.match_prefix(state)
         new = self.keys(state)[state.shared_blocks : state.shared_blocks + blocks]
         self._pool.ref(new)
@@ -146,7 +146,8 @@ class PrefixCache:
         return len(gone)
 
     def uncache(self, state: SessionState, keep: int) -> int:
-        """The shared blocks beyond the first ``keep``, which nobody else holds, become private. Returns how many."""
+        """The shared blocks beyond the first ``keep``, which no other context holds, become private. Returns how
+        many."""
         own = state.prefix_keys[keep : state.shared_blocks]
         if own:
             self._let_go(state, own)
@@ -220,8 +221,7 @@ class PrefixCache:
 
 
 class FreeableBlocks:
-    """What contexts that give way would free, counted one after the other: a block that several share goes with the
-    last of them."""
+    """Blocks that victims would free, counted one by one: a block that several contexts share goes with the last."""
 
     def __init__(self, block_size: int) -> None:
         self._size = block_size
