@@ -15,11 +15,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from caesura.cli.progress import Shares
+from caesura.cli.progress import Progress
 from caesura.config.yaml_source import parse_yaml
-from caesura.runs.executors.executors import Executor, Outcome, executor
-from caesura.runs.run import Fault, Run
-from caesura.runs.sweep import Plan, carry_out_sweep, parse_over, plan_sweep
+from caesura.runs.executors.choose import executor
+from caesura.runs.executors.executor import RunExecutor, RunOutcome
+from caesura.runs.run import Run
+from caesura.runs.simulate import RunError
+from caesura.runs.sweep import SweepPlan, parse_over, plan_sweep, run_sweep
 
 OVER = ("replica.kv_capacity=20000 tokens,30000 tokens,50000 tokens", "systems[*].engine.max_running=16,32,64,128")
 
@@ -45,22 +47,22 @@ class Turn:
 class Timed:
     """An executor that notes when each run began and ended."""
 
-    def __init__(self, where: Executor) -> None:
+    def __init__(self, where: RunExecutor) -> None:
         self._where = where
         self.seconds: list[float] = []
         self.ends: list[float] = []
 
-    def outcomes(self, runs: Sequence[Run], shares: Shares) -> Generator[tuple[int, Outcome]]:
-        """As ``Executor.outcomes``."""
+    def outcomes(self, runs: Sequence[Run], shares: Progress) -> Generator[tuple[int, RunOutcome]]:
+        """As ``RunExecutor.outcomes``."""
         with contextlib.closing(self._where.outcomes(runs, shares)) as outcomes:
             for index, outcome in outcomes:
-                assert not isinstance(outcome, Fault), outcome
+                assert not isinstance(outcome, RunError), outcome
                 self.ends.append(time.perf_counter())
                 self.seconds.append(json.loads(outcome["provenance.json"])["wall_s"])
                 yield index, outcome
 
     def staying(self) -> contextlib.AbstractContextManager[None]:
-        """As ``Executor.staying``."""
+        """As ``RunExecutor.staying``."""
         return self._where.staying()
 
 
@@ -72,17 +74,17 @@ def experiment(seconds: float, seeds: int) -> str:
     )
 
 
-def planned(seconds: float, seeds: int, base: Path) -> Plan:
+def planned(seconds: float, seeds: int, base: Path) -> SweepPlan:
     """The sweep of the comparison."""
     source = parse_yaml(experiment(seconds, seeds), "x.yaml")
     return plan_sweep(source, "x", base, [parse_over(text) for text in OVER])
 
 
-def take(plan: Plan, out: Path, jobs: int) -> Turn:
+def take(plan: SweepPlan, out: Path, jobs: int) -> Turn:
     """Carry the sweep out."""
     timed = Timed(executor("local", jobs))
     cpu, begin = cpu_seconds(), time.perf_counter()
-    carry_out_sweep(plan, out, timed, progress=False)
+    run_sweep(plan, out, timed, progress=False)
     wall = time.perf_counter() - begin
     ends = [end - begin for end in timed.ends]
     begins = [end - seconds for end, seconds in zip(ends, timed.seconds, strict=True)]

@@ -19,11 +19,12 @@ from caesura.results.comparison import Comparison, load
 from caesura.results.metrics import call_table, session_table, summarize
 from caesura.results.report import write_results
 from caesura.results.sweep import Sweep, load_sweep, write_sweep
-from caesura.runs.capacity_search import DEFAULT_SEEDS, ask, find_capacities
-from caesura.runs.executors.executors import executor
-from caesura.runs.experiment import carry_out
-from caesura.runs.run import expand, simulate_run
-from caesura.runs.sweep import Axis, carry_out_sweep, plan_sweep
+from caesura.runs.capacity_search import DEFAULT_SEEDS, find_capacities, make_query
+from caesura.runs.executors.choose import executor
+from caesura.runs.run import expand
+from caesura.runs.run_experiment import run_experiment
+from caesura.runs.simulate import simulate as simulate_run
+from caesura.runs.sweep import Axis, plan_sweep, run_sweep
 from policies.contract import InterceptPolicy
 from sim.results.run_record import RunRecord
 
@@ -95,7 +96,7 @@ def compare(
     options = [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
     resolved = _read(experiment, options)
     folder = Path(out) if out is not None else Path("runs") / resolved.name
-    runs, _ = carry_out(resolved, folder, executor(on, jobs), progress)
+    runs, _ = run_experiment(resolved, folder, executor(on, jobs), progress)
     return write_results(resolved, runs, folder)
 
 
@@ -124,7 +125,7 @@ def run(
     options = [Override(parse_override(f"{key}=").loc, value, f"set {key}") for key, value in (set or {}).items()]
     resolved = _read(experiment, options)
     folder = Path(out) if out is not None else Path("runs") / resolved.name
-    runs, _ = carry_out(resolved, folder, executor(on, jobs), progress)
+    runs, _ = run_experiment(resolved, folder, executor(on, jobs), progress)
     return write_results(resolved, runs, folder)
 
 
@@ -164,7 +165,7 @@ def sweep(
         file = Path(experiment)
         plan = plan_sweep(read_yaml(file), file.stem, file.resolve().parent, axes, options)
     folder = Path(out) if out is not None else Path("runs") / f"{plan.name}-sweep"
-    carry_out_sweep(plan, folder, executor(on, jobs), progress, retry_failed)
+    run_sweep(plan, folder, executor(on, jobs), progress, retry_failed)
     return write_sweep(plan, folder)
 
 
@@ -207,7 +208,7 @@ def capacity(
     resolved = _read(
         experiment, [Override(loc, value, f"argument {name}") for loc, value, name in given if value is not None]
     )
-    question = ask(resolved, parse_slo(slo), low, high, tolerance)
+    question = make_query(resolved, parse_slo(slo), low, high, tolerance)
     folder = Path(out) if out is not None else Path("runs") / f"{resolved.name}-capacity"
     found, probes = find_capacities(resolved, question, folder, executor(on, jobs), progress)
     return write_capacities(resolved, question, found, probes, folder)

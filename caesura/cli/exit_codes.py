@@ -19,7 +19,7 @@ WRONG_INPUT = 2
 
 
 @contextlib.contextmanager
-def said_plainly(when_interrupted: str) -> Iterator[None]:
+def with_exit_codes(when_interrupted: str) -> Iterator[None]:
     """Wrong input: one message and exit code 2. Ctrl-C: one line and exit code 130; so SIGTERM, with code 143. A closed
     pipe: nothing, and 0."""
     before = signal.signal(signal.SIGTERM, _terminate)

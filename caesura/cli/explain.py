@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from caesura.cli.exit_codes import said_plainly
+from caesura.cli.exit_codes import with_exit_codes
 
 
 def explain(
@@ -23,7 +23,7 @@ def explain(
     figure: Annotated[Path | None, typer.Option(help="Draw where its context was into this file (.png, .svg).")] = None,
 ) -> None:
     """Tell what happened to one session's context, decision by decision; without --session, whom to ask about."""
-    with said_plainly("interrupted; nothing was written"):
+    with with_exit_codes("interrupted; nothing was written"):
         from rich.console import Console
 
         from caesura.cli.terminal import page

@@ -12,11 +12,11 @@ import typer
 
 from caesura.cli import explain as explain_cli
 from caesura.cli import trace as trace_cli
-from caesura.cli.exit_codes import said_plainly
+from caesura.cli.exit_codes import with_exit_codes
 
 if TYPE_CHECKING:
     from caesura.config.experiment import ResolvedExperiment
-    from caesura.runs.executors.executors import Executor
+    from caesura.runs.executors.executor import RunExecutor
 
 SOME_FAILED = 1
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(trace_cli.app, name="trace")
 
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [runs/NAME].")]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [runs/NAME].")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [every core].")]
 On = Annotated[
     str | None,
@@ -48,8 +48,8 @@ def main() -> None:
     app(prog_name="caesura")
 
 
-def _said_plainly() -> contextlib.AbstractContextManager[None]:
-    return said_plainly("interrupted; runs that ended are kept, and the same command goes on from there")
+def _with_exit_codes() -> contextlib.AbstractContextManager[None]:
+    return with_exit_codes("interrupted; runs that ended are kept, and the same command goes on from there")
 
 
 def _version(wanted: bool) -> None:
@@ -69,16 +69,16 @@ def _root(
 
 
 @app.command()
-def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], out: Out = None, jobs: Jobs = None,
+def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], out: OutOption = None, jobs: Jobs = None,
         on: On = None, set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
     """Do what an experiment file says; what an earlier, interrupted run left done is kept."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.config.experiment import read_experiment_file
         from caesura.config.overrides import parse_override
-        from caesura.runs.executors.executors import executor
+        from caesura.runs.executors.choose import executor
 
         experiment = read_experiment_file(file, [parse_override(text) for text in set_ or ()])
-        _carry_out(experiment, out, executor(on, jobs), quiet)
+        _run_and_write(experiment, out, executor(on, jobs), quiet)
 
 
 @app.command()
@@ -91,18 +91,18 @@ def compare(
     profile: Annotated[str | None, typer.Option(help="Costs of a model on a GPU (see `caesura profiles`).")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     objective: Annotated[str | None, typer.Option(help="Mean normalized latency to hold, as in '100 ms'.")] = None,
-    out: Out = None,
+    out: OutOption = None,
     jobs: Jobs = None,
     on: On = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare systems over loads: from a file, from options, or from a file with options that override it."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.options import experiment_from_options, overrides
         from caesura.config.experiment import read_experiment_file
         from caesura.config.overrides import parse_override
-        from caesura.runs.executors.executors import executor
+        from caesura.runs.executors.choose import executor
 
         options = overrides(
             systems=systems, rates=rates, duration=duration, trace=trace, profile=profile, seeds=seeds,
@@ -110,7 +110,7 @@ def compare(
         )  # fmt: skip
         options += [parse_override(text) for text in set_ or ()]
         experiment = experiment_from_options(options) if file is None else read_experiment_file(file, options)
-        _carry_out(experiment, out, executor(on, jobs), quiet)
+        _run_and_write(experiment, out, executor(on, jobs), quiet)
 
 
 @app.command()
@@ -122,28 +122,28 @@ def sweep(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed before.")] = False,
-    out: Out = None,
+    out: OutOption = None,
     jobs: Jobs = None,
     on: On = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Repeat an experiment over the values of any of its keys; runs that are there already are not done again."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.options import overrides
         from caesura.cli.terminal import show_sweep
         from caesura.config.overrides import parse_override
         from caesura.config.yaml_source import read_yaml
         from caesura.results.sweep import write_sweep
-        from caesura.runs.executors.executors import executor
-        from caesura.runs.sweep import carry_out_sweep, parse_over, plan_sweep
+        from caesura.runs.executors.choose import executor
+        from caesura.runs.sweep import parse_over, plan_sweep, run_sweep
 
         given = [parse_override(text) for text in set_ or ()] + overrides(seeds=seeds)
         axes = [parse_over(text) for text in over or ()]
         plan = plan_sweep(read_yaml(file), file.stem, file.resolve().parent, axes, given)
         _note_slow(plan.slow)
         folder = out or Path("runs") / f"{plan.name}-sweep"
-        kept = carry_out_sweep(plan, folder, executor(on, jobs), False if quiet else None, retry_failed)
+        kept = run_sweep(plan, folder, executor(on, jobs), False if quiet else None, retry_failed)
         found = write_sweep(plan, folder)
         show_sweep(found, kept, quiet)
         if len(found.failures):
@@ -170,14 +170,14 @@ def capacity(
     duration: Annotated[str | None, typer.Option(help="How long sessions arrive, as in '5 min'.")] = None,
     trace: Annotated[str | None, typer.Option(help="A shipped trace's name, or a trace file.")] = None,
     profile: Annotated[str | None, typer.Option(help="Costs of a model on a GPU (see `caesura profiles`).")] = None,
-    out: Out = None,
+    out: OutOption = None,
     jobs: Jobs = None,
     on: On = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Find the highest load that each system sustains under an objective, by bisection over seeds."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.options import experiment_from_options, overrides
         from caesura.cli.terminal import show_capacities
         from caesura.config.experiment import read_experiment_file, slow_notes
@@ -185,8 +185,8 @@ def capacity(
         from caesura.config.slo import parse_slo
         from caesura.errors import UserError
         from caesura.results.capacities import write_capacities
-        from caesura.runs.capacity_search import ask, find_capacities, with_seeds
-        from caesura.runs.executors.executors import executor
+        from caesura.runs.capacity_search import find_capacities, make_query, with_seeds
+        from caesura.runs.executors.choose import executor
 
         if not slo:
             raise UserError("--slo is missing; for example --slo 'p90 normalized_latency<0.1'")
@@ -197,7 +197,7 @@ def capacity(
         options += [parse_override(text) for text in set_ or ()]
         experiment = experiment_from_options(options) if file is None else read_experiment_file(file, options)
         _note_slow(slow_notes(experiment))
-        question = ask(experiment, objective, low, high, tolerance)
+        question = make_query(experiment, objective, low, high, tolerance)
         folder = out or Path("runs") / f"{'' if file is None else f'{experiment.name}-'}capacity"
         found, probes = find_capacities(experiment, question, folder, executor(on, jobs), False if quiet else None)
         capacities = write_capacities(experiment, question, found, probes, folder)
@@ -211,7 +211,7 @@ app.command("explain")(explain_cli.explain)
 @app.command("systems")
 def list_systems() -> None:
     """List the systems that can be compared, and where their rules come from."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.terminal import show_list
         from caesura.config.systems import load_preset, preset_names
 
@@ -222,7 +222,7 @@ def list_systems() -> None:
 @app.command("routers")
 def list_routers() -> None:
     """List the routers that spread sessions over the replicas of a cluster."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.terminal import show_list
         from policies.registry import ROUTERS, make_router, names
 
@@ -241,7 +241,7 @@ def _first_line(thing: object) -> str:
 @app.command("profiles")
 def list_profiles() -> None:
     """List the cost profiles, and where their figures come from."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.terminal import show_list
         from caesura.config.profiles import profile_names, read_profile
 
@@ -270,7 +270,7 @@ def profile(
     quiet: Quiet = False,
 ) -> None:
     """Measure what a model costs on this GPU, and write a profile to simulate with."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli.gpu import measure_profile
         from caesura.cli.options import seconds
 
@@ -315,7 +315,7 @@ def validate(
     quiet: Quiet = False,
 ) -> None:
     """Say how wrong the simulator is: real runs on this GPU, or recorded ones, against their replays."""
-    with _said_plainly():
+    with _with_exit_codes():
         from caesura.cli import validate as command
 
         how = {
@@ -343,13 +343,13 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def _carry_out(experiment: ResolvedExperiment, out: Path | None, where: Executor, quiet: bool) -> None:
+def _run_and_write(experiment: ResolvedExperiment, out: Path | None, where: RunExecutor, quiet: bool) -> None:
     from caesura.config.experiment import slow_notes
-    from caesura.runs.experiment import carry_out
+    from caesura.runs.run_experiment import run_experiment
 
     _note_slow(slow_notes(experiment))
     folder = out or Path("runs") / experiment.name
-    runs, kept = carry_out(experiment, folder, where, progress=False if quiet else None)
+    runs, kept = run_experiment(experiment, folder, where, progress=False if quiet else None)
     from caesura.results.report import write_results
 
     comparison = write_results(experiment, runs, folder)

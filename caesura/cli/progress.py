@@ -17,7 +17,7 @@ _REFRESH_S = 0.2
 _BETWEEN_LINES_S = 10.0
 
 
-class Shares:
+class Progress:
     """The share (0 to 1) of each run that is done, in a file that the processes of a sweep map into memory."""
 
     def __init__(self, file: Path, weights: list[float]) -> None:
@@ -45,14 +45,14 @@ def reporter(file: Path, index: int) -> Callable[[float], None]:
 
 
 @contextlib.contextmanager
-def sweep_progress(title: str, weights: list[float], visible: bool | None = None) -> Iterator[Shares]:
+def sweep_progress(title: str, weights: list[float], visible: bool | None = None) -> Iterator[Progress]:
     """Show a bar while the block runs, on a terminal's standard error; elsewhere a plain line now and then.
 
     ``visible``: always a bar, or nothing at all.
     """
     terminal = sys.stderr.isatty() if visible is None else visible
     with tempfile.TemporaryDirectory(prefix="caesura-") as folder:
-        shares = Shares(Path(folder) / "shares", weights)
+        shares = Progress(Path(folder) / "shares", weights)
         over = threading.Event()
         with _bar(title, shares, terminal) as follow:
             lines = Lines(title, len(weights), sys.stderr) if visible is None and not terminal else None
@@ -73,13 +73,14 @@ def sweep_progress(title: str, weights: list[float], visible: bool | None = None
 
 
 @contextlib.contextmanager
-def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]]:
+def _bar(title: str, shares: Progress, shown: bool) -> Iterator[Callable[[], None]]:
     """A bar; what is yielded brings it up to date. Workers, who show none, need not load what draws it."""
     if not shown:
         yield lambda: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -89,7 +90,7 @@ def _bar(title: str, shares: Shares, shown: bool) -> Iterator[Callable[[], None]
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0, runs=f"0 of {len(shares.weights)} runs")
         yield lambda: bar.update(
             task, completed=shares.total(), runs=f"{shares.complete()} of {len(shares.weights)} runs"

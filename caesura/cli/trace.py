@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from caesura.cli.exit_codes import said_plainly
+from caesura.cli.exit_codes import with_exit_codes
 
 app = typer.Typer(
     help="Describe, convert, generate, fit, sample, filter, scale, merge and validate traces; - is a pipe.",
@@ -18,28 +18,28 @@ app = typer.Typer(
 )
 
 
-class OnError(StrEnum):
+class OnErrorOption(StrEnum):
     """What happens to a line that is wrong."""
 
     stop = "stop"
     skip = "skip"
 
 
-Trace = Annotated[str, typer.Argument(help="A trace file, - for standard input, or a shipped trace's name.")]
-Format = Annotated[str | None, typer.Option("--format", "-f", help="The trace's format [recognised by content].")]
-Errors = Annotated[OnError, typer.Option("--on-error", help="Stop at what is wrong, or skip and count it.")]
+TraceArgument = Annotated[str, typer.Argument(help="A trace file, - for standard input, or a shipped trace's name.")]
+FormatOption = Annotated[str | None, typer.Option("--format", "-f", help="The trace's format [recognised by content].")]
+Errors = Annotated[OnErrorOption, typer.Option("--on-error", help="Stop at what is wrong, or skip and count it.")]
 Tokenizer = Annotated[
     str | None,
     typer.Option(help="Counts the tokens of texts: words, chars:4, or the path of a tokenizer.json or its folder."),
 ]
-Out = Annotated[str, typer.Option("--out", "-o", help="Where to; .gz and .zst compress [standard output].")]
+TraceOut = Annotated[str, typer.Option("--out", "-o", help="Where to; .gz and .zst compress [standard output].")]
 To = Annotated[str, typer.Option("--to", help="Format to write (`caesura trace formats`).")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every draw.")]
 Many = Annotated[float, typer.Option(help="Times as many, or as long.")]
 
 
 def _plainly() -> contextlib.AbstractContextManager[None]:
-    return said_plainly("interrupted; nothing was written")
+    return with_exit_codes("interrupted; nothing was written")
 
 
 @app.command()
@@ -55,14 +55,14 @@ def formats() -> None:
 
 @app.command()
 def describe(
-    trace: Trace,
+    trace: TraceArgument,
     json: Annotated[bool, typer.Option("--json", help="Every figure as JSON.")] = False,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     token_time: Annotated[
         str, typer.Option(help="Time a generated token takes, for concurrency: a trace does not say.")
     ] = "20 ms",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Show what a trace is made of: arrivals, lengths, calls, pauses by tool, sharing, concurrency."""
@@ -75,12 +75,12 @@ def describe(
 
 @app.command()
 def convert(
-    trace: Trace,
+    trace: TraceArgument,
     file: Annotated[str, typer.Argument(metavar="OUT", help="The new file; - is standard output.")] = "",
-    out: Out = "",
+    out: TraceOut = "",
     to: To = "own",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Write a trace in another format."""
@@ -102,14 +102,14 @@ def convert(
 
 @app.command("filter")
 def filter_trace(
-    trace: Trace,
+    trace: TraceArgument,
     conditions: Annotated[
         list[str], typer.Argument(help="All must hold: kind=qa, 'prompt<4096', 'calls>=2', 'tool=Bash*'.")
     ],
-    out: Out = "-",
+    out: TraceOut = "-",
     to: To = "own",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Keep the sessions for which every condition holds.
@@ -134,14 +134,14 @@ def filter_trace(
 
 @app.command()
 def sample(
-    trace: Trace,
+    trace: TraceArgument,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="How many sessions.")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Or which share of them.")] = None,
     seed: Seed = 0,
-    out: Out = "-",
+    out: TraceOut = "-",
     to: To = "own",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Draw sessions without replacement; they keep their order and arrivals."""
@@ -160,17 +160,17 @@ def sample(
 
 @app.command()
 def scale(
-    trace: Trace,
+    trace: TraceArgument,
     rate: Many = 1.0,
     pauses: Many = 1.0,
     lengths: Many = 1.0,
     prompt: Many = 1.0,
     output: Many = 1.0,
     returned: Many = 1.0,
-    out: Out = "-",
+    out: TraceOut = "-",
     to: To = "own",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Multiply arrival rate, pauses, and lengths (all, or prompts, outputs and returned tokens one by one)."""
@@ -202,7 +202,7 @@ def generate(
         list[str] | None, typer.Option(metavar="KIND=W", help="Weight of one of the six augmentations; repeat it.")
     ] = None,
     seed: Seed = 0,
-    out: Out = "-",
+    out: TraceOut = "-",
     to: To = "own",
 ) -> None:
     """Draw a trace: sessions from distributions, arriving as the generator or --rate says."""
@@ -219,15 +219,15 @@ def generate(
 
 @app.command()
 def fit(
-    trace: Trace,
-    out: Out = "-",
+    trace: TraceArgument,
+    out: TraceOut = "-",
     page: Annotated[Path | None, typer.Option(help="An HTML page that shows how well it fits.")] = None,
     points: Annotated[
         int, typer.Option(min=0, max=1000, help="Quantiles of a curve where no distribution fits; 0: no curves.")
     ] = 41,
     seed: Seed = 0,
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Fit a generator to a trace: the shape of a workload, to share in place of its data."""
@@ -241,10 +241,10 @@ def fit(
 @app.command()
 def merge(
     traces: Annotated[list[str], typer.Argument(help="Two or more traces; one of them may be -.")],
-    out: Out = "-",
+    out: TraceOut = "-",
     to: To = "own",
-    format: Format = None,
-    on_error: Errors = OnError.stop,
+    format: FormatOption = None,
+    on_error: Errors = OnErrorOption.stop,
     tokenizer: Tokenizer = None,
 ) -> None:
     """Put traces together by arrival. They are held in memory; ids that occur twice get their trace's name."""
@@ -260,7 +260,7 @@ def merge(
 
 
 @app.command()
-def validate(trace: Trace, format: Format = None, tokenizer: Tokenizer = None) -> None:
+def validate(trace: TraceArgument, format: FormatOption = None, tokenizer: Tokenizer = None) -> None:
     """Read a trace to its end and list everything that is wrong or odd. Exit code 2 if anything is wrong."""
     with _plainly():
         from caesura.trace.parts import validate_trace

@@ -12,8 +12,8 @@ from caesura.cli.options import numbers, seconds, words
 from caesura.config.profiles import read_profile
 from caesura.config.units import parse_capacity
 from caesura.errors import UserError
-from caesura.fidelity.record_runs import Plan, record_runs
-from caesura.fidelity.replays import Costs, Replayed, choose_costs, find_recordings, replay_all
+from caesura.fidelity.record_runs import RecordingPlan, record_runs
+from caesura.fidelity.replays import ReplayCosts, Replayed, choose_costs, find_recordings, replay_all
 from caesura.fidelity.report import RECORDINGS, REPORT, prepare, write_validation
 from caesura.fidelity.tables import SECTIONS, agreement_rows, remarks, verdict
 from caesura.results.sections import fill, for_terminal
@@ -40,7 +40,7 @@ def plan_from_options(
     seed: int | None = None,
     device: str | None = None,
     check: int | None = None,
-) -> Plan:
+) -> RecordingPlan:
     """What to run for real; None takes the default.
 
     Raises:
@@ -55,7 +55,7 @@ def plan_from_options(
         if text is not None:
             found = found.model_copy(update={name: _tokens(text, option, found)})
     lasts = seconds(duration or "90 s", "--duration")
-    return Plan(
+    return RecordingPlan(
         model=model or found.model,
         profile=found,
         systems=SYSTEMS if systems is None else words(systems, "--systems", "vllm,infercept"),
@@ -70,7 +70,7 @@ def plan_from_options(
     )
 
 
-def validate_here(plan: Plan, out: Path, jobs: int | None, quiet: bool) -> list[Replayed]:
+def validate_here(plan: RecordingPlan, out: Path, jobs: int | None, quiet: bool) -> list[Replayed]:
     """Make the real runs that are missing below ``out``, replay all of the plan's, write the report.
 
     Raises:
@@ -79,7 +79,7 @@ def validate_here(plan: Plan, out: Path, jobs: int | None, quiet: bool) -> list[
     prepare(out)
     with _told(quiet) as say:
         folders = record_runs(plan, out / RECORDINGS, say)
-    replayed = replay_all(folders, Costs((plan.profile.name, plan.profile)), jobs, False if quiet else None)
+    replayed = replay_all(folders, ReplayCosts((plan.profile.name, plan.profile)), jobs, False if quiet else None)
     write_validation(replayed, out)
     return replayed
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from caesura.config.reject_bool import Rates, Strict, no_switch, one_or_many
+from caesura.config.reject_bool import Rates, Strict, one_or_many, reject_bool
 from caesura.config.units import PositiveSeconds
 from traces.draw.arrivals import LEAST_BURSTINESS, LEAST_WEIBULL_SHAPE
 
-Part = Annotated[float, BeforeValidator(no_switch), Field(ge=0, le=1, allow_inf_nan=False)]
+ShareOfOne = Annotated[float, BeforeValidator(reject_bool), Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class PoissonArrivals(Strict):
@@ -21,7 +21,7 @@ class PoissonArrivals(Strict):
     @field_validator("rate", mode="before")
     @classmethod
     def _rates(cls, value: object) -> object:
-        return one_or_many(no_switch(value))
+        return one_or_many(reject_bool(value))
 
 
 class GammaArrivals(PoissonArrivals):
@@ -48,13 +48,13 @@ class BurstArrivals(PoissonArrivals):
 
     busy: PositiveSeconds = Field(description="mean length of a busy phase")
     quiet: PositiveSeconds = Field(description="mean length of a quiet phase")
-    quiet_rate: Part = Field(default=0.0, description="rate in quiet phases as a share of that in busy ones")
+    quiet_rate: ShareOfOne = Field(default=0.0, description="rate in quiet phases as a share of that in busy ones")
 
 
 class DiurnalArrivals(PoissonArrivals):
     """Poisson arrivals whose rate follows a sine."""
 
-    swing: Part = Field(description="how far the rate rises above and falls below its mean, as a share of it")
+    swing: ShareOfOne = Field(description="how far the rate rises above and falls below its mean, as a share of it")
     period: PositiveSeconds = Field(default=86400.0, description="one cycle; a day when left out")
     peak: PositiveSeconds | None = Field(
         default=None, description="when the rate is highest, after the begin; half a period when left out"
@@ -76,7 +76,7 @@ class ReplayedArrivals(Strict):
     @field_validator("speed", mode="before")
     @classmethod
     def _speeds(cls, value: object) -> object:
-        return one_or_many(no_switch(value))
+        return one_or_many(reject_bool(value))
 
 
 def _arrivals_schema(schema: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def _arrivals_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"const": "replay"}, {**mapping, "minProperties": 1, "maxProperties": 1}]
 
 
-class Arrivals(Strict):
+class ArrivalsSection(Strict):
     """How sessions arrive: exactly one of these processes."""
 
     model_config = ConfigDict(json_schema_extra=_arrivals_schema)
@@ -108,7 +108,7 @@ class Arrivals(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        processes = list(Arrivals.model_fields)
+        processes = list(ArrivalsSection.model_fields)
         chosen = [name for name in processes if getattr(self, name) is not None]
         if len(chosen) != 1:
             given = " and ".join(chosen) or "none"
@@ -129,9 +129,9 @@ class Arrivals(Strict):
         assert self.replay is not None
         return self.replay.speed
 
-    def at(self, load: float) -> Arrivals:
+    def at(self, load: float) -> ArrivalsSection:
         """The process at one load alone."""
-        name = next(name for name in Arrivals.model_fields if getattr(self, name) is not None)
+        name = next(name for name in ArrivalsSection.model_fields if getattr(self, name) is not None)
         process = getattr(self, name)
         alone = process.model_copy(update={"speed" if name == "replay" else "rate": [load]})
         return self.model_copy(update={name: alone})

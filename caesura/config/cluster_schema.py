@@ -46,7 +46,7 @@ def _cluster_schema(schema: dict[str, Any]) -> None:
     properties["kv_transfer"]["anyOf"].append({"const": "none"})
 
 
-class Cluster(Strict):
+class ClusterSection(Strict):
     """Replicas behind a router."""
 
     model_config = ConfigDict(json_schema_extra=_cluster_schema)

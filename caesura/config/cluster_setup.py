@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caesura.config.profiles import profile_reference, replica_profile
-from caesura.config.schema import Experiment, Replica
+from caesura.config.schema import Experiment, ReplicaSection
 from caesura.config.systems import System, as_rule
 from caesura.config.yaml_source import Source
 from caesura.errors import ConfigError, UserError
@@ -117,7 +117,7 @@ def _groups(experiment: Experiment, source: Source, base: Path, faults: list[str
         kept = {} if group.profile else {"kv_capacity": alike.kv_capacity, "host_capacity": alike.host_capacity}
         given = {"kv_capacity": group.kv_capacity, "host_capacity": group.host_capacity}
         sizes = kept | {name: size for name, size in given.items() if size is not None}
-        replica = Replica(profile=profile).model_copy(update=sizes)
+        replica = ReplicaSection(profile=profile).model_copy(update=sizes)
         try:
             found = replica_profile(replica, base)
         except ConfigError as error:

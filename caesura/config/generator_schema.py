@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from caesura.config.arrivals_schema import Arrivals, Part
+from caesura.config.arrivals_schema import ArrivalsSection, ShareOfOne
 from caesura.config.reject_bool import Share, Strict
 from traces.draw.distributions import Constant, Distribution, Quantiles, Scipy, WeightedValues, WithZeros
 from traces.draw.shapes import AugmentationShape, KindShape, PauseShape, Rewrites, SessionShape
@@ -33,7 +33,7 @@ class Drawn(Strict):
     weights: list[Share] | None = Field(default=None, description="how often each of the values comes")
     quantiles: list[Number] | None = Field(default=None, description="from the least value to the greatest")
     at: list[Number] | None = Field(default=None, description="their probabilities, 0 to 1; evenly spaced if left out")
-    zeros: Part = Field(default=0.0, description="share of exact zeros; the rest is as described")
+    zeros: ShareOfOne = Field(default=0.0, description="share of exact zeros; the rest is as described")
     min: Number | None = Field(default=None, description="least value; a distribution is cut off there")
     max: Number | None = Field(default=None, description="greatest value")
 
@@ -77,7 +77,7 @@ def _amount_kind(value: object) -> str | None:
     return "<drawn>" if isinstance(value, dict | Drawn) else None
 
 
-Amount = Annotated[
+AmountField = Annotated[
     Annotated[Number, Tag("<number>")] | Annotated[Drawn, Tag("<drawn>")],
     Discriminator(
         _amount_kind,
@@ -92,8 +92,8 @@ class PauseSort(Strict):
 
     waits_for: str = Field(default="tool", min_length=1, description="who is waited for: tool, user, ...")
     tool: str = Field(default="", description="the tool's name")
-    seconds: Amount = Field(description="how long it lasts")
-    returned: Amount = Field(default=0, description="tokens that the answer appends")
+    seconds: AmountField = Field(description="how long it lasts")
+    returned: AmountField = Field(default=0, description="tokens that the answer appends")
     share: Share = Field(default=1.0, description="how often it comes, relative to the kind's other pauses")
     then: dict[str, Share] | None = Field(
         default=None, description="the same for the pause after it; pauses are named user, or tool:search"
@@ -103,9 +103,9 @@ class PauseSort(Strict):
 class RewrittenContexts(Strict):
     """Contexts that the client rewrites in a pause."""
 
-    share: Part = Field(description="of all pauses that a call follows")
-    shrinks_to: Amount = Field(description="the new context, as a part of the old one")
-    keeps: Amount = Field(description="the leading part of the new context that is as it was, 0 to 1")
+    share: ShareOfOne = Field(description="of all pauses that a call follows")
+    shrinks_to: AmountField = Field(description="the new context, as a part of the old one")
+    keeps: AmountField = Field(description="the leading part of the new context that is as it was, 0 to 1")
 
 
 class Alike(Strict):
@@ -136,15 +136,15 @@ class Along(Strict):
 class TypedPrompt(Strict):
     """A prompt that is typed, sentence by sentence or clause by clause."""
 
-    segments: Amount = Field(description="sentences or clauses of a prompt")
-    tokens: Amount = Field(description="tokens of a segment")
+    segments: AmountField = Field(description="sentences or clauses of a prompt")
+    tokens: AmountField = Field(description="tokens of a segment")
     characters_per_minute: Number = Field(default=240.0, gt=0, description="how fast it is typed")
     characters_per_token: Number = Field(default=4.0, gt=0, description="characters that a token stands for")
-    sent_along: Amount = Field(default=0, description="tokens that come with the last segment without being typed")
-    inference: Amount = Field(
+    sent_along: AmountField = Field(default=0, description="tokens that come with the last segment without being typed")
+    inference: AmountField = Field(
         default=0, description="tokens generated when a segment but the last is there, by a system that works ahead"
     )
-    answer: Amount | None = Field(
+    answer: AmountField | None = Field(
         default=None, description="tokens of the answer after inferences; as without them when left out"
     )
 
@@ -156,11 +156,11 @@ class KindOfSession(Strict):
     augmentation: Kind | None = Field(
         default=None, description="draw from InferCept's published figures; only durations of pauses can be changed"
     )
-    calls: Amount | None = Field(default=None, description="calls a session; 1 when left out")
-    prompt: Amount | None = Field(default=None, description="tokens of the first prompt")
-    output: Amount | None = Field(default=None, description="tokens of a call")
+    calls: AmountField | None = Field(default=None, description="calls a session; 1 when left out")
+    prompt: AmountField | None = Field(default=None, description="tokens of the first prompt")
+    output: AmountField | None = Field(default=None, description="tokens of a call")
     pauses: list[PauseSort] = Field(default=[], description="the sorts of pause between calls")
-    ends_with_pause: Part = Field(default=0.0, description="share of sessions that end with a pause")
+    ends_with_pause: ShareOfOne = Field(default=0.0, description="share of sessions that end with a pause")
     rewrites: RewrittenContexts | None = None
     alike: Alike = Alike()
     with_prompt: WithPrompt = WithPrompt()
@@ -244,11 +244,13 @@ class GeneratorFile(Generate):
     """A workload's shape: what ``workload.generator`` names, and ``caesura trace fit`` writes."""
 
     description: str | None = Field(default=None, description="where the shape comes from")
-    arrivals: Arrivals | None = Field(default=None, description="how sessions arrive, unless the experiment says")
+    arrivals: ArrivalsSection | None = Field(
+        default=None, description="how sessions arrive, unless the experiment says"
+    )
 
     @field_validator("arrivals", mode="after")
     @classmethod
-    def _of_another(cls, value: Arrivals | None) -> Arrivals | None:
+    def _of_another(cls, value: ArrivalsSection | None) -> ArrivalsSection | None:
         if value is not None and value.replay is not None and value.replay.trace is None:
             raise ValueError("drawn sessions have no arrivals to replay; name a trace: {replay: {trace: FILE}}")
         return value

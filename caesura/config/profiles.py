@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caesura.config import paths
-from caesura.config.schema import Replica
+from caesura.config.schema import ReplicaSection
 from caesura.config.validation import validated
 from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError, did_you_mean
@@ -30,7 +30,7 @@ def read_profile(name: str, base: Path | None = None) -> Profile:
     return validated(Profile, read_yaml(_profile_file(name, base or Path())))
 
 
-def replica_profile(replica: Replica, base: Path) -> Profile:
+def replica_profile(replica: ReplicaSection, base: Path) -> Profile:
     """The profile of a replica with the KV capacities that the experiment gives instead of its own.
 
     Raises:

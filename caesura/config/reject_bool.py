@@ -31,7 +31,7 @@ def one_or_many(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-def no_switch(value: object) -> object:
+def reject_bool(value: object) -> object:
     """YAML's on, off, yes and no are no numbers, whatever Python says."""
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool):

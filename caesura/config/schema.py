@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
-from caesura.config.arrivals_schema import Arrivals
-from caesura.config.cluster_schema import Cluster
+from caesura.config.arrivals_schema import ArrivalsSection
+from caesura.config.cluster_schema import ClusterSection
 from caesura.config.generator_schema import GeneratedTrace
-from caesura.config.reject_bool import Rule, Strict, no_switch
+from caesura.config.reject_bool import Rule, Strict, reject_bool
 from caesura.config.units import PoolSize, PositiveSeconds
 from sim.engine.settings import EngineSettings
 
@@ -37,7 +37,7 @@ def _trace_kind(value: object) -> str | None:
     return "<generate>" if isinstance(value, dict | GeneratedTrace) else None
 
 
-Trace = Annotated[
+TraceField = Annotated[
     Annotated[str, Field(min_length=1), Tag("<name>")] | Annotated[GeneratedTrace, Tag("<generate>")],
     Discriminator(
         _trace_kind,
@@ -59,7 +59,7 @@ class Workload(Strict):
 
     model_config = ConfigDict(json_schema_extra=_workload_schema)
 
-    trace: Trace = Field(
+    trace: TraceField = Field(
         default="infercept-mix",
         description="a shipped trace (infercept-mix, coding-agents, azure-conv, azure-code, mooncake-conversation), "
         "the path of a trace file in any format, or a draw",
@@ -67,7 +67,7 @@ class Workload(Strict):
     generator: str | None = Field(
         default=None, min_length=1, description="a generator file instead of a trace; it may say how sessions arrive"
     )
-    arrivals: Arrivals
+    arrivals: ArrivalsSection
     duration: PositiveSeconds = Field(default=600.0, description="sessions arrive for this long")
     samples: int | None = Field(
         default=None,
@@ -83,7 +83,7 @@ class Workload(Strict):
     )
 
 
-class Replica(Strict):
+class ReplicaSection(Strict):
     """The engine's model and GPU."""
 
     profile: str = Field(
@@ -127,7 +127,7 @@ def _system_kind(value: object) -> str | None:
     return "<system>" if isinstance(value, dict | SystemEntry) else None
 
 
-System = Annotated[
+SystemField = Annotated[
     Annotated[str, Field(min_length=1), Tag("<name>")] | Annotated[SystemEntry, Tag("<system>")],
     Discriminator(
         _system_kind,
@@ -147,9 +147,9 @@ class Experiment(Strict):
     """Systems compared on one workload and one replica, or a cluster of them, over loads and seeds."""
 
     workload: Workload
-    replica: Replica = Replica()
-    cluster: Cluster | None = Field(default=None, description="several replicas behind a router; one without")
-    systems: list[System] = Field(min_length=1, description="in the order of tables; ratios refer to the first")
+    replica: ReplicaSection = ReplicaSection()
+    cluster: ClusterSection | None = Field(default=None, description="several replicas behind a router; one without")
+    systems: list[SystemField] = Field(min_length=1, description="in the order of tables; ratios refer to the first")
     seeds: Seeds = Field(default=[0], description="a number n stands for seeds 0 to n-1")
     objective: Objective = Objective()
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -159,7 +159,7 @@ class Experiment(Strict):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, value: object) -> object:
-        no_switch(value)
+        reject_bool(value)
         if isinstance(value, int):
             if value < 1:
                 raise ValueError(f"expected at least 1 seed, or a list of seeds, not {value}")

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caesura.config.units import parse_seconds
 from caesura.errors import UserError, did_you_mean, listed
+from caesura.results.metric import Floats
 from caesura.results.metrics import METRICS as METRICS_OF_RUNS
 from caesura.runs.run_folder import read_table
 
-Floats = NDArray[np.float64]
 _COLUMNS = dict(metric.objective for metric in METRICS_OF_RUNS if metric.objective is not None)
 _ALIASES = {"jct": "e2el", "session_time": "e2el", "e2e": "e2el", "latency": "e2el", "queue_time": "queued"}
 METRICS = (*_COLUMNS, "resume_ttft")

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from caesura.config.arrivals_schema import Arrivals
+from caesura.config.arrivals_schema import ArrivalsSection
 from caesura.config.generator_schema import Generate, GeneratedTrace
 from caesura.errors import UserError, did_you_mean, listed
 from traces import shipped
@@ -23,9 +23,9 @@ from traces.readers import read_sessions
 from traces.session import Session
 from traces.workload_hash import workload_hash
 
-Lent = Mapping[str, tuple[Session, ...]]
+Broadcast = Mapping[str, tuple[Session, ...]]
 """The sessions of trace files by path, for machines that do not have the files."""
-_lent: ContextVar[Lent] = ContextVar("lent", default={})  # noqa: B039
+_broadcast: ContextVar[Broadcast] = ContextVar("lent", default={})  # noqa: B039
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WorkloadSpec:
     """
 
     trace: str | Path | GeneratedTrace
-    arrivals: Arrivals
+    arrivals: ArrivalsSection
     load: float
     duration: float
     too_long: TooLong
@@ -113,12 +113,12 @@ def make_sessions(spec: WorkloadSpec) -> Sessions:
     return Sessions(limited.sessions, limited.cut, limited.rejected)
 
 
-def replays_itself(arrivals: Arrivals) -> bool:
+def replays_itself(arrivals: ArrivalsSection) -> bool:
     """Whether sessions arrive as their own trace recorded them, each once."""
     return arrivals.replay is not None and arrivals.replay.trace is None
 
 
-def arrival_process(arrivals: Arrivals, load: float) -> ArrivalProcess:
+def arrival_process(arrivals: ArrivalsSection, load: float) -> ArrivalProcess:
     """The process at one load; for a replay of another trace, at that speed.
 
     Raises:
@@ -145,8 +145,8 @@ def recorded_arrivals(trace: str) -> Replay:
     Raises:
         UserError: the trace cannot be read, or records no arrivals.
     """
-    lent = _lent.get().get(trace)
-    return _read_arrivals(trace) if lent is None else _arrivals(trace, lent)
+    broadcast = _broadcast.get().get(trace)
+    return _read_arrivals(trace) if broadcast is None else _arrivals(trace, broadcast)
 
 
 @functools.lru_cache(maxsize=4)
@@ -191,18 +191,18 @@ def draw_sessions(what: Generate, seed: int) -> list[Session]:
 
 def read_trace(trace: str | Path) -> tuple[Session, ...]:
     """Read once per process: the runs of a sweep share their trace. One that was lent is not read."""
-    lent = _lent.get().get(str(trace))
-    return _read(trace) if lent is None else lent
+    broadcast = _broadcast.get().get(str(trace))
+    return _read(trace) if broadcast is None else broadcast
 
 
 @contextlib.contextmanager
-def lending(traces: Lent) -> Iterator[None]:
+def with_broadcast(traces: Broadcast) -> Iterator[None]:
     """While the block runs, these traces are there without their files."""
-    before = _lent.set(traces)
+    before = _broadcast.set(traces)
     try:
         yield
     finally:
-        _lent.reset(before)
+        _broadcast.reset(before)
 
 
 def trace_files(spec: WorkloadSpec) -> list[Path]:

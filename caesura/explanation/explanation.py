@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caesura.config.experiment import read_experiment
 from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError, listed
-from caesura.results.json_safe import plain
+from caesura.explanation.story import Story
 from caesura.results.metrics import WASTES
-from caesura.runs.run import Run, expand, simulate_run
+from caesura.runs.run import Run, expand
 from caesura.runs.run_folder import is_complete, read_provenance, read_summary, read_table
-from sim.results.session_log import CAUSES, Diary, Entry
+from caesura.runs.simulate import simulate as simulate_run
+from sim.results.session_log import CAUSES, Diary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,27 +38,8 @@ PICKS = {
 """Sessions that can be asked for without knowing their ids, by the measure that decides."""
 
 
-@dataclass(frozen=True, repr=False)
-class Explanation:
-    """What happened to one session.
-
-    Attributes:
-        folder: the run's folder.
-        label: the run's system, load and seed.
-        session: the session's row in the run's table.
-        entries: what happened, by time.
-        waste: token-seconds of GPU memory that it wasted, by call and cause.
-        run_waste: the same of the whole run, by cause.
-        notes: what a reader must know of how this was found out.
-    """
-
-    folder: Path
-    label: Mapping[str, Any]
-    session: Mapping[str, Any]
-    entries: Sequence[Entry]
-    waste: Mapping[int, Mapping[str, float]]
-    run_waste: Mapping[str, float]
-    notes: Sequence[str]
+class Explanation(Story):
+    """What happened to one session: the story as data (see ``Story``), in words and as a figure."""
 
     @property
     def story(self) -> pd.DataFrame:
@@ -72,31 +53,6 @@ class Explanation:
         return pd.DataFrame(
             [{"time": row.pop("time"), "text": text, **row} for row, text in zip(rows, texts, strict=True)]
         )
-
-    @property
-    def waste_table(self) -> pd.DataFrame:
-        """One row a call, token-seconds by cause."""
-        import pandas as pd
-
-        rows = [{"call": call, **causes} for call, causes in sorted(self.waste.items())]
-        return pd.DataFrame(rows, columns=["call", *CAUSES])
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything as plain data; None stands for what was not measured."""
-        entries = [
-            {name: value for name, value in asdict(entry).items() if name != "details"} | dict(entry.details)
-            for entry in self.entries
-        ]
-        data: dict[str, Any] = {
-            "run": str(self.folder),
-            **self.label,
-            "session": dict(self.session),
-            "entries": entries,
-            "waste_token_s": {str(call): dict(causes) for call, causes in sorted(self.waste.items())},
-            "run_waste_token_s": dict(self.run_waste),
-            "notes": list(self.notes),
-        }
-        return dict(plain(data))
 
     def figure(self) -> Any:
         """Where the tokens of the context were over time, with the policy's verdicts: a matplotlib figure."""

@@ -11,14 +11,14 @@ from caesura.results.figures import Picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from caesura.explanation.explanation import Explanation
+    from caesura.explanation.story import Story
 
 _PLACES = (("on the GPU", "#009E73"), ("on the host", "#E69F00"), ("missing", "#D9D9D9"))
 _PAUSE = "#E6E0F0"
 _INK = "#222222"
 
 
-def draw(explanation: Explanation) -> Picture:
+def draw(explanation: Story) -> Picture:
     """Tokens by place, stacked; pauses shaded; above, a row of strokes for each verdict that changed something."""
     figure = Picture(figsize=(9.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
@@ -46,7 +46,7 @@ def draw(explanation: Explanation) -> Picture:
     return figure
 
 
-def _draw_verdicts(axes: Axes, explanation: Explanation, top: float) -> float:
+def _draw_verdicts(axes: Axes, explanation: Story, top: float) -> float:
     """Strokes above ``top``, a row a verdict, its name and number beside it; the height that all of it takes."""
     verdicts: dict[str, list[float]] = {}
     for entry in explanation.entries:
@@ -63,7 +63,7 @@ def _draw_verdicts(axes: Axes, explanation: Explanation, top: float) -> float:
     return place
 
 
-def _course(explanation: Explanation) -> tuple[list[float], list[list[int]]]:
+def _course(explanation: Story) -> tuple[list[float], list[list[int]]]:
     """Times, and tokens by place at each. Between two entries tokens change in proportion to time."""
     times: list[float] = []
     places: list[list[int]] = [[], [], []]

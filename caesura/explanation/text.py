@@ -17,7 +17,7 @@ from sim.results.session_log import CAUSES, Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caesura.explanation.explanation import Explanation
+    from caesura.explanation.story import Story
 
 _WIDTH = 132
 _CAUSES = dict(
@@ -30,7 +30,7 @@ _PRICES = ("price", "host_price")
 _ASKED = {"pause": "at the pause", "revise": "asked again"}
 
 
-def as_text(explanation: Explanation) -> str:
+def as_text(explanation: Story) -> str:
     """The whole explanation, as wide as a page."""
     console = Console(file=io.StringIO(), width=_WIDTH)
     show(explanation, console)
@@ -38,7 +38,7 @@ def as_text(explanation: Explanation) -> str:
     return console.file.getvalue()
 
 
-def show(explanation: Explanation, console: Console) -> None:
+def show(explanation: Story, console: Console) -> None:
     """Print what happened, the waste that it caused, and how this was found out."""
     for line in _head(explanation):
         console.print(line, highlight=False, markup=False)
@@ -52,7 +52,7 @@ def show(explanation: Explanation, console: Console) -> None:
         console.print(note, highlight=False, markup=False)
 
 
-def _head(explanation: Explanation) -> list[str]:
+def _head(explanation: Story) -> list[str]:
     row, label = explanation.session, explanation.label
     kind = f" ({row['kind']})" if row["kind"] else ""
     each = f" of each of {row['samples']} samples" if row.get("samples", 1) > 1 else ""
@@ -67,7 +67,7 @@ def _head(explanation: Explanation) -> list[str]:
     ]
 
 
-def _timeline(explanation: Explanation) -> Table:
+def _timeline(explanation: Story) -> Table:
     moved = len({entry.replica for entry in explanation.entries}) > 1
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("time s", justify="right", no_wrap=True)
@@ -84,7 +84,7 @@ def _timeline(explanation: Explanation) -> Table:
     return table
 
 
-def _waste(explanation: Explanation) -> Table:
+def _waste(explanation: Story) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("call")
     for cause in CAUSES:
@@ -120,7 +120,7 @@ def _amount(value: float) -> str:
 # ---- sentences
 
 
-def sentences(explanation: Explanation) -> list[str]:
+def sentences(explanation: Story) -> list[str]:
     """What each entry says."""
     texts, before = [], None
     for entry in explanation.entries:

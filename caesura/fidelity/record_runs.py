@@ -34,7 +34,7 @@ _SPARE_TOKENS = 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecordingPlan:
     """What is run: every system at every load.
 
     Attributes:
@@ -74,7 +74,9 @@ class Plan:
         return list(fit_to_limit(drawn, self.max_context).sessions)
 
 
-def record_runs(plan: Plan, out: Path, say: Callable[[str], None], engine: RealEngine | None = None) -> list[Path]:
+def record_runs(
+    plan: RecordingPlan, out: Path, say: Callable[[str], None], engine: RealEngine | None = None
+) -> list[Path]:
     """Run everything of ``plan`` for real, one run after the other; returns the folders of the recordings.
 
     A run that is recorded already is not made again, so that the work can be spread over sittings.
@@ -106,7 +108,7 @@ def record_runs(plan: Plan, out: Path, say: Callable[[str], None], engine: RealE
     return folders
 
 
-def _is_recorded(plan: Plan, system: System, load: float, out: Path) -> bool:
+def _is_recorded(plan: RecordingPlan, system: System, load: float, out: Path) -> bool:
     """Whether this very run lies in ``out``.
 
     Raises:
@@ -142,7 +144,7 @@ def _same_rules(recorded: Mapping[str, Any], system: System) -> bool:
     return engine == system.engine and others == {name: rule for name, rule in rules.items() if name != "engine"}
 
 
-def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
+def _set_up(plan: RecordingPlan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
     """One backend for all runs: it has the most of whatever one of them needs.
 
     Raises:
@@ -179,7 +181,7 @@ def _set_up(plan: Plan, systems: Sequence[System], say: Callable[[str], None]) -
     return TorchEngine(backend, device, plan.profile, checked, alone)
 
 
-def _check_shape(plan: Plan, config: ModelConfig) -> None:
+def _check_shape(plan: RecordingPlan, config: ModelConfig) -> None:
     """The profile is one of this model, and the model can hold the sessions.
 
     Raises:
@@ -195,7 +197,7 @@ def _check_shape(plan: Plan, config: ModelConfig) -> None:
         raise UserError(f"{config.name} knows contexts of {config.max_context:,} tokens; lower --max-context")
 
 
-def _make_backend(plan: Plan, systems: Sequence[System], model: Llama, block: int) -> Backend:
+def _make_backend(plan: RecordingPlan, systems: Sequence[System], model: Llama, block: int) -> Backend:
     from profiler.backend.backend import make_backend
 
     profile, longest = plan.profile, plan.max_context + _SPARE_TOKENS
@@ -223,7 +225,7 @@ def _budget(system: System, profile: Profile) -> int:
     return profile.saturation_tokens if budget == "saturation" else budget
 
 
-def _record(plan: Plan, system: System, load: float, engine: RealEngine, out: Path) -> str:
+def _record(plan: RecordingPlan, system: System, load: float, engine: RealEngine, out: Path) -> str:
     """Make one run and write it; returns what to say of it."""
     from profiler.measure.commit import commit_of
     from profiler.serving.recorded_run import RecordedRun, save

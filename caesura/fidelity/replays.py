@@ -58,7 +58,7 @@ class Replayed:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ReplayError:
     """A recording that cannot be replayed, and why."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Costs:
+class ReplayCosts:
     """Which profile to replay with.
 
     Attributes:
@@ -111,16 +111,16 @@ def _card(profile: Profile) -> str | None:
     return None if profile.measured is None else profile.measured.machine.get("card")
 
 
-def choose_costs(profile: str | None) -> Costs:
+def choose_costs(profile: str | None) -> ReplayCosts:
     """The costs that ``--profile`` asks for, or what takes their place.
 
     Raises:
         UserError: there is no such profile.
     """
     if profile is not None:
-        return Costs((profile, read_profile(profile)))
+        return ReplayCosts((profile, read_profile(profile)))
     read = [(name, read_profile(name)) for name in profile_names()]
-    return Costs(None, tuple((name, one) for name, one in read if one.origin == "measured"))
+    return ReplayCosts(None, tuple((name, one) for name, one in read if one.origin == "measured"))
 
 
 def find_recordings(
@@ -148,7 +148,7 @@ def find_recordings(
 
 
 def replay_all(
-    folders: Sequence[Path], costs: Costs, jobs: int | None = None, progress: bool | None = None
+    folders: Sequence[Path], costs: ReplayCosts, jobs: int | None = None, progress: bool | None = None
 ) -> list[Replayed]:
     """Replay recorded runs and compare; by bench, load and name.
 
@@ -166,7 +166,7 @@ def replay_all(
     done = list(_with_bar(results, len(folders), sys.stderr.isatty() if progress is None else progress))
     faults: dict[str, list[Path]] = {}
     for one in done:
-        if isinstance(one, Fault):
+        if isinstance(one, ReplayError):
             faults.setdefault(one.what, []).append(one.folder)
     if faults:
         raise UserError("\n".join(f"{_first_of(folders)}: {what}" for what, folders in faults.items()))
@@ -187,22 +187,22 @@ def _first_of(folders: Sequence[Path]) -> str:
     return f"{folders[0]}{f' and {more} more' if more else ''}"
 
 
-def _replay_one(folder: Path, costs: Costs) -> Replayed | Fault:
+def _replay_one(folder: Path, costs: ReplayCosts) -> Replayed | ReplayError:
     """In a worker: the replay, or what is wrong with it."""
     try:
         run = load(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Fault(folder, f"holds no recorded run that can be read: {error}")
+        return ReplayError(folder, f"holds no recorded run that can be read: {error}")
     try:
         name, profile = costs.of_run(run)
         fidelity = compare(run, replay(run, profile))
         found = split_time(run, profile)
         at_its_pace = None if found is None else compare(run, replay(run, as_it_was(profile, found)))
     except (NotComparable, UserError) as error:
-        return Fault(folder, str(error))
+        return ReplayError(folder, str(error))
     except ValidationError as error:
         unknown = ", ".join(dict.fromkeys(str(one["loc"][-1]) for one in error.errors() if one["loc"]))
-        return Fault(folder, f"was recorded with engine settings that are not known here: {unknown}")
+        return ReplayError(folder, f"was recorded with engine settings that are not known here: {unknown}")
     pools = (
         f"{run.profile.kv_capacity_tokens:,} tokens of KV cache and {run.profile.host_capacity_tokens:,} on the host"
     )

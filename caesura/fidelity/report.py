@@ -12,10 +12,10 @@ from caesura.fidelity.fidelity import AIM_PCT, AIM_POINTS, CLEAR_GAP, table
 from caesura.fidelity.figures import FIGURES
 from caesura.fidelity.replays import Replayed, rankings
 from caesura.fidelity.tables import SECTIONS, pace_verdict, remarks, verdict
-from caesura.results.html import embedded, render
-from caesura.results.json_safe import plain
+from caesura.results.html import embed_image, render_html
+from caesura.results.json_safe import json_safe
 from caesura.results.sections import FilledSection, fill, markdown
-from caesura.runs.run import versions
+from caesura.runs.code_hash import versions
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 
 MARK = "fidelity.json"
@@ -50,7 +50,7 @@ def write_validation(replayed: Sequence[Replayed], out: Path) -> None:
         write_bytes(out / "figures" / f"{name}.png", image)
     write_bytes(out / "tables.md", markdown("How right is the simulator?", sections))
     write_bytes(out / REPORT, page.encode())
-    write_file(out / MARK, lambda draft: write_json(draft, plain(_facts(replayed))))
+    write_file(out / MARK, lambda draft: write_json(draft, json_safe(_facts(replayed))))
 
 
 def _write_csv(file: Path, replayed: Sequence[Replayed]) -> None:
@@ -84,7 +84,7 @@ def _facts(replayed: Sequence[Replayed]) -> dict[str, Any]:
 
 
 def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes], sections: Sequence[FilledSection]) -> str:
-    return render(
+    return render_html(
         "fidelity.html.j2",
         benches=list(dict.fromkeys(one.bench for one in replayed)),
         costs=list(dict.fromkeys(one.costs for one in replayed)),
@@ -96,5 +96,5 @@ def _page(replayed: Sequence[Replayed], images: Mapping[str, bytes], sections: S
         aim=AIM_PCT,
         aim_points=AIM_POINTS,
         versions=versions(),
-        images={name: embedded(image) for name, image in images.items()},
+        images={name: embed_image(image) for name, image in images.items()},
     )

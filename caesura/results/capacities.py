@@ -20,12 +20,12 @@ import pandas as pd
 
 from caesura.config.experiment import ResolvedExperiment
 from caesura.results.extrapolation import runs_beyond
-from caesura.results.json_safe import plain
+from caesura.results.json_safe import json_safe
 from caesura.results.sections import Section, fill, markdown
 from caesura.results.sustained import SAME, Sustained
 from caesura.results.text_table import TextTable
-from caesura.runs.capacity_search import Key, Question
-from caesura.runs.run import versions
+from caesura.runs.capacity_search import CapacityQuery, SystemSeed
+from caesura.runs.code_hash import versions
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Capacities:
 
     folder: Path
     facts: Mapping[str, Any]
-    by_seed: Mapping[Key, Sustained]
+    by_seed: Mapping[SystemSeed, Sustained]
     probes: pd.DataFrame
 
     @property
@@ -215,8 +215,8 @@ SECTIONS: tuple[Section[Capacities], ...] = (
 
 def write_capacities(
     experiment: ResolvedExperiment,
-    question: Question,
-    found: Mapping[Key, Sustained],
+    question: CapacityQuery,
+    found: Mapping[SystemSeed, Sustained],
     probes: Sequence[Mapping[str, Any]],
     out: Path,
 ) -> Capacities:
@@ -249,7 +249,7 @@ def write_capacities(
     seeds = [
         {"system": system, "seed": seed, "load": one.load, "bound": one.bound} for (system, seed), one in found.items()
     ]
-    table = plain(capacities.table.to_dict("records"))
+    table = json_safe(capacities.table.to_dict("records"))
     write_file(out / MARK, lambda draft: write_json(draft, {**facts, "capacities": table, "by_seed": seeds}))
     return capacities
 

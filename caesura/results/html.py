@@ -9,7 +9,7 @@ from caesura.config.units import format_seconds
 from caesura.results.text_table import STANDS_OUT
 
 
-def render(template: str, **values: Any) -> str:
+def render_html(template: str, **values: Any) -> str:
     """A page from one of the templates; a name that it needs and does not get is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -19,6 +19,6 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def embedded(image: bytes) -> str:
+def embed_image(image: bytes) -> str:
     """An image as a page holds it."""
     return base64.b64encode(image).decode("ascii")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(data: Any) -> Any:
+def json_safe(data: Any) -> Any:
     """A copy in dicts and lists; None for numbers that are not finite."""
     if isinstance(data, Mapping):
-        return {key: plain(value) for key, value in data.items()}
+        return {key: json_safe(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
+        return [json_safe(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sim.results.run_record import RunRecord
 
 Floats = NDArray[np.float64]
-Columns = dict[str, Any]
+TableColumns = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class RunTables:
     """
 
     record: RunRecord
-    sessions: Columns
-    calls: Columns
+    sessions: TableColumns
+    calls: TableColumns
     cut: int
     turned_away: int
     window: dict[str, float]

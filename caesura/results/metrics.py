@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from caesura.results.metric import Columns, Metric, RunTables, Shown, floats, of_sessions, ratio, spread
+from caesura.results.metric import Metric, RunTables, Shown, TableColumns, floats, of_sessions, ratio, spread
 from sim.results.run_record import RunRecord
 
 USES = {
@@ -147,7 +147,7 @@ METRICS: tuple[Metric, ...] = (
 and nowhere else."""
 
 
-def session_table(record: RunRecord) -> Columns:
+def session_table(record: RunRecord) -> TableColumns:
     """One row a session in trace order: the record's columns, then its measures (NaN where there is none)."""
     sessions = record.sessions
     asked, first, end = (floats(sessions[name]) for name in ("input_ended_at", "first_token_at", "finished_at"))
@@ -166,14 +166,14 @@ def session_table(record: RunRecord) -> Columns:
     }
 
 
-def call_table(record: RunRecord) -> Columns:
+def call_table(record: RunRecord) -> TableColumns:
     """One row a call that began: the record's columns and its time to first token."""
     calls = record.calls
     return {**calls, "ttft": floats(calls["first_token_at"]) - floats(calls["ready_at"])}
 
 
 def summarize(
-    record: RunRecord, sessions: Columns, calls: Columns, *, cut: int = 0, turned_away: int = 0
+    record: RunRecord, sessions: TableColumns, calls: TableColumns, *, cut: int = 0, turned_away: int = 0
 ) -> dict[str, Any]:
     """The run in one flat mapping: every metric of ``METRICS``, then the record's totals. None: not measured.
 

@@ -16,10 +16,11 @@ from caesura.errors import UserError
 from caesura.results.comparison import MARK, Comparison, load
 from caesura.results.extrapolation import extrapolations
 from caesura.results.figures import FIGURES
-from caesura.results.html import embedded, render
+from caesura.results.html import embed_image, render_html
 from caesura.results.sections import FilledSection, fill, markdown
 from caesura.results.tables import NEGLIGIBLE, SECTIONS
-from caesura.runs.run import Run, versions
+from caesura.runs.code_hash import versions
+from caesura.runs.run import Run
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 from sim.costs.profile import Profile
 
@@ -116,7 +117,7 @@ def _page(
     comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes], sections: Sequence[FilledSection]
 ) -> str:
     counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
-    return render(
+    return render_html(
         "report.html.j2",
         comparison=comparison,
         facts=comparison.facts,
@@ -128,5 +129,5 @@ def _page(
         extrapolations=extrapolations(comparison),
         oracles=comparison.oracles(),
         negligible=f"{100 * NEGLIGIBLE:g} %",
-        images={name: embedded(image) for name, image in images.items()},
+        images={name: embed_image(image) for name, image in images.items()},
     )

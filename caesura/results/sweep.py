@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from caesura.errors import UserError
 from caesura.results.extrapolation import runs_beyond
-from caesura.results.html import embedded, render
+from caesura.results.html import embed_image, render_html
 from caesura.results.sections import fill, markdown
 from caesura.results.sweep_tables import LABELS, SECTIONS, SweepTables
-from caesura.runs.experiment import RUNS
-from caesura.runs.run import versions
+from caesura.runs.code_hash import versions
+from caesura.runs.run_experiment import RUNS
 from caesura.runs.run_folder import is_complete, read_json, read_summary, write_bytes, write_file, write_json
-from caesura.runs.sweep import Plan, failure
+from caesura.runs.sweep import SweepPlan, failure
 
 if TYPE_CHECKING:
     from caesura.results.figures import Picture
@@ -48,7 +48,7 @@ class Sweep(SweepTables):
         return self.table.to_html(index=False, max_rows=20)
 
 
-def write_sweep(plan: Plan, out: Path) -> Sweep:
+def write_sweep(plan: SweepPlan, out: Path) -> Sweep:
     """Tables, figures and report of a sweep from its runs; ``sweep.json`` comes last.
 
     Raises:
@@ -75,7 +75,7 @@ def write_sweep(plan: Plan, out: Path) -> Sweep:
     images = {}
     if len(table) and sweep.dimensions:
         image = sweep.figure().png()
-        images["sweep"] = embedded(image)
+        images["sweep"] = embed_image(image)
         write_bytes(out / "figures" / "sweep.png", image)
     write_bytes(out / "tables.md", markdown(plan.name, fill(SECTIONS, sweep)))
     write_bytes(out / "report.html", _page(sweep, images).encode())
@@ -112,7 +112,7 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array(values, pa.float64() if numbers and not all(isinstance(value, int) for value in known) else None)
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def _facts(plan: SweepPlan) -> dict[str, Any]:
     profile = plan.first.profile
     return {
         "name": plan.name,
@@ -132,7 +132,7 @@ def _page(sweep: Sweep, images: Mapping[str, str]) -> str:
     sections = fill(SECTIONS, sweep)
     cut = any(len(one.table.rows) > SHOWN_ROWS for one in sections)
     shown = [replace(one, table=one.table.first(SHOWN_ROWS)) for one in sections]
-    return render(
+    return render_html(
         "sweep.html.j2",
         sweep=sweep,
         facts=sweep.facts,

@@ -18,12 +18,13 @@ from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError
 from caesura.results.extrapolation import EXTRAPOLATED
 from caesura.results.sustained import Sustained
-from caesura.runs.executors.executors import Executor, LocalProcesses
-from caesura.runs.experiment import RUNS, complete
+from caesura.runs.executors.executor import RunExecutor
+from caesura.runs.executors.local import LocalExecutor
 from caesura.runs.run import make_run
+from caesura.runs.run_experiment import RUNS, run_missing
 from caesura.runs.run_folder import read_summary
 
-Key = tuple[str, int]
+SystemSeed = tuple[str, int]
 """A system's name and a seed."""
 DEFAULT_TOLERANCE = 0.02
 DEFAULT_SEEDS = 5
@@ -63,7 +64,7 @@ class Search:
         self._floor = min(floor, low)
         self._ceiling = max(ceiling, self._high)
 
-    def ask(self) -> int | None:
+    def next_place(self) -> int | None:
         """The place to try next; None when the answer is known."""
         low = self._low if self.holds is None else self.holds
         high = self._high if self.fails is None else self.fails
@@ -93,7 +94,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Question:
+class CapacityQuery:
     """What to search for.
 
     Attributes:
@@ -109,13 +110,13 @@ class Question:
     tolerance: float = DEFAULT_TOLERANCE
 
 
-def ask(
+def make_query(
     experiment: ResolvedExperiment,
     slo: Slo,
     low: float | None = None,
     high: float | None = None,
     tolerance: float | None = None,
-) -> Question:
+) -> CapacityQuery:
     """A question with a bracket: the experiment's lowest and highest load where none is given.
 
     Raises:
@@ -130,7 +131,7 @@ def ask(
         raise UserError(f"--tolerance {tolerance:g}: expected a share from 0.001 to 0.5; 0.02 tells 2 % apart")
     if experiment.horizon is not None:
         raise UserError("replica.horizon cuts sessions short, and they would count as late; leave it out")
-    return Question(slo, low, high, tolerance)
+    return CapacityQuery(slo, low, high, tolerance)
 
 
 def with_seeds(seeds: int | None, file: Path | None) -> int | None:
@@ -141,11 +142,11 @@ def with_seeds(seeds: int | None, file: Path | None) -> int | None:
 
 def find_capacities(
     experiment: ResolvedExperiment,
-    question: Question,
+    question: CapacityQuery,
     out: Path,
-    where: Executor | None = None,
+    where: RunExecutor | None = None,
     progress: bool | None = None,
-) -> tuple[dict[Key, Sustained], list[dict[str, Any]]]:
+) -> tuple[dict[SystemSeed, Sustained], list[dict[str, Any]]]:
     """The highest load that holds for each system and seed, and every run that was asked for.
 
     Runs that ``out`` holds already are not done again.
@@ -157,14 +158,14 @@ def find_capacities(
     systems = {system.name: system for system in experiment.systems}
     searches = {(name, seed): _search(experiment, question, grid) for name in systems for seed in experiment.seeds}
     probes: list[dict[str, Any]] = []
-    where = where or LocalProcesses()
+    where = where or LocalExecutor()
     with where.staying():
         while asked := _next(searches):
             runs = {
                 key: make_run(experiment, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()
             }
             title = f"{experiment.name}: {len(asked)} of {len(searches)} searches go on"
-            complete(list(runs.values()), out, title, where, progress)
+            run_missing(list(runs.values()), out, title, where, progress)
             for key, run in runs.items():
                 folder = out / RUNS / run.name
                 values = {term.name: term.measure(folder) for term in question.slo.terms}
@@ -177,11 +178,11 @@ def find_capacities(
     return {key: search.found(grid) for key, search in searches.items()}, probes
 
 
-def _next(searches: Mapping[Key, Search]) -> dict[Key, int]:
-    return {key: place for key, search in searches.items() if (place := search.ask()) is not None}
+def _next(searches: Mapping[SystemSeed, Search]) -> dict[SystemSeed, int]:
+    return {key: place for key, search in searches.items() if (place := search.next_place()) is not None}
 
 
-def _search(experiment: ResolvedExperiment, question: Question, grid: Grid) -> Search:
+def _search(experiment: ResolvedExperiment, question: CapacityQuery, grid: Grid) -> Search:
     fewest = _LEAST_SESSIONS / experiment.workload.duration
     floor = max(question.low / _REACH, min(fewest, question.low))
     return Search(

@@ -17,10 +17,11 @@ from caesura.config.experiment import ResolvedExperiment, read_experiment, slow_
 from caesura.config.overrides import Override, parse_override
 from caesura.config.yaml_source import Loc, Source
 from caesura.errors import ConfigError, UserError
-from caesura.runs.executors.executors import Executor
-from caesura.runs.experiment import RUNS, perform_all, prepare
-from caesura.runs.run import Fault, Run, expand
+from caesura.runs.executors.executor import RunExecutor
+from caesura.runs.run import Run, expand
+from caesura.runs.run_experiment import RUNS, prepare, run_all
 from caesura.runs.run_folder import is_complete, read_json, write_file, write_json
+from caesura.runs.simulate import RunError
 
 _OWN_OPTIONS = {"seeds": "--seeds N", "sweep": "the sweep section"}
 
@@ -54,7 +55,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One row of the results: the value of each swept key, and the run."""
 
     point: tuple[Any, ...]
@@ -62,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """Everything that a sweep does.
 
     Attributes:
@@ -76,7 +77,7 @@ class Plan:
 
     name: str
     axes: tuple[Axis, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     first: ResolvedExperiment
     systems: tuple[str, ...]
     slow: tuple[str, ...] = ()
@@ -106,7 +107,9 @@ def parse_over(text: str) -> Axis:
     return Axis(key.strip(), tuple(parsed), f"--over {key.strip()}")
 
 
-def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], overrides: Sequence[Override] = ()) -> Plan:
+def plan_sweep(
+    source: Source, name: str, base: Path, over: Sequence[Axis], overrides: Sequence[Override] = ()
+) -> SweepPlan:
     """The runs of a sweep, all of them checked.
 
     Args:
@@ -121,7 +124,7 @@ def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], over
     """
     axes = _axes(source, over)
     faults: dict[str, None] = {}
-    rows: list[Row] = []
+    rows: list[SweepRow] = []
     experiments: list[ResolvedExperiment] = []
     cells = itertools.product(*(axis.cells for axis in axes))
     for point, row in zip(itertools.product(*(axis.values for axis in axes)), cells, strict=True):
@@ -132,7 +135,7 @@ def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], over
         own = Source(source.name, copy.deepcopy(source.data), source.lines, dict(source.overrides))
         try:
             experiment = read_experiment(own, name, base, [*overrides, *here])
-            rows += [Row(row, run) for run in expand(experiment)]
+            rows += [SweepRow(row, run) for run in expand(experiment)]
         except ConfigError as error:
             faults |= dict.fromkeys(error.faults)
         except UserError as error:
@@ -143,13 +146,13 @@ def plan_sweep(source: Source, name: str, base: Path, over: Sequence[Axis], over
         raise ConfigError(faults)
     systems = dict.fromkeys(system.name for experiment in experiments for system in experiment.systems)
     slow = dict.fromkeys(note for experiment in experiments for note in slow_notes(experiment))
-    return Plan(name, axes, tuple(rows), experiments[0], tuple(systems), tuple(slow))
+    return SweepPlan(name, axes, tuple(rows), experiments[0], tuple(systems), tuple(slow))
 
 
-def carry_out_sweep(
-    plan: Plan,
+def run_sweep(
+    plan: SweepPlan,
     out: Path,
-    where: Executor | None = None,
+    where: RunExecutor | None = None,
     progress: bool | None = None,
     retry_failed: bool = False,
 ) -> int:
@@ -177,7 +180,7 @@ def carry_out_sweep(
         for run in missing:
             failure_file(folder, run).unlink(missing_ok=True)
     todo = [run for run in missing if not failure_file(folder, run).exists()]
-    with contextlib.closing(perform_all(todo, folder, plan.name, where, progress)) as failures:
+    with contextlib.closing(run_all(todo, folder, plan.name, where, progress)) as failures:
         for run, fault in failures:
             _note_failure(folder, run, fault)
     return len(runs) - len(missing)
@@ -194,7 +197,7 @@ def failure(folder: Path, run: Run) -> str | None:
     return str(read_json(file)["error"]) if file.exists() else None
 
 
-def _note_failure(folder: Path, run: Run, fault: Fault) -> None:
+def _note_failure(folder: Path, run: Run, fault: RunError) -> None:
     note: Mapping[str, Any] = {**run.label, "error": fault.error, "trace": fault.trace, "config": run.config}
     write_file(failure_file(folder, run), lambda draft: write_json(draft, note))
 

@@ -14,7 +14,7 @@ from caesura.config.generator_schema import GeneratorFile
 from caesura.config.validation import validated
 from caesura.config.yaml_source import parse_yaml
 from caesura.errors import UserError
-from caesura.results.html import embedded, render
+from caesura.results.html import embed_image, render_html
 from caesura.results.text_table import STANDS_OUT, TextTable, number
 from caesura.runs.run_folder import write_bytes
 from caesura.trace.files import PIPE, TraceInput, say, working
@@ -308,13 +308,13 @@ def _page(fit: Fit) -> str:
     arrivals = fit.fitted.arrivals
     kinds = [ALL, *(fit.recorded.kinds if len(fit.recorded.kinds) > 1 else ())]
     pictures = {kind: fitted_kind(fit.fitted.quantities, kind) for kind in fit.recorded.kinds}
-    return render(
+    return render_html(
         "fit.html.j2",
         fit=fit,
         remarks=remarks(fit),
         fits=fit_rows(fit),
         arrivals=arrival_rows(fit),
-        gaps=None if arrivals is None else embedded(fitted_arrivals(arrivals).png(110)),
+        gaps=None if arrivals is None else embed_image(fitted_arrivals(arrivals).png(110)),
         checks=[*(check_rows(fit, kind) for kind in kinds), association_rows(fit)],
-        kinds={kind or "sessions": embedded(picture.png(110)) for kind, picture in pictures.items()},
+        kinds={kind or "sessions": embed_image(picture.png(110)) for kind, picture in pictures.items()},
     )

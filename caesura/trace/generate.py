@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caesura.config.arrivals_schema import Arrivals
+from caesura.config.arrivals_schema import ArrivalsSection
 from caesura.config.generator_file import read_generator
 from caesura.config.generator_schema import Generate, GeneratorFile
 from caesura.config.units import parse_seconds
@@ -110,10 +110,10 @@ def _augmentations(weights: Sequence[str]) -> GeneratorFile:
         raise UserError(str(error)) from None
 
 
-def _at_rate(arrivals: Arrivals | None, rate: float) -> Arrivals:
+def _at_rate(arrivals: ArrivalsSection | None, rate: float) -> ArrivalsSection:
     """The same process at another rate; Poisson where there was none, or a replay."""
     drawn = arrivals.drawn if arrivals is not None else None
     if arrivals is None or drawn is None:
-        return Arrivals.model_validate({"poisson": {"rate": rate}})
-    (name,) = (name for name in Arrivals.model_fields if getattr(arrivals, name) is drawn)
+        return ArrivalsSection.model_validate({"poisson": {"rate": rate}})
+    (name,) = (name for name in ArrivalsSection.model_fields if getattr(arrivals, name) is drawn)
     return arrivals.model_copy(update={name: drawn.model_copy(update={"rate": [rate]})})

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-IMPORTED = ("caesura.cli.main", "caesura.fidelity.report", "caesura.runs.experiment", "profiler.fit.forward")
+IMPORTED = ("caesura.cli.main", "caesura.fidelity.report", "caesura.runs.run_experiment", "profiler.fit.forward")
 
 
 def drawn(*arguments: str) -> str:

@@ -10,14 +10,15 @@ from typing import Any
 
 from distributed import WorkerPlugin
 
-from caesura.config.workload import Lent
-from caesura.runs.executors.executors import Outcome
-from caesura.runs.run import Run, attempt
+from caesura.config.workload import Broadcast
+from caesura.runs.executors.executor import RunOutcome
+from caesura.runs.run import Run
+from caesura.runs.simulate import run_safely
 
-_lent: dict[str, Lent] = {}
+_broadcast: dict[str, Broadcast] = {}
 
 
-class Lending(WorkerPlugin):
+class BroadcastPlugin(WorkerPlugin):
     """Lends traces to a worker for as long as it is registered.
 
     Args:
@@ -25,19 +26,19 @@ class Lending(WorkerPlugin):
         lent: the traces.
     """
 
-    def __init__(self, name: str, lent: Lent) -> None:
+    def __init__(self, name: str, broadcast: Broadcast) -> None:
         self.lent_as = name
-        self.lent = lent
+        self.broadcast = broadcast
 
     def setup(self, worker: Any) -> None:
         """The worker begins, or is there."""
-        _lent[self.lent_as] = self.lent
+        _broadcast[self.lent_as] = self.broadcast
 
     def teardown(self, worker: Any) -> None:
         """The worker ends, or nobody needs the traces any more."""
-        _lent.pop(self.lent_as, None)
+        _broadcast.pop(self.lent_as, None)
 
 
-def attempt_with(run: Run, lent: str) -> Outcome:
-    """``runs.attempt`` with the traces that were lent under a name."""
-    return attempt(run, lent=_lent[lent])
+def run_with_broadcast(run: Run, broadcast: str) -> RunOutcome:
+    """``runs.run_safely`` with the traces that were lent under a name."""
+    return run_safely(run, broadcast=_broadcast[broadcast])

@@ -13,7 +13,7 @@ from caesura.cli.options import experiment_from_options
 from caesura.config.experiment import ResolvedExperiment, read_experiment_file
 from caesura.config.overrides import parse_override
 from caesura.config.schema import json_schema
-from caesura.config.workload import lending, make_sessions
+from caesura.config.workload import make_sessions, with_broadcast
 from caesura.errors import ConfigError
 from caesura.runs.run import _lender_hash, expand
 from traces import Session, read_sessions
@@ -105,7 +105,7 @@ def test_arrivals_may_be_those_of_another_trace(setup_of: Reader, folder: Path) 
     assert [session.arrival for session in sessions_of(setup)] == [0.0, 0.5, 2.0]
     assert sessions_of(setup, 0) != sessions_of(setup, 1)
     before = expand(setup)[0].key
-    with lending({str(folder / "lender.jsonl"): tuple(read_sessions(folder / "lender.jsonl")[:2])}):
+    with with_broadcast({str(folder / "lender.jsonl"): tuple(read_sessions(folder / "lender.jsonl")[:2])}):
         _lender_hash.cache_clear()
         assert expand(setup)[0].key != before
     _lender_hash.cache_clear()

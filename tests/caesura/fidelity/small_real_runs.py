@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caesura.fidelity.record_runs import Plan
+from caesura.fidelity.record_runs import RecordingPlan
 from sim.costs.profile import LinearForward, Profile, SwapCost
 from traces.readers import write_own
 from traces.session import Call, Pause, Session
@@ -28,8 +28,8 @@ def short_trace(folder: Path) -> Path:
     return file
 
 
-def small_plan(trace: Path, systems: tuple[str, ...], loads: tuple[float, ...] = (12.0,)) -> Plan:
+def small_plan(trace: Path, systems: tuple[str, ...], loads: tuple[float, ...] = (12.0,)) -> RecordingPlan:
     """Runs of half a second of arrivals."""
-    return Plan(
+    return RecordingPlan(
         "tiny", GUESSED, systems, loads, duration=0.5, horizon=None, trace=str(trace), max_context=256, device="cpu"
     )

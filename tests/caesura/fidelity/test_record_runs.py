@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from caesura.errors import UserError
 from caesura.fidelity.record_runs import record_runs
-from caesura.fidelity.replays import Costs, replay_all
+from caesura.fidelity.replays import ReplayCosts, replay_all
 from profiler.serving.recorded_run import load, replay
 from tests.caesura.fidelity.small_real_runs import HOST_TOKENS, KV_TOKENS, short_trace, small_plan
 
@@ -70,7 +70,7 @@ def test_a_run_that_is_cut_before_anybody_comes_is_recorded_and_replayed(tmp_pat
     (folder,) = record_runs(plan, tmp_path / "out", lambda _: None)
     run = load(folder)
     assert run.iterations is not None and run.iterations.empty
-    (replayed,) = replay_all([folder], Costs(), jobs=1)
+    (replayed,) = replay_all([folder], ReplayCosts(), jobs=1)
     assert (replayed.fidelity.sessions, replayed.time_split, replayed.at_its_pace) == (0, None, None)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from caesura.config.profiles import read_profile
 from caesura.errors import UserError
-from caesura.fidelity.replays import Costs
+from caesura.fidelity.replays import ReplayCosts
 from sim.costs.profile import Profile
 
 
@@ -19,7 +19,7 @@ def measured_on(card: str | None) -> Profile:
 
 def test_the_card_itself_comes_before_others_of_its_kind() -> None:
     first, second, older = measured_on("1111"), measured_on("2222"), measured_on(None)
-    costs = Costs(None, (("older", older), ("first", first), ("second", second)))
+    costs = ReplayCosts(None, (("older", older), ("first", first), ("second", second)))
     gpu = first.gpu
     assert costs.of("llama-3.1-8b", gpu, "2222") == ("second", second)
     assert costs.of("llama-3.1-8b", gpu, "3333") == costs.of("llama-3.1-8b", gpu) == ("older", older)
@@ -27,7 +27,7 @@ def test_the_card_itself_comes_before_others_of_its_kind() -> None:
 
 
 def test_what_was_asked_for_comes_before_all() -> None:
-    costs = Costs(("mine", measured_on("1111")))
+    costs = ReplayCosts(("mine", measured_on("1111")))
     assert costs.of("llama-3.1-8b", "any", "2222")[0] == "mine"
     with pytest.raises(UserError, match="the runs are of vicuna-13b"):
         costs.of("vicuna-13b", "any", None)

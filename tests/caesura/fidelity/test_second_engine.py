@@ -16,8 +16,8 @@ import pytest
 
 from caesura.config.systems import load_preset
 from caesura.fidelity.fidelity import compare
-from caesura.fidelity.record_runs import Plan, record_runs
-from caesura.fidelity.replays import Costs, Replayed, replay_all
+from caesura.fidelity.record_runs import RecordingPlan, record_runs
+from caesura.fidelity.replays import ReplayCosts, Replayed, replay_all
 from caesura.fidelity.report import write_validation
 from caesura.fidelity.tables import remarks, value_rows, verdict, waste_rows
 from profiler.serving.real_engine import PARTS, CallTiming, RealEngine, RealRun, record_of
@@ -46,7 +46,7 @@ class ListedEngine:
         return RealRun(record_of(sessions, timings, end), provenance={"engine": "listed", "gpu": "none"})
 
 
-def full_run(plan: Plan, system: str) -> RecordedRun:
+def full_run(plan: RecordingPlan, system: str) -> RecordedRun:
     """What the engine would tell if it could tell everything: a simulation with other costs than the plan's."""
     (at,), preset = plan.loads, load_preset(system)
     nothing = RunRecord({}, {}, {}, {})
@@ -54,7 +54,7 @@ def full_run(plan: Plan, system: str) -> RecordedRun:
     return replace(run, record=replay(run, SLOWER))
 
 
-def listed_engine(plan: Plan, first_tokens: bool = True) -> RealEngine:
+def listed_engine(plan: RecordingPlan, first_tokens: bool = True) -> RealEngine:
     runs = {}
     for system in plan.systems:
         record = full_run(plan, system).record
@@ -66,16 +66,16 @@ def listed_engine(plan: Plan, first_tokens: bool = True) -> RealEngine:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> RecordingPlan:
     return small_plan(short_trace(tmp_path), SYSTEMS)
 
 
-def replayed_from(plan: Plan, folder: Path, **how: bool) -> list[Replayed]:
+def replayed_from(plan: RecordingPlan, folder: Path, **how: bool) -> list[Replayed]:
     folders = record_runs(plan, folder, lambda _: None, listed_engine(plan, **how))
-    return replay_all(folders, Costs(("mine", plan.profile)), jobs=1, progress=False)
+    return replay_all(folders, ReplayCosts(("mine", plan.profile)), jobs=1, progress=False)
 
 
-def test_its_errors_are_those_of_an_engine_that_tells_everything(plan: Plan, tmp_path: Path) -> None:
+def test_its_errors_are_those_of_an_engine_that_tells_everything(plan: RecordingPlan, tmp_path: Path) -> None:
     for one in replayed_from(plan, tmp_path / "out"):
         run = full_run(plan, one.fidelity.system)
         whole = compare(run, replay(run))
@@ -85,7 +85,7 @@ def test_its_errors_are_those_of_an_engine_that_tells_everything(plan: Plan, tmp
         assert one.fidelity.mape_pct == pytest.approx(whole.mape_pct)
 
 
-def test_what_it_did_not_tell_is_missing_and_not_zero(plan: Plan, tmp_path: Path) -> None:
+def test_what_it_did_not_tell_is_missing_and_not_zero(plan: RecordingPlan, tmp_path: Path) -> None:
     replayed = replayed_from(plan, tmp_path / "out")
     for one in replayed:
         assert one.missing == ("memory pools", "memory use", "iterations", "tokens")
@@ -100,13 +100,13 @@ def test_what_it_did_not_tell_is_missing_and_not_zero(plan: Plan, tmp_path: Path
     assert "TTFT" not in said
 
 
-def test_without_first_tokens_there_is_no_error_of_ttft_and_tpot(plan: Plan, tmp_path: Path) -> None:
+def test_without_first_tokens_there_is_no_error_of_ttft_and_tpot(plan: RecordingPlan, tmp_path: Path) -> None:
     for one in replayed_from(plan, tmp_path / "out", first_tokens=False):
         assert one.missing == tuple(PARTS)
         assert {name.split()[0] for name in one.fidelity.error_pct} == {"normalized", "session", "throughput"}
 
 
-def test_its_report_comes_out_and_names_what_is_missing(plan: Plan, tmp_path: Path, caesura: Callable) -> None:
+def test_its_report_comes_out_and_names_what_is_missing(plan: RecordingPlan, tmp_path: Path, caesura: Callable) -> None:
     record_runs(plan, tmp_path / "runs", lambda _: None, listed_engine(plan))
     said = caesura("validate", "--recorded", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--jobs", "1")
     assert said.code == 0, said.err
@@ -120,7 +120,7 @@ def test_its_report_comes_out_and_names_what_is_missing(plan: Plan, tmp_path: Pa
     assert "preserve points" not in errors
 
 
-def test_a_run_of_each_engine_can_stand_in_one_report(plan: Plan, tmp_path: Path) -> None:
+def test_a_run_of_each_engine_can_stand_in_one_report(plan: RecordingPlan, tmp_path: Path) -> None:
     (listed, _) = replayed_from(plan, tmp_path / "out")
     run = full_run(plan, "vllm")
     whole = replace(listed, fidelity=compare(run, replay(run)), missing=("iterations", "tokens"))
@@ -131,7 +131,7 @@ def test_a_run_of_each_engine_can_stand_in_one_report(plan: Plan, tmp_path: Path
     assert "4 wastes within" in verdict([listed, whole])
 
 
-def test_its_runs_are_read_back_as_they_were(plan: Plan, tmp_path: Path) -> None:
+def test_its_runs_are_read_back_as_they_were(plan: RecordingPlan, tmp_path: Path) -> None:
     folders = record_runs(plan, tmp_path / "out", lambda _: None, listed_engine(plan))
     for folder in folders:
         run = load(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from caesura.config.systems import load_preset
 from caesura.fidelity.fidelity import Fidelity
 from caesura.fidelity.figures import FIGURES
-from caesura.fidelity.replays import Costs, Replayed, replay_all
+from caesura.fidelity.replays import ReplayCosts, Replayed, replay_all
 from caesura.fidelity.tables import aim_rows, error_rows, pace_verdict, share_rows
 from profiler.serving.recorded_run import RecordedRun, replay, save
 from profiler.serving.time_split import TimeSplit
@@ -118,7 +118,7 @@ def test_a_profile_that_misses_its_own_aim_is_named(tmp_path: Path) -> None:
     missed = GUESSED.model_copy(update={"measured": MEASURED})
     recorded = RecordedRun("vllm", 1.0, load_preset("vllm").rules(), missed, None, [ONE], None, {"gpu": "none"})  # type: ignore[arg-type]
     save(replace(recorded, record=replay(recorded)), tmp_path)
-    (found,) = replay_all([tmp_path / "vllm.load-1"], Costs(("mine", missed)), jobs=1, progress=False)
+    (found,) = replay_all([tmp_path / "vllm.load-1"], ReplayCosts(("mine", missed)), jobs=1, progress=False)
     assert found.misses == "mine: misses it"
-    (found,) = replay_all([tmp_path / "vllm.load-1"], Costs(("mine", GUESSED)), jobs=1, progress=False)
+    (found,) = replay_all([tmp_path / "vllm.load-1"], ReplayCosts(("mine", GUESSED)), jobs=1, progress=False)
     assert found.misses == ""

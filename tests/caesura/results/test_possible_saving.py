@@ -11,7 +11,8 @@ import pytest
 from caesura.config.experiment import read_experiment
 from caesura.config.yaml_source import Source
 from caesura.results.tables import DETAIL, detail_rows, possible_saving
-from caesura.runs.run import expand, simulate_run
+from caesura.runs.run import expand
+from caesura.runs.simulate import simulate
 
 
 def wastes(*preserved: float, bound: float | None) -> pd.DataFrame:
@@ -71,4 +72,4 @@ def test_a_run_knows_its_bound_and_a_cluster_or_a_prefix_cache_none(tmp_path):
 
 
 def bound_of(run):
-    return simulate_run(run)[1]["waste_bound_token_s"]
+    return simulate(run)[1]["waste_bound_token_s"]

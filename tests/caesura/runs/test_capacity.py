@@ -16,7 +16,7 @@ import caesura as package
 from caesura.results.capacities import Capacities
 from caesura.results.sustained import Sustained
 from caesura.runs.capacity_search import Grid, Search
-from caesura.runs.executors import executors
+from caesura.runs.executors import local
 
 ANSWER = ("--slo", "p90 normalized_latency<60ms", "--systems", "vllm,infercept", "--duration", "15 s", "--seeds", "2")
 COARSE = ("--low", "2", "--high", "16", "--tolerance", "0.25", "--jobs", "1")
@@ -137,8 +137,8 @@ def test_a_search_ends_where_the_next_load_fails_and_repeats_nothing(caesura: Ca
 def test_all_rounds_of_a_search_have_the_same_processes(caesura: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended once, when the search is over; the answer is that of one process."""
     ended = []
-    end_workers = executors._end_workers
-    monkeypatch.setattr(executors, "_end_workers", lambda: ended.append(end_workers()))
+    end_workers = local._end_workers
+    monkeypatch.setattr(local, "_end_workers", lambda: ended.append(end_workers()))
     caesura("capacity", *ANSWER, *COARSE, "--jobs", "2", "--out", "two")
     assert len(ended) == 1
     caesura("capacity", *ANSWER, *COARSE, "--out", "one")

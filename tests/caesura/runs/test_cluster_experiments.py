@@ -15,10 +15,11 @@ from caesura.config.schema import json_schema
 from caesura.config.units import parse_bandwidth
 from caesura.config.yaml_source import Source
 from caesura.results.metrics import call_table, session_table, summarize
-from caesura.runs.executors.executors import LocalProcesses
-from caesura.runs.experiment import carry_out
-from caesura.runs.run import expand, simulate_run
+from caesura.runs.executors.local import LocalExecutor
+from caesura.runs.run import expand
+from caesura.runs.run_experiment import run_experiment
 from caesura.runs.run_folder import read_summary
+from caesura.runs.simulate import simulate
 from sim.world.cluster import Link
 from tests.caesura.conftest import Said
 
@@ -149,7 +150,7 @@ def test_shards_give_the_same_folder_to_the_last_byte(tmp_path: Path) -> None:
     made = setup(cluster={"replicas": 3, "router": "hash-affinity"})
     folders = []
     for jobs in (1, 2):
-        runs, _ = carry_out(made, tmp_path / str(jobs), LocalProcesses(jobs), progress=False)
+        runs, _ = run_experiment(made, tmp_path / str(jobs), LocalExecutor(jobs), progress=False)
         folders.append(tmp_path / str(jobs) / "runs" / runs[0].name)
     names = sorted(file.name for file in folders[0].iterdir() if file.name != "provenance.json")
     assert "replicas.parquet" in names
@@ -161,7 +162,7 @@ def test_shards_give_the_same_folder_to_the_last_byte(tmp_path: Path) -> None:
 def test_measures_of_a_cluster_add_up() -> None:
     """Sessions, tokens and memory of the replicas are those of the whole; busy_share is the mean of the replicas'."""
     (run,) = expand(setup(cluster={"replicas": 2, "router": "least-outstanding"}))
-    record, _ = simulate_run(run)
+    record, _ = simulate(run)
     summary = summarize(record, session_table(record), call_table(record))
     replicas = record.replicas
     assert sum(replicas["sessions"]) == summary["num_prompts"] == summary["completed"]

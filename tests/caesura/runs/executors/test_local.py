@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from caesura.cli.progress import Shares
+from caesura.cli.progress import Progress
 from caesura.config.experiment import read_experiment_file
-from caesura.runs.executors.executors import executor
-from caesura.runs.run import Fault, expand
+from caesura.runs.executors.choose import executor
+from caesura.runs.run import expand
+from caesura.runs.simulate import RunError
 
 TELLING = """
 import sys
@@ -30,6 +31,6 @@ def test_a_process_that_only_simulates_loads_nothing_for_people(folder: Path, ex
     """Three runs that are encoded, then three that say what the process has loaded by now."""
     (folder / "telling_policy.py").write_text(TELLING)
     runs = expand(read_experiment_file(experiment(THREE_AND_THREE)))
-    outcomes = dict(executor(jobs=2).outcomes(runs, Shares(folder / "shares", [1.0] * 6)))
-    assert [isinstance(outcomes[index], Fault) for index in range(6)] == [False] * 3 + [True] * 3
+    outcomes = dict(executor(jobs=2).outcomes(runs, Progress(folder / "shares", [1.0] * 6)))
+    assert [isinstance(outcomes[index], RunError) for index in range(6)] == [False] * 3 + [True] * 3
     assert all("has loaded [] (telling_policy.py:" in outcomes[index].error for index in range(3, 6))

@@ -11,13 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from caesura.cli.progress import Shares
+from caesura.cli.progress import Progress
 from caesura.config.experiment import read_experiment_file
 from caesura.config.workload import read_trace
 from caesura.errors import UserError
-from caesura.runs.executors.clusters import DaskCluster, RayCluster
-from caesura.runs.executors.executors import DIED, executor
-from caesura.runs.run import Fault, ForeignCode, attempt, expand
+from caesura.runs.code_hash import CodeMismatch
+from caesura.runs.executors.choose import executor
+from caesura.runs.executors.dask import DaskExecutor
+from caesura.runs.executors.executor import DIED
+from caesura.runs.executors.ray import RayExecutor
+from caesura.runs.run import expand
+from caesura.runs.simulate import RunError, run_safely
 
 BASE = """\
 workload: {trace: own.jsonl, arrivals: {poisson: {rate: [1, 2]}}, duration: 20 s}
@@ -68,14 +72,14 @@ def sweep(folder: Path, experiment: Callable, caesura: Callable) -> Callable[...
     write_trace(folder / "own.jsonl")
     experiment(BASE)
 
-    def carry_out(*words: str) -> list[bytes]:
+    def run_experiment(*words: str) -> list[bytes]:
         out = "-".join(words).replace(":", "").replace("/", "")
         said = caesura("sweep", "x.yaml", *OVER, *words, "--out", out)
         assert said.code == 1, said.err
         assert "4 runs failed" in said.err
         return [(Path(out) / name).read_bytes() for name in TABLES]
 
-    return carry_out
+    return run_experiment
 
 
 @pytest.fixture
@@ -112,9 +116,9 @@ def test_a_run_that_takes_its_worker_along_fails_alone(
     foreign = replace(runs[0], sources={**runs[0].sources, "caesura": "other"})
     where = executor(place, jobs=2)
     with where.staying():
-        outcomes = dict(where.outcomes(runs, Shares(folder / "shares", [1.0, 1.0, 1.0])))
-        with pytest.raises(ForeignCode, match="has not the same caesura as this process"):
-            list(where.outcomes([foreign], Shares(folder / "shares", [1.0])))
+        outcomes = dict(where.outcomes(runs, Progress(folder / "shares", [1.0, 1.0, 1.0])))
+        with pytest.raises(CodeMismatch, match="has not the same caesura as this process"):
+            list(where.outcomes([foreign], Progress(folder / "shares", [1.0])))
     assert [outcomes[index] == DIED for index in range(3)] == [False, True, False]
     assert all("summary.json" in outcomes[index] for index in (0, 2))
 
@@ -139,7 +143,7 @@ def test_a_ray_cluster_that_is_not_there_is_said_plainly_and_at_once(address: st
     pytest.importorskip("ray", reason="Ray is not installed")
     said = rf"--on ray={address}: no Ray cluster lets us in there \(.*RAY_AUTH_MODE=token"
     with pytest.raises(UserError, match=said):
-        next(RayCluster(address, None).outcomes([], None))  # type: ignore[arg-type]
+        next(RayExecutor(address, None).outcomes([], None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("address", "named"), [(None, "--on ray: "), ("head:6379", "--on ray=head:6379: ")])
@@ -158,7 +162,7 @@ def test_a_ray_cluster_that_goes_away_is_named_as_it_was_asked_for(
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: object()))
     monkeypatch.setattr(ray, "wait", gone)
     with pytest.raises(UserError, match=f"^{named}the cluster has gone away"):
-        next(RayCluster(address, 1).outcomes(expand(read_experiment_file(experiment())), None))  # type: ignore[arg-type]
+        next(RayExecutor(address, 1).outcomes(expand(read_experiment_file(experiment())), None))  # type: ignore[arg-type]
 
 
 def test_where_ray_has_the_address_of_a_cluster_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +170,7 @@ def test_where_ray_has_the_address_of_a_cluster_that_is_gone_is_said(monkeypatch
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(UserError, match=r"--on ray=auto: no Ray .* \(127\.0\.0\.1:9, from RAY_ADDRESS: .*refused"):
-        next(RayCluster("auto", None).outcomes([], None))  # type: ignore[arg-type]
+        next(RayExecutor("auto", None).outcomes([], None))  # type: ignore[arg-type]
 
 
 def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +182,8 @@ def test_the_address_of_a_ray_client_needs_rays_client(monkeypatch: pytest.Monke
 
 def test_a_cluster_that_is_not_there_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("caesura.runs.executors.clusters._ANSWER_WITHIN_S", 1.0)
-    cluster = DaskCluster("tcp://127.0.0.1:9", None)
+    monkeypatch.setattr("caesura.runs.executors.dask.ANSWER_WITHIN_S", 1.0)
+    cluster = DaskExecutor("tcp://127.0.0.1:9", None)
     with pytest.raises(UserError, match=r"--on dask=tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         next(cluster.outcomes([], None))  # type: ignore[arg-type]
 
@@ -197,6 +201,6 @@ def test_a_worker_with_other_code_refuses(experiment: Callable) -> None:
     """Other rules would give other results under the same name, so this is no failure of the run."""
     file = experiment("workload: {arrivals: {poisson: {rate: 5}}, duration: 1 s}\nsystems: [vllm]\n")
     (run,) = expand(read_experiment_file(file))
-    assert not isinstance(attempt(run), Fault)
-    with pytest.raises(ForeignCode, match="has not the same caesura as this process"):
-        attempt(replace(run, sources={**run.sources, "caesura": "other"}))
+    assert not isinstance(run_safely(run), RunError)
+    with pytest.raises(CodeMismatch, match="has not the same caesura as this process"):
+        run_safely(replace(run, sources={**run.sources, "caesura": "other"}))

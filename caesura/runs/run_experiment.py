@@ -10,15 +10,17 @@ from pathlib import Path
 from caesura.cli.progress import sweep_progress
 from caesura.config.experiment import ResolvedExperiment
 from caesura.errors import UserError
-from caesura.runs.executors.executors import Executor, LocalProcesses
-from caesura.runs.run import Fault, Run, expand
+from caesura.runs.executors.executor import RunExecutor
+from caesura.runs.executors.local import LocalExecutor
+from caesura.runs.run import Run, expand
 from caesura.runs.run_folder import clear_unfinished, is_complete, naming_errors, write_run
+from caesura.runs.simulate import RunError
 
 RUNS = "runs"
 
 
-def carry_out(
-    experiment: ResolvedExperiment, out: Path, where: Executor | None = None, progress: bool | None = None
+def run_experiment(
+    experiment: ResolvedExperiment, out: Path, where: RunExecutor | None = None, progress: bool | None = None
 ) -> tuple[list[Run], int]:
     """Do the runs of an experiment that ``out`` does not hold yet.
 
@@ -35,11 +37,11 @@ def carry_out(
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
     """
     runs = expand(experiment)
-    return runs, complete(runs, out, experiment.name, where, progress)
+    return runs, run_missing(runs, out, experiment.name, where, progress)
 
 
-def complete(
-    runs: Sequence[Run], out: Path, title: str, where: Executor | None = None, progress: bool | None = None
+def run_missing(
+    runs: Sequence[Run], out: Path, title: str, where: RunExecutor | None = None, progress: bool | None = None
 ) -> int:
     """Do those of ``runs`` that ``out`` does not hold yet, and end at the first that fails.
 
@@ -52,15 +54,15 @@ def complete(
     out = out.resolve()
     prepare(out)
     todo = [run for run in runs if not is_complete(out / RUNS / run.name)]
-    with contextlib.closing(perform_all(todo, out / RUNS, title, where, progress)) as failures:
+    with contextlib.closing(run_all(todo, out / RUNS, title, where, progress)) as failures:
         for _, fault in failures:
             raise RuntimeError(fault.trace) if fault.trace else UserError(fault.error)
     return len(runs) - len(todo)
 
 
-def perform_all(
-    runs: Sequence[Run], folder: Path, title: str, where: Executor | None = None, progress: bool | None = None
-) -> Generator[tuple[Run, Fault]]:
+def run_all(
+    runs: Sequence[Run], folder: Path, title: str, where: RunExecutor | None = None, progress: bool | None = None
+) -> Generator[tuple[Run, RunError]]:
     """Do runs and write each into its folder below ``folder``; yield those that fail, as they fail.
 
     Closing the iterator ends what is under way. Runs that ended stay.
@@ -74,10 +76,10 @@ def perform_all(
     runs = sorted(runs, key=lambda run: run.work, reverse=True)
     try:
         with sweep_progress(title, [run.work for run in runs], progress) as shares:
-            outcomes = (where or LocalProcesses()).outcomes(runs, shares)
+            outcomes = (where or LocalExecutor()).outcomes(runs, shares)
             with contextlib.closing(outcomes):
                 for index, outcome in outcomes:
-                    if isinstance(outcome, Fault):
+                    if isinstance(outcome, RunError):
                         yield runs[index], outcome
                     else:
                         write_run(folder / runs[index].name, outcome)
