@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -180,3 +181,15 @@ def test_the_tutorial_lists_every_renamed_name():
     rows = [*INTERCEPT_POLICY.items(), *PREEMPTIVE_ORDER.items(), *ENGINE_VIEW.items(), *VERDICT.items()]
     for old, new in rows:
         assert re.search(rf"^\| `[\w.]*{old}=?`.* \| `[\w.]*{new}=?` \|$", page, re.MULTILINE), old
+
+
+def test_the_project_names_its_classes_by_their_present_places():
+    """An installation may be older than the project's file, so its entry points do not tell."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = project["entry-points"]
+    locations = [location for group in groups.values() for location in group.values()]
+    assert len(locations) > 30
+    for location in locations:
+        assert present_location(location) == location
+        module, _, name = location.partition(":")
+        assert isinstance(getattr(importlib.import_module(module), name), type)
