@@ -18,6 +18,14 @@ class Direction(Enum):
     __hash__ = object.__hash__  # an Enum's own goes by the name, in Python
 
 
+class CopyOfBlocks(Protocol):
+    """What a copy costs by: ``sim.kv.copy.Copy``."""
+
+    direction: Direction
+    tokens: int
+    blocking: bool
+
+
 class BranchSet(Protocol):
     """A context of several samples: see ``sim.session``."""
 

@@ -1,12 +1,14 @@
-"""The ways between GPU and host, one out and one in: copies beside the batch go one after the other on each."""
+"""The two copy streams between GPU and host, one out and one in: copies beside the batch queue on each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
-from sim.costs.batch import Direction
+from sim.costs.batch import CopyOfBlocks, Direction
 from sim.costs.cost_model import CostModel
-from sim.kv.copy import Copy
+
+C = TypeVar("C", bound=CopyOfBlocks)
 
 
 class CopyStreams:
@@ -24,7 +26,7 @@ class CopyStreams:
         self._free = {Direction.OUT: 0.0, Direction.IN: 0.0}
         self.busy_until = 0.0
 
-    def begin(self, copies: Iterable[Copy], now: float) -> tuple[float, list[tuple[float, Copy]]]:
+    def begin(self, copies: Iterable[C], now: float) -> tuple[float, list[tuple[float, C]]]:
         """Copies beside the batch queue for their direction's channel; the others make it wait. Returns for how long,
         s, and when those beside it end."""
         stall, ending = 0.0, []

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import accumulate, chain
 
-from sim.costs.batch import Batch, Direction
+from sim.costs.batch import Batch, CopyOfBlocks, Direction
 from sim.costs.profile import LinearForward, PhysicalForward, Profile
-from sim.kv.copy import Copy
 
 _REMEMBERED = 1 << 16
 """Forward times kept: policies ask for the same contexts every iteration."""
@@ -179,7 +178,7 @@ class CostModel:
         """Seconds of the host's work on ``batch`` that go on while it waits for copies: what follows the plan."""
         return self._executor_s + (self._executor_chunked_s if batch.prefill_sessions else 0.0)
 
-    def copy_launch_time(self, copies: Iterable[Copy]) -> float:
+    def copy_launch_time(self, copies: Iterable[CopyOfBlocks]) -> float:
         """Seconds of the host's work on those of ``copies`` that run beside the batch: a share for each direction."""
         if not self._copies_take_work:
             return 0.0

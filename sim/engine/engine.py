@@ -353,6 +353,7 @@ class Engine:
         self.evictor.pause(state)
 
     def _finish(self, state: SessionState) -> None:
+        self.evictor.cancel_copies(state)
         self.queues.leave(state)
         self.policy_caller.session_finished(state)
 

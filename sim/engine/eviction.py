@@ -155,6 +155,13 @@ class Evictor:
         """The session came back: what has not left stays."""
         self._pending_swap_outs.pop(state, None)
 
+    def cancel_copies(self, state: SessionState) -> None:
+        """The session ends at the instant of its last pause: a copy that the batch would wait for is not made."""
+        copies = self.budget.copies
+        if copies and any(copy.state is state for copy in copies):
+            state.stats.swapped_out -= sum(copy.tokens for copy in copies if copy.state is state)
+            self.budget.copies = [copy for copy in copies if copy.state is not state]
+
     def serve_pending_swap_outs(self) -> None:
         """Contexts that were to be swapped out at their pause go on leaving, within the budget."""
         kv = self._kv

@@ -289,9 +289,8 @@ def test_shards_are_identical_to_the_whole(plot: ClusterPlot) -> None:
     assert bytes_of(record) == bytes_of(whole)
 
 
-@pytest.mark.xfail(strict=True, reason="a shard ends before the copy, a whole cluster waits for it")
-def test_a_shard_spends_the_same_time_on_the_copy_of_a_session_that_has_left() -> None:
-    """b's last pause takes 0 s: it begins to be swapped out at 1.10 and leaves at 1.10. Replica 0 works until 5.14."""
+def test_a_session_that_leaves_at_its_pause_is_not_copied_out_in_a_shard_or_in_the_whole() -> None:
+    """b's last pause takes 0 s: it would be swapped out at 1.10 and leaves at 1.10. Replica 0 works until 5.14."""
     workload = [session("a", 10, 5), session("b", 10, 1, pause(0.0))]
     options: dict[str, Any] = {"sites": sites(policy="swap", swap="blocking"), "timeline_step": 1.0}
     whole = simulate_cluster(workload, router=RoundRobin(), **options)
