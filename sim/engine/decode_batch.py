@@ -38,7 +38,7 @@ class DecodeBatch:
         self._copied = 0  # blocks that branch sets take in the next iteration because they write for the first time
         self._shared_again = 0  # tokens that branches share, once for each branch but the first
         self._members: dict[int, SessionState] = {}
-        self._length_sum = 0  # sum of tokens that are read, less tick times seats
+        self._length_sum = 0  # sum of tokens that are read, less steps times sequences
         self._at_edge = [0] * block_size  # members by (resident - tick) modulo the block size
         self._ends: list[tuple[int, int, int, SessionState]] = []  # tick, serial and number of joining; some have left
         self._joins = 0
@@ -87,17 +87,17 @@ class DecodeBatch:
             self._count_set(state, base, -state.samples)
         state.settle()
 
-    def _count_set(self, state: SessionState, base: int, seats: int) -> None:
+    def _count_set(self, state: SessionState, base: int, sequences: int) -> None:
         """Count the branches of a session of several samples, or with negative ``num_sequences`` no longer."""
-        sign = 1 if seats > 0 else -1
-        self.num_sequences += seats
-        self._length_sum += seats * base
+        sign = 1 if sequences > 0 else -1
+        self.num_sequences += sequences
+        self._length_sum += sequences * base
         steps = self._branches.steps_at(state)
         if steps is not None:
-            self._at_edge[(base - steps) % self.block_size] += seats
+            self._at_edge[(base - steps) % self.block_size] += sequences
         self._copied += sign * self._branches.copied_at_fork(state)
         if self._branches.layout != "contiguous":
-            self._shared_again += (seats - sign) * state.fork
+            self._shared_again += (sequences - sign) * state.fork
 
     def blocks_needed(self) -> int:
         """GPU blocks that the next iteration adds: one for each branch whose last block is full, or is shared."""

@@ -14,7 +14,7 @@ class ProgressGuarantee:
 
     An order may change its mind faster than a context comes back: two sessions could then take each other's memory in
     turn, and none would ever emit. So a session that lost context since its last token goes before all others from the
-    moment at which it gets a place, or its copy in begins, until it has emitted; among such sessions the first come
+    moment at which it gets a slot, or its copy in begins, until it has emitted; among such sessions the first come
     goes first, whatever the order says of them meanwhile.
 
     Hence every world moves on. Suppose no session emits any more. Each session that loses context and gets a turn again

@@ -1,4 +1,4 @@
-"""Where every session inside an engine stands, and the moves between the places."""
+"""The queues of an engine, and the moves of sessions between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.session import SessionState, Status
 
 
 class Queues:
-    """The places of an engine. A session is in exactly one.
+    """Every session inside an engine is in exactly one of these.
 
     Attributes:
         waiting: heap of ready sessions that must be admitted.
@@ -50,26 +50,26 @@ class Queues:
         return len(self.decoding) + len(self.prefilling) > 1
 
     def has_slots_for(self, state: SessionState, taken: int = 0) -> bool:
-        """Whether a session may run with all its samples, ``taken`` places being spoken for."""
+        """Whether a session may run with all its samples, ``taken`` slots being taken."""
         return self.running + taken + state.samples <= self.max_running
 
     def pause(self, state: SessionState) -> None:
-        """A call has ended; its session is in no place at present."""
+        """A call has ended; its session is in no queue for the moment."""
         state.status = Status.PAUSED
         self._kv.set_idle(state, True)
         self.paused[state] = None
 
     def unpause(self, state: SessionState) -> None:
-        """The answer came. The session is in no place until it is queued or has left."""
+        """The answer came. The session is in no queue until it is queued or has left."""
         del self.paused[state]
 
     def leave(self, state: SessionState) -> None:
-        """A session in no place has ended: its memory is free."""
+        """A session in no queue has ended: its memory is free."""
         self._kv.release(state)
         state.status = Status.FINISHED
 
     def enqueue(self, state: SessionState, at_once: bool = False) -> None:
-        """A session in no place is ready: it waits for its copy, or to be admitted.
+        """A session in no queue is ready: it waits for its copy, or to be admitted.
 
         ``at_once`` it runs instead, if it has nothing to compute that was computed before, and may run.
         """
@@ -87,32 +87,32 @@ class Queues:
             self.enqueue(state, at_once=True)
 
     def wait(self, state: SessionState) -> None:
-        """Queue a session that is in no place; what it has on the GPU policies may decide about."""
+        """Queue a session that is in no queue; what it has on the GPU policies may decide about."""
         state.status = Status.WAITING
         self._kv.version += 1
         heappush(self.waiting, (state.key, state))
 
     def wait_for_copy(self, state: SessionState) -> None:
-        """Queue a session that is in no place and has offloaded tokens."""
+        """Queue a session that is in no queue and has offloaded tokens."""
         state.status = Status.SWAPPED
         self._kv.version += 1
         self.swapped[state] = None
         self.swapped_changes += 1
 
     def start(self, state: SessionState) -> None:
-        """A session that is in no place begins to compute missing tokens."""
+        """A session that is in no queue begins to compute missing tokens."""
         state.status = Status.PREFILLING
         self._kv.set_idle(state, False)
         self.prefilling[state] = None
         self._prefilling_seats += state.samples
 
     def end_prefill(self, state: SessionState) -> None:
-        """A session has nothing missing any more, or stops; it is in no place."""
+        """A session has nothing missing any more, or stops; it is in no queue."""
         del self.prefilling[state]
         self._prefilling_seats -= state.samples
 
     def start_decoding(self, state: SessionState) -> None:
-        """A session that is in no place emits its next token in the coming iteration."""
+        """A session that is in no queue emits its next token in the coming iteration."""
         state.status = Status.DECODING
         self._kv.set_idle(state, False)
         self.decoding.join(state, state.call.output - state.emitted)
@@ -122,7 +122,7 @@ class Queues:
         self.start(heappop(self.waiting)[1])
 
     def stop(self, state: SessionState) -> None:
-        """A running session stops, and is in no place."""
+        """A running session stops, and is in no queue."""
         if state.decode_batch is not None:
             self.decoding.leave(state)
         else:
@@ -130,7 +130,7 @@ class Queues:
         self._kv.set_idle(state, True)
 
     def remove(self, state: SessionState) -> None:
-        """Take a ready session that does not run out of its place; it is in none."""
+        """Take a ready session that does not run out of its queue; it is in none."""
         if state.status is Status.SWAPPED:
             del self.swapped[state]
             self.swapped_changes += 1

@@ -52,7 +52,7 @@ class Scheduler:
         kv: the contexts and the pools.
         queues: where sessions stand.
         evictor: frees GPU blocks.
-        turns: asks an order that says more than keys.
+        order_caller: asks an order that says more than keys.
 
     Attributes:
         preemption: which sessions run is decided by ``sim.engine.preemptive`` under a preemptive order; else None.
@@ -65,7 +65,7 @@ class Scheduler:
         kv: KVCacheManager,
         queues: Queues,
         evictor: Evictor,
-        turns: OrderCaller | None = None,
+        order_caller: OrderCaller | None = None,
     ) -> None:
         self._settings = settings
         self._token_budget = token_budget
@@ -73,7 +73,7 @@ class Scheduler:
         self._queues = queues
         self._evictor = evictor
         self.preemption: Preemption | None = None
-        self._turns = turns
+        self._order_caller = order_caller
 
     def decode(self, plan: Plan) -> None:
         """Every decoding session computes one token; while blocks lack, paused contexts give way, then later ones."""
@@ -213,8 +213,8 @@ class Scheduler:
         else:
             self._kv.truncate(state, 0)
             self._queues.wait(state)
-        if self._turns is not None:
-            self._turns.preempted(state)
+        if self._order_caller is not None:
+            self._order_caller.preempted(state)
 
     def swap_in(self, plan: Plan) -> None:
         """Contexts of resumed sessions come back from the host, in the queue's order, as room and budget allow."""
@@ -282,7 +282,7 @@ class _QueueHead:
             return False
         if scheduler._chunk_tokens(state, plan, found) == 0:
             return False
-        plan.head_refused = scheduler._turns is not None and not scheduler._turns.admits(state)
+        plan.head_refused = scheduler._order_caller is not None and not scheduler._order_caller.admits(state)
         return not plan.head_refused
 
     def make_room(self, state: SessionState) -> bool:
