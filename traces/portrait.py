@@ -1,4 +1,4 @@
-"""What a trace looks like, gathered one session at a time: arrivals, lengths, calls, pauses, sharing, concurrency.
+"""The figures of a trace, gathered one session at a time: arrivals, lengths, calls, pauses, sharing, concurrency.
 
 A portrait keeps a few numbers a call and no sessions, so a trace larger than memory can be described.
 """
@@ -45,7 +45,7 @@ class Portrait:
             self.add(session)
 
     def add(self, session: Session) -> None:
-        """See one more session."""
+        """Add one more session."""
         self.sessions += 1
         kind, columns = session.kind, self._columns
         context, total = session.prompt, 0.0
@@ -105,7 +105,7 @@ class Portrait:
         return np.concatenate([np.empty(0), *(np.array(self._columns.get((one, name), ())) for one in kinds)])
 
     def pause_seconds(self, waits_for: str, tool: str = "") -> Values:
-        """How long each pause of one sort was."""
+        """Seconds of each pause of one sort."""
         return np.array(self._pauses[waits_for, tool]["seconds"])
 
     @property

@@ -53,7 +53,8 @@ def names() -> tuple[str, ...]:
 
 
 def kinds(name: str) -> str:
-    """What the kinds of sessions of a shipped workload stand for; empty where none are named, or there is no such."""
+    """Descriptions of the kinds of sessions of a shipped workload; empty where it names none, or there is no such
+    workload."""
     return _SHIPPED[name].kinds if name in _SHIPPED else ""
 
 

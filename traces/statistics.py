@@ -1,4 +1,4 @@
-"""What a workload is made of: a table with one row a kind of session and one for all."""
+"""Statistics of a workload: a table with one row a kind of session and one for all."""
 
 from __future__ import annotations
 

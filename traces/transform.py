@@ -13,7 +13,7 @@ from traces.session import Call, Pause, PromptPart, Session
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """By how much each quantity of a trace is multiplied. Lengths are rounded, and stay at least what they must be.
+    """The factor for each quantity of a trace. Lengths are rounded, and stay at least what they must be.
 
     Attributes:
         rate: of arrivals: 2 halves every arrival time.

@@ -39,7 +39,7 @@ class Attention(Protocol):
         ...
 
     def run(self, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
-        """From ``q`` ``[T, heads, head_dim]`` to ``out`` ``[T, heads * head_dim]``."""
+        """Compute the attention of ``q`` ``[T, heads, head_dim]`` into ``out`` ``[T, heads * head_dim]``."""
         ...
 
 

@@ -33,7 +33,7 @@ class RowChunk:
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """What attention needs to know of n sequences of one kind, decoding sessions or chunks. All tensors are int32.
+    """The index tensors that attention reads for n sequences of one kind, decoding sessions or chunks. All are int32.
 
     Attributes:
         query_starts: host ``[n + 1]``: where each sequence's queries begin among those of its kind.
@@ -142,14 +142,15 @@ class BatchBuffers:
         self._used = 0
 
     def graph_inputs(self, padded: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Where ``block_starts``, ``blocks`` and ``last_lengths`` of ``padded`` decoding sessions lie on the device."""
+        """``block_starts``, ``blocks`` and ``last_lengths`` of ``padded`` decoding sessions, as views of the device's
+        buffer."""
         starts = self.device[self._starts_at : self._starts_at + padded + 1]
         lengths = self.device[self._lengths_at : self._lengths_at + padded]
         return starts, self.device[self._blocks_at : self._blocks_at + padded * len(self._columns)], lengths
 
     @property
     def schedule_on_device(self) -> torch.Tensor:
-        """Where ``schedule`` lies once it is sent."""
+        """``schedule`` as a view of the device's buffer, filled once it is sent."""
         return self.device[self._schedule_at : self._schedule_at + len(self.schedule)]
 
     def fill_decodes(self, rows: Ints, positions: Ints, padded: int) -> Sequences | None:
@@ -218,7 +219,7 @@ class BatchBuffers:
         )
 
     def on_device(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Where a part of ``host`` lies once it is sent."""
+        """A part of ``host`` as a view of the device's buffer, filled once it is sent."""
         start = numbers.storage_offset()
         return self.device[start : start + len(numbers)]
 

@@ -44,7 +44,7 @@ class ChunkSchedule:
 
     @property
     def pieces(self) -> int:
-        """How many there are."""
+        """The number of pieces."""
         return len(self.requests)
 
 

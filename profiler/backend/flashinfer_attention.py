@@ -51,7 +51,7 @@ def schedule_lengths(cache: KVCache, max_decodes: int, max_chunk_tokens: int) ->
 
 
 def _most_chunk_pieces(cache: KVCache) -> int:
-    """For each KV head, if contexts are cut."""
+    """The most pieces for each KV head, if contexts are cut."""
     return max(1, PIECES_A_PROCESSOR * processors(cache.device) // cache.config.kv_heads)
 
 
@@ -70,7 +70,7 @@ def _blocks(sequences: Sequences) -> Ints:
 
 
 class FlashInferAttention:
-    """See the module.
+    """Attention by FlashInfer's kernels, with schedules of our own.
 
     Args:
         cache: the pools.

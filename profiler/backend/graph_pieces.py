@@ -74,7 +74,7 @@ class PiecewiseForward:
         return bool(self._pieces) and tokens <= self.sizes[-1]
 
     def forward(self, ids: torch.Tensor, tokens: TokenBatch, attention: Attention) -> torch.Tensor:
-        """As ``Llama.forward``."""
+        """Compute a pass as ``Llama.forward`` does."""
         n = len(ids)
         size = self.sizes[bisect_left(self.sizes, n)]
         pieces = self._pieces[size]

@@ -45,7 +45,7 @@ class KernelPlan:
     cut: bool
 
     def numbers(self) -> list[int]:
-        """As the kernels take it."""
+        """The plan as the list of numbers that the kernels take."""
         return [int(number) for number in astuple(self)]
 
 

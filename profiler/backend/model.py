@@ -17,7 +17,7 @@ from profiler.backend.weights import Weights
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """What passes between attention and the rest of the model, for T tokens.
+    """The buffers between attention and the rest of the model, for T tokens.
 
     Attributes:
         residual, hidden: ``[T, hidden]``: the running sum, and what the last step adds to it.
@@ -81,14 +81,14 @@ class Llama:
         return work.qkv[:, : config.query_size].view(len(work.qkv), config.heads, config.head_dim)
 
     def begin(self, ids: torch.Tensor, angles: Any, slots: SlotMapping, work: Working) -> None:
-        """Up to the first attention."""
+        """Compute everything before the first attention."""
         first = self.weights.layers[0]
         torch.index_select(self.weights.embedding, 0, ids, out=work.residual)
         torch.mm(self.ops.rms_norm(work.residual, first.attention_norm), first.qkv.t(), out=work.qkv)
         self.ops.rotate_and_store(0, work.qkv, angles, slots)
 
     def go_on(self, index: int, angles: Any, slots: SlotMapping, work: Working) -> None:
-        """From the attention of layer ``index`` to the next one, or to the end of the last layer."""
+        """Compute from the attention of layer ``index`` to the next one, or to the end of the last layer."""
         ops, layer = self.ops, self.weights.layers[index]
         x = ops.add_rms_norm(torch.mm(work.attended, layer.output.t()), work.residual, layer.mlp_norm)
         torch.mm(ops.silu_mul(torch.mm(x, layer.gate_up.t())), layer.down.t(), out=work.hidden)
@@ -108,7 +108,7 @@ class Llama:
         return self._logits(self.ops.add_rms_norm(x, residual, self.weights.norm))
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        """In float32 where the product can be written so: rounded to 16 bits the largest logits often tie."""
+        """Logits in float32 where the product can be written so: rounded to 16 bits the largest ones often tie."""
         head = self.weights.head
         if self._wide_head:
             return torch.mm(x, head.t(), out_dtype=torch.float32)

@@ -17,7 +17,7 @@ from profiler.backend.model_config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class SlotMapping:
-    """Where the keys and values of T tokens go.
+    """The slots of the cache that take the keys and values of T tokens.
 
     Attributes:
         cache: the pools.
@@ -30,7 +30,7 @@ class SlotMapping:
 
 
 class Ops(Protocol):
-    """T tokens at a time."""
+    """The steps between the matrix products, for T tokens at a time."""
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """``[T, hidden]`` over its root mean square, times ``weight``."""
@@ -45,7 +45,8 @@ class Ops(Protocol):
         ...
 
     def angles(self, positions: torch.Tensor) -> Any:
-        """What ``rotate_and_store`` needs to know of the positions, int64 ``[T]``; made once per forward pass."""
+        """The angles of the positions, int64 ``[T]``, in the form that ``rotate_and_store`` takes; made once per
+        forward pass."""
         ...
 
     def rotate_and_store(self, layer: int, qkv: torch.Tensor, angles: Any, slots: SlotMapping) -> None:
@@ -55,7 +56,7 @@ class Ops(Protocol):
 
 
 class TorchOps:
-    """Any device, any dtype."""
+    """The steps in plain torch, on any device and in any dtype."""
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype, max_positions: int) -> None:
         self.config = config

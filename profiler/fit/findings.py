@@ -1,4 +1,4 @@
-"""What a fit found: a profile, what it was made from, and how right its costs should be."""
+"""The findings of a fit: a profile, the samples that it was made from, and the errors that its costs may have."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def copies(findings: Findings) -> Figure:
 
 
 def beside(findings: Findings) -> Figure:
-    """By how much a copy lengthens the iteration that it runs beside."""
+    """The share by which a copy lengthens the iteration that it runs beside."""
     figure, axes = _panel(
         findings, "Compute with a copy beside it", "what is computed", "iteration longer by, % of the overlap"
     )
@@ -204,7 +204,7 @@ def recompute(findings: Findings) -> Figure:
 
 
 def host(findings: Findings) -> Figure:
-    """What the engine adds to an iteration, over the sessions in it. The lines take the mean of all else."""
+    """The engine's time of an iteration over the sessions in it. The lines take the mean of all else."""
     figure, axes = _panel(findings, "Engine time of an iteration", "sessions that compute", "ms beside the device's")
     table, cost = findings.serving, findings.profile.host
     sessions = table["decodes"] + table["chunks"]
@@ -310,7 +310,7 @@ def _of(points: Measurements, *kinds: str) -> Mask:
 
 
 def _ramp(colours: int) -> list[str]:
-    """From dark to bright, none too bright to see."""
+    """Colours from dark to bright, none too bright to see."""
     ramp = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(colours, 1)))
     return [mpl.colors.to_hex(colour) for colour in ramp]
 

@@ -32,7 +32,7 @@ DIGITS = 6
 
 
 def make_profile(samples: Samples) -> Findings:
-    """Fit everything.
+    """Fit all costs to the samples.
 
     Raises:
         NotEnoughPoints: too little was measured.
@@ -235,7 +235,7 @@ def _measurement(samples: Samples, points: Measurements, errors: dict[str, Error
 
 
 def _clocks(clocks: pd.DataFrame) -> str:
-    """What nvidia-smi saw under load."""
+    """The clocks, temperature and power that nvidia-smi reported under load."""
     if clocks.empty:
         return "unknown"
     ranges = {name: (clocks[name].min(), clocks[name].max()) for name in CLOCKS}

@@ -1,4 +1,4 @@
-"""What is measured: the shapes of iterations, on a grid and drawn at random."""
+"""The shapes of iterations that are measured, on a grid and drawn at random."""
 
 from __future__ import annotations
 

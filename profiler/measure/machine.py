@@ -26,7 +26,7 @@ Ask = Callable[[Sequence[str]], str | None]
 
 
 def nvidia_smi(arguments: Sequence[str]) -> str | None:
-    """What nvidia-smi says; None without it, or if it fails."""
+    """The answer of nvidia-smi; None without it, or if it fails."""
     if shutil.which("nvidia-smi") is None:
         return None
     try:
@@ -105,7 +105,7 @@ def refusal_for(used_bytes: float, utilised: float) -> str | None:
 
 
 def describe(device: torch.device, ask: Ask = nvidia_smi) -> dict[str, str]:
-    """What the figures depend on: device, the very card by the beginning of its UUID, driver, versions."""
+    """The machine that figures depend on: device, the card by the beginning of its UUID, driver, versions."""
     facts = {"python": platform.python_version(), "torch": torch.__version__}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

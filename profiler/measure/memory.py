@@ -1,4 +1,4 @@
-"""How much KV a device really holds: its memory less everything else that the backend needs."""
+"""Measure how much KV a device holds: its memory less everything else that the backend needs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Memory:
 
     @property
     def pool(self) -> float:
-        """What is left for KV."""
+        """Bytes that are left for KV."""
         needs = self.weights + self.buffers + self.activations + self.graphs + self.driver
         return self.total * self.fraction - needs
 
     def as_bytes(self) -> dict[str, float]:
-        """For the profile."""
+        """The bytes by name, for the profile."""
         return {**asdict(self), "pool": self.pool}
 
 

@@ -21,7 +21,7 @@ from profiler.measure.serving import reopen_runner, serve_for_a_while
 from profiler.measure.setup import MeasurementSetup, Request, build
 
 SHARES = {"copies": 0.10, "beside": 0.06, "recompute": 0.08, "serving": 0.13}
-"""Of the budget; iterations have the rest."""
+"""Shares of the budget; iterations have the rest."""
 
 
 def measure(request: Request, folder: Path, report: Report, fresh: bool = False) -> Samples:
@@ -56,7 +56,7 @@ def measure(request: Request, folder: Path, report: Report, fresh: bool = False)
 
 
 def provenance(request: Request) -> dict[str, Any]:
-    """What samples must have in common to lie in one folder."""
+    """The facts that samples must have in common to lie in one folder."""
     facts: Mapping[str, Any] = {
         "model": request.model.model_dump(mode="json"),
         "machine": describe(request.device),

@@ -1,9 +1,8 @@
-"""What the engine adds to an iteration: a short real run of ``profiler.serving.server`` while sessions end one after
-another.
+"""Measure the engine's time of an iteration: serve for real, for a while, with sessions that end one after another.
 
-It has all that costs the host time, and nothing always beside the same other thing: sessions that arrive, long prompts
-in several chunks and short ones in one, calls that begin with a tool's answer, copies out and in, passes that let the
-host wait for a few milliseconds and for some tens of them.
+The run has all that costs the host time, in changing company: sessions that arrive, long prompts in several chunks and
+short ones in one, calls that begin with a tool's answer, copies out and in, passes that let the host wait for a few
+milliseconds and for some tens of them.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def _session(index: int, step: int, arrival: float, longest: int) -> Session:
 
 
 def _tokens_apart(setup: MeasurementSetup, seconds: float) -> int:
-    """By how many tokens one session outlives the next, so that all of them take ``seconds``."""
+    """The tokens by which one session outlives the one before, so that all of them take ``seconds``."""
     request = setup.request
     sessions = request.extent.decodes
     setup.runner.set_up(Shape((PROMPT,) * max(1, sessions // 2)))
@@ -89,7 +88,7 @@ def _tokens_apart(setup: MeasurementSetup, seconds: float) -> int:
 
 
 def _provisional(setup: MeasurementSetup, pool: int) -> Profile:
-    """Costs of little importance: only how much an iteration hides is asked."""
+    """A profile for the server. Its costs matter little: the engine only asks how many copies an iteration hides."""
     return Profile(
         name="provisional",
         model=setup.request.model.name,

@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementSetup:
-    """What the sweeps work with.
+    """The backend, the runner of iterations and the memory that sweeps work with.
 
     Attributes:
         pool_bytes: of the KV pool that the device really has at the memory fraction.

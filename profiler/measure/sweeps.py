@@ -27,7 +27,7 @@ CLOCKS_EVERY = 20
 
 @dataclass(frozen=True, slots=True)
 class SweepContext:
-    """What every sweep needs."""
+    """The setup, the samples and the progress report of all sweeps."""
 
     setup: MeasurementSetup
     samples: Samples

@@ -1,4 +1,4 @@
-"""What each iteration of a real run computed, and how long the device and the host took for it."""
+"""The iterations of a real run: what each computed, and how long the device and the host took."""
 
 from __future__ import annotations
 

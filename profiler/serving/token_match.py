@@ -122,8 +122,8 @@ class Alone:
 
 
 def match_tokens(kept: dict[str, list[int]], chosen: Sequence[Session], alone: Alone) -> dict[str, Any]:
-    """How many of the kept sessions have the tokens that they have alone, and how close the choices were where the
-    first difference lies.
+    """Count the kept sessions that have the tokens that they have alone, and find how close the choices were at first
+    differences.
 
     Args:
         kept: token ids by session, as a ``TokenKeeper`` gives them.

@@ -59,7 +59,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What sessions of one kind are drawn from.
+    """The published figures that sessions of one kind are drawn from.
 
     Attributes:
         waits: the sorts of pause, taken in turn.

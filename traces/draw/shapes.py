@@ -70,7 +70,7 @@ class Rewrites:
 
 @dataclass(frozen=True)
 class SessionShape:
-    """What sessions of one kind are drawn from.
+    """The distributions that sessions of one kind are drawn from.
 
     Attributes:
         calls: calls a session.

@@ -15,7 +15,7 @@ MOST_SEGMENTS = 10**6
 
 @dataclass(frozen=True)
 class Typing:
-    """How the prompts of one kind of session come.
+    """How the prompts of one kind of session stream in while they are typed.
 
     A segment (sentence or clause) is complete when the last of its characters is typed. From all segments but the last
     an inference may be made; with the last comes what is sent along without being typed, and the answer is due.

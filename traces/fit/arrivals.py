@@ -71,7 +71,7 @@ class FittedArrivals:
 
     @property
     def written(self) -> dict[str, object]:
-        """As an experiment file writes it."""
+        """The best candidate as an experiment file writes it."""
         best = self.candidates[0]
         return {best.name: {"rate": rounded(self.rate), **best.parameters}}
 

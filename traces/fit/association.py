@@ -35,7 +35,7 @@ class Association:
 
     @property
     def along(self) -> float:
-        """What a value has in common with the next one beyond what it has with any of the session, -0.95 to 0.95."""
+        """The correlation of a value with the next one beyond that with any value of the session, -0.95 to 0.95."""
         common = max(self.alike, self.with_prompt**2)
         beyond = 0.0 if self.next is None else (self.next - common) / (1 - common)
         return float(np.clip(round(beyond, 2), -MOST, MOST))

@@ -120,7 +120,7 @@ class TraceFit:
             self.add(session)
 
     def add(self, session: Session) -> None:
-        """See one more session."""
+        """Add one more session."""
         self._kinds[session.kind].add(session)
         self._arrivals.append(session.arrival)
 
@@ -261,7 +261,8 @@ def _associations(observed: _Observed) -> dict[str, Association]:
 
 
 def _output_by_prompt(observed: _Observed) -> list[list[float]]:
-    """How outputs depend on prompts in sessions of one call, if they do by much; empty else, or where few were seen."""
+    """The bands of outputs by prompts in sessions of one call; empty where outputs depend little on prompts, or
+    sessions are few."""
     sessions = len(observed.calls)
     if len(observed.outputs) != sessions or sessions < LEAST_A_BAND * BANDS**2:
         return []

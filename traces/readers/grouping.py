@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 2**14
 
 
 def keys_of(source: TraceSource, *fields: str) -> Iterator[str]:
-    """What some fields of a JSONL file hold, as one text, in every line where any of them is there."""
+    """The values of some fields of a JSONL file, joined to one text, for every line that has any of them."""
     for number, raw in source.lines():
         try:
             values = record_of(source, raw, number).values

@@ -98,7 +98,7 @@ class Plausibility:
         self.overlapping_turns += overlapping
 
     def warnings(self) -> list[str]:
-        """What looks odd, one sentence each."""
+        """The warnings, one sentence each."""
         return [
             f"{self.file}: {text}"
             for text in (

@@ -144,7 +144,7 @@ class Reading:
         return TraceError(self.source.name, found, "a time that is not before it", fix, line)
 
     def attempt(self, record: Record, make: Callable[..., T], *others: object) -> T | None:
-        """What ``make`` makes of a record and the others; None when that was wrong and is skipped."""
+        """Call ``make`` with a record and the others; None when the record is wrong and skipped."""
         try:
             return make(record, *others)
         except TraceError as error:

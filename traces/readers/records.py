@@ -38,7 +38,8 @@ class Record:
 
     @property
     def path(self) -> str:
-        """Where it stands in the object of its line, such as ``calls[2].pause``; empty for that itself."""
+        """The path of this object in the object of its line, such as ``calls[2].pause``; empty for the line's
+        object."""
         name = f"[{self._name}]" if isinstance(self._name, int) else self._name
         before = self._parent.path if self._parent is not None else ""
         return f"{before}.{name}" if before and name and not name.startswith("[") else before + name

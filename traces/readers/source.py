@@ -1,4 +1,4 @@
-"""Where a trace comes from: a file or standard input, plain, gzip or zstd, as bytes and as numbered lines.
+"""The source of a trace: a file or standard input, plain, gzip or zstd, as bytes and as numbered lines.
 
 Nothing is read whole: a line may have `MOST_LINE_BYTES`, and whatever is compressed is taken apart as it is read.
 """

@@ -243,7 +243,7 @@ def _careful_rows(reading: Reading, blocks: Iterable[tuple[int, bytes]]) -> Iter
 
 
 class _Table:
-    """What the header says, and rows parsed by it."""
+    """The columns by a file's header, and the parser of its rows."""
 
     def __init__(
         self, reading: Reading, header: list[str], line: int, columns: tuple[Column, ...], unused: tuple[str, ...]
@@ -333,7 +333,7 @@ class _Table:
 
 
 def _place(reading: Reading, names: list[str], line: int, column: Column) -> int | None:
-    """Where a column stands in the rows; None when it is not there and has a default."""
+    """The index of a column in the rows; None when the file lacks it and it has a default."""
     if column.name in names:
         return names.index(column.name)
     if column.default is not None:

@@ -11,7 +11,7 @@ CountTokens = Callable[[str], int]
 
 
 def tokenizer_named(name: str) -> CountTokens:
-    """What counts the tokens of a text; nothing is ever downloaded.
+    """The function that counts the tokens of a text. It never downloads anything.
 
     Args:
         name: ``words`` counts the words between blanks; ``chars:4`` takes one token for every 4 characters, rounded

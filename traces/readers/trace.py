@@ -73,17 +73,17 @@ class Trace:
 
     @property
     def skipped(self) -> Skipped:
-        """What was wrong and skipped in the last reading so far."""
+        """The errors skipped in the last reading so far."""
         return self._reading.skipped
 
     @property
     def left_out(self) -> Counter[str]:
-        """What the format's own rules left out in the last reading so far, by reason."""
+        """The sessions that the format's own rules left out in the last reading so far, by reason."""
         return self._reading.left_out
 
     @property
     def warnings(self) -> list[str]:
-        """What looked odd in the last reading: units, order. Complete once all sessions were read."""
+        """Warnings of the last reading: units, order. They are complete once all sessions were read."""
         return [*self._reading.notes, *self._reading.plausibility.warnings()]
 
     def _sessions(self) -> Iterator[Session]:

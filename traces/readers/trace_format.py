@@ -1,4 +1,4 @@
-"""What a trace format is: a name, how to recognise it, how to read it, how to write it, and what it cannot say."""
+"""A trace format: its name, how to recognise, read and write it, and what it cannot say."""
 
 from __future__ import annotations
 

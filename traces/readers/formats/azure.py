@@ -37,7 +37,7 @@ def read_requests(reading: Reading) -> Iterator[Requests]:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Where only some times have a zone, the others are in UTC."""
+    """Put all times into UTC: where only some have a zone, the others are taken as UTC."""
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

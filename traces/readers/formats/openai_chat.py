@@ -113,7 +113,7 @@ def _response(record: Record) -> Record | None:
 
 
 def _leading(messages: list[Record]) -> int:
-    """How many system messages stand before all others."""
+    """The number of system messages before all others."""
     roles = [message.values.get("role") for message in messages]
     return next((i for i, role in enumerate(roles) if role not in ("system", "developer")), len(roles))
 
