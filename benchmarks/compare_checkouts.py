@@ -36,6 +36,8 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "validation": ("validate", "--recorded"),
 }
 NO_RESULTS = {"provenance.json"}
+NO_RESULT_KEYS = {"versions", "folder", "key"}
+"""Keys of JSON documents that say how or where a result was made."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,11 @@ def columns(file: Path) -> dict[str, pd.Series[Any]]:
 
 
 def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in a JSON document with the keys that lead to them."""
+    """The values in a JSON document that are results, with the keys that lead to them."""
     if isinstance(document, dict):
         for key, value in document.items():
-            yield from leaves(value, f"{path}.{key}" if path else key)
+            if key not in NO_RESULT_KEYS:
+                yield from leaves(value, f"{path}.{key}" if path else key)
     elif isinstance(document, list):
         for value in document:
             yield from leaves(value, f"{path}[]")

@@ -56,6 +56,18 @@ def test_a_value_that_differs_in_its_last_bit_is_named(tmp_path: Path, after: di
     assert not found.same_results
 
 
+def test_how_and_where_a_result_was_made_is_no_result(tmp_path: Path) -> None:
+    made = {"versions": {"code_sha256": "f"}, "runs": [{"folder": "x", "load": 1.0}]}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old" / "comparison.json").write_text(json.dumps(made))
+    (tmp_path / "new" / "comparison.json").write_text(
+        json.dumps({"versions": {"code_sha256": "e"}, "runs": [{"folder": "y", "load": 1.0}]})
+    )
+    equal, (found,) = compare_results("x", tmp_path / "old", tmp_path / "new")
+    assert equal == 0 and found.same_results
+
+
 def test_a_column_that_went_is_a_difference(tmp_path: Path) -> None:
     _, (found,) = compared(tmp_path, rows={"id": ROWS["id"], "moves": ROWS["moves"]})
     assert found.removed == ("queued_s",)
