@@ -43,7 +43,7 @@ def with_exit_codes(when_interrupted: str) -> Iterator[None]:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: whoever began processes ends them, as after Ctrl-C."""
+    """SIGTERM: the process that started workers ends them, as after Ctrl-C."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw where its context was into this file (.png, .svg).")] = None,
 ) -> None:
-    """Tell what happened to one session's context, decision by decision; without --session, whom to ask about."""
+    """Tell what happened to one session's context, decision by decision; without --session, list some sessions."""
     with with_exit_codes("interrupted; nothing was written"):
         from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Getting at the real backend: what is missing for it is said in one line, with the way out."""
+"""Access to the real backend: one line names what is missing for it, and how to get it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_device(name: str, otherwise: str = "") -> torch.device:
     """The device called ``name``, with all that the backend needs to run there.
 
     Args:
-        otherwise: what a person without that device can do instead.
+        otherwise: what to do without that device, for the message.
 
     Raises:
         UserError: torch or FlashInfer is not installed, or there is no such device.
@@ -46,10 +46,10 @@ def find_device(name: str, otherwise: str = "") -> torch.device:
 
 
 def require_idle(device: torch.device) -> None:
-    """See that nobody else uses the GPU. A process that holds memory there has looked before.
+    """Check that no other process uses the GPU. A process that holds memory there has checked before.
 
     Raises:
-        UserError: somebody does.
+        UserError: another process does.
     """
     import torch
 
@@ -95,7 +95,7 @@ def measure_profile(
     refit: bool = False,
     quiet: bool = False,
 ) -> Findings:
-    """``profiler.cli.profile`` for a person: see there.
+    """Measure or refit a profile, with errors as messages: see ``profiler.cli.profile``.
 
     Raises:
         UserError: nothing can be measured here, or not enough was.

@@ -1,4 +1,4 @@
-"""The command line. Whatever is slow to import is imported by the command that needs it."""
+"""The command line. Each command imports what it needs, since some of that is slow to import."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [every core].")]
 On = Annotated[
     str | None,
-    typer.Option(metavar="PLACE", help="A cluster: dask, ray, or dask=ADDRESS, ray=ADDRESS for one that is there."),
+    typer.Option(metavar="PLACE", help="A cluster: dask, ray, or dask=ADDRESS, ray=ADDRESS for one that runs already."),
 ]
 Set = Annotated[
     list[str] | None,
@@ -71,7 +71,7 @@ def _root(
 @app.command()
 def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], out: OutOption = None, jobs: Jobs = None,
         on: On = None, set_: Set = None, quiet: Quiet = False) -> None:  # fmt: skip
-    """Do what an experiment file says; what an earlier, interrupted run left done is kept."""
+    """Run an experiment file; runs that an earlier, interrupted command finished are kept."""
     with _with_exit_codes():
         from caesura.config.experiment import read_experiment_file
         from caesura.config.overrides import parse_override
@@ -83,7 +83,9 @@ def run(file: Annotated[Path, typer.Argument(help="An experiment in YAML.")], ou
 
 @app.command()
 def compare(
-    file: Annotated[Path | None, typer.Argument(help="An experiment in YAML; without one the options say all.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="An experiment in YAML; without one, options describe it.")
+    ] = None,
     systems: Annotated[str | None, typer.Option(help="Systems, as in vllm,infercept (see `caesura systems`).")] = None,
     rates: Annotated[str | None, typer.Option(help="Sessions per second, as in 1,2,3.")] = None,
     duration: Annotated[str | None, typer.Option(help="How long sessions arrive, as in '5 min'.")] = None,
@@ -121,14 +123,14 @@ def sweep(
         typer.Option(metavar="KEY=V1,V2", help="Values of any key: --over replica.kv_capacity='8 GB,16 GB'."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do runs again that failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
     out: OutOption = None,
     jobs: Jobs = None,
     on: On = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Repeat an experiment over the values of any of its keys; runs that are there already are not done again."""
+    """Repeat an experiment over the values of any of its keys; runs that its folder holds already are kept."""
     with _with_exit_codes():
         from caesura.cli.options import overrides
         from caesura.cli.terminal import show_sweep
@@ -152,7 +154,9 @@ def sweep(
 
 @app.command()
 def capacity(
-    file: Annotated[Path | None, typer.Argument(help="An experiment in YAML; without one the options say all.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="An experiment in YAML; without one, options describe it.")
+    ] = None,
     slo: Annotated[
         str,
         typer.Option(
@@ -231,7 +235,7 @@ def list_routers() -> None:
             (name, _first_line(router), "no: can be simulated in parts" if router.stateless else "yes")
             for name, router in routers
         ]
-        show_list(("router", "who serves a session", "looks at replicas"), rows)
+        show_list(("router", "which replica serves a session", "looks at replicas"), rows)
 
 
 def _first_line(thing: object) -> str:
@@ -298,7 +302,9 @@ def validate(
     kv_capacity: Annotated[
         str | None, typer.Option(help="KV pool on the GPU, as in '80000 tokens' or '10 GB'.")
     ] = None,
-    host_capacity: Annotated[str | None, typer.Option(help="KV pool on the host, likewise.")] = None,
+    host_capacity: Annotated[
+        str | None, typer.Option(help="KV pool on the host, as in '160000 tokens' or '20 GB'.")
+    ] = None,
     max_context: Annotated[int | None, typer.Option(min=2, help="Longer sessions are cut [2048 tokens].")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the workload [0].")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, ...; cpu to rehearse [cuda].")] = None,
@@ -314,7 +320,7 @@ def validate(
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say how wrong the simulator is: real runs on this GPU, or recorded ones, against their replays."""
+    """Measure the simulator's error: real runs on this GPU, or recorded ones, against their replays."""
     with _with_exit_codes():
         from caesura.cli import validate as command
 

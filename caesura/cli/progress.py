@@ -74,7 +74,7 @@ def sweep_progress(title: str, weights: list[float], visible: bool | None = None
 
 @contextlib.contextmanager
 def _bar(title: str, shares: Progress, shown: bool) -> Iterator[Callable[[], None]]:
-    """A bar; what is yielded brings it up to date. Workers, who show none, need not load what draws it."""
+    """A bar; what is yielded brings it up to date. Workers show no bar and do not load the library that draws it."""
     if not shown:
         yield lambda: None
         return

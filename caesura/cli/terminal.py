@@ -23,7 +23,7 @@ _SCREENFUL = 60
 
 
 def show_comparison(comparison: Comparison, kept: int) -> None:
-    """What a comparison found, and where the rest of it lies."""
+    """Print the sections of a comparison, its remarks, and where the report lies."""
     console = page()
     for table in for_terminal(fill(SECTIONS, comparison)):
         _print_table(console, table)
@@ -32,7 +32,7 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
 
 
 def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
-    """What a sweep found, where the rest of it lies; what failed is shown even when it shall be quiet."""
+    """Print a sweep's first measure, and where the rest lies; runs that failed are listed even with --quiet."""
     console = page()
     for one in fill(SWEEP_SECTIONS, sweep):
         if one.urgent:
@@ -78,7 +78,7 @@ def show_rows(lines: Sequence[str], tables: Sequence[TextTable]) -> None:
 
 
 def show_capacities(capacities: Capacities) -> None:
-    """The highest load that each system sustains, and where the rest lies."""
+    """Print the highest load that each system sustains, and where the rest lies."""
     console = page()
     for table in for_terminal(fill(CAPACITY_SECTIONS, capacities)):
         _print_table(console, table)
@@ -117,7 +117,7 @@ def _remarks(comparison: Comparison, kept: int) -> list[str]:
     remarks = []
     for profile in comparison.facts["replicas"]:
         if profile["origin"] == "estimate":
-            remarks.append(f"Estimate: nobody measured {profile['name']}; its figures come from a datasheet.")
+            remarks.append(f"Estimate: {profile['name']} was not measured; its figures come from a datasheet.")
         if profile.get("misses_aim"):
             remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
     remarks += [f"Extrapolated: {note}" for note in extrapolations(comparison)]

@@ -22,7 +22,7 @@ from sim.costs.profile import Profile
 SYSTEMS = ("vllm", "improved-discard", "preserve", "swap", "infercept", "cache-lru")
 LOADS = (8.0, 12.0, 16.0)
 DRAIN_S = 20.0
-"""Seconds that a run goes on after the last arrival, unless it is said."""
+"""Seconds that a run goes on after the last arrival, by default."""
 
 
 def plan_from_options(
@@ -149,7 +149,7 @@ def _tokens(text: str, option: str, profile: Profile) -> int:
 
 @contextlib.contextmanager
 def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """What to call with each line: lines that stay, and on a terminal a clock behind the last one."""
+    """Yields a function that prints a line of progress; on a terminal a clock runs behind the last line."""
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet)
@@ -175,7 +175,7 @@ TOKENS_NOTE = (
 
 
 def show(replayed: Sequence[Replayed], out: Path) -> None:
-    """How wrong the simulator is, on the terminal, and where the rest of it lies."""
+    """Print the simulator's errors, and where the report lies."""
     from caesura.cli.terminal import show_rows
 
     lines = [*dict.fromkeys(f"{one.bench}; costs: {one.costs}" for one in replayed)]
@@ -185,7 +185,7 @@ def show(replayed: Sequence[Replayed], out: Path) -> None:
 
 
 def refuse_given(how: Mapping[str, object]) -> None:
-    """Refuse options that say how to run, where nothing is run.
+    """Refuse options for real runs with --recorded.
 
     Raises:
         UserError: naming the first of them.
@@ -197,7 +197,7 @@ def refuse_given(how: Mapping[str, object]) -> None:
 
 
 def refuse_folder(folder: Path | None) -> None:
-    """Refuse a folder of recordings where real runs are to be made.
+    """Refuse a folder of recordings without --recorded.
 
     Raises:
         UserError: there is one.

@@ -56,7 +56,7 @@ class ClusterSection(Strict):
     )
     router: Rule = Field(
         default="round-robin",
-        description="who serves a session: a name (`caesura routers`), module:Class, or {name: ..., parameter: value}",
+        description="chooses the replica: a name (`caesura routers`), module:Class, or {name: ..., parameter: value}",
     )
     kv_transfer: KvTransfer | None = Field(
         default=None, description="how a context follows its session to another replica; none: it is recomputed there"

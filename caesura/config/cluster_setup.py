@@ -57,7 +57,7 @@ class ClusterSetup:
         return sum(group.count for group in self.groups)
 
     def under(self, system: System) -> ClusterSetup:
-        """The same with the router that a system brings along."""
+        """The cluster with the router that a system names, or its own."""
         return self if system.router is None else replace(self, router=system.router)
 
     def sites(self, system: System) -> list[Site]:

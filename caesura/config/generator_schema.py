@@ -90,7 +90,7 @@ AmountField = Annotated[
 class PauseSort(Strict):
     """One sort of pause."""
 
-    waits_for: str = Field(default="tool", min_length=1, description="who is waited for: tool, user, ...")
+    waits_for: str = Field(default="tool", min_length=1, description="what the pause waits for: tool, user, ...")
     tool: str = Field(default="", description="the tool's name")
     seconds: AmountField = Field(description="how long it lasts")
     returned: AmountField = Field(default=0, description="tokens that the answer appends")

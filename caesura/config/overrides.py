@@ -77,7 +77,7 @@ def _places(source: Source, override: Override) -> list[Loc]:
 
 
 def _opened(source: Source, chosen: list[int], loc: Loc) -> list[Loc]:
-    """The same place inside each of these systems; one that is only a preset's name becomes a mapping to hold it."""
+    """The place inside each of the chosen systems; a preset's bare name becomes a mapping that can hold it."""
     systems = source.data["systems"]
     for index in chosen:
         if isinstance(systems[index], str):

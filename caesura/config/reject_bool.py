@@ -32,7 +32,7 @@ def one_or_many(value: object) -> object:
 
 
 def reject_bool(value: object) -> object:
-    """YAML's on, off, yes and no are no numbers, whatever Python says."""
+    """Refuse YAML's on, off, yes and no as numbers: Python would take them for 1 and 0."""
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool):
             raise ValueError("expected a number, not true or false")

@@ -57,12 +57,12 @@ class System:
     router: dict[str, Any] | None = None
 
     def rules(self) -> dict[str, Any]:
-        """Everything that decides what this system does, as plain data: no names for people."""
+        """Everything that decides what this system does, as plain data; its name and origin are not part of it."""
         router = {} if self.router is None else {"router": self.router}
         return {"policy": self.policy, "order": self.order, "engine": self.engine.model_dump(mode="json"), **router}
 
     def settings(self) -> dict[str, str]:
-        """The same as flat ``key -> text``, for tables."""
+        """The rules as flat ``key -> text``, for tables."""
         flat = {"policy": _rule_text(self.policy), "order": _rule_text(self.order)}
         flat |= {} if self.router is None else {"router": _rule_text(self.router)}
         return flat | {f"engine.{key}": _text(value) for key, value in self.engine.model_dump(mode="json").items()}

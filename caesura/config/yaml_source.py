@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> Source:
 
 
 def parse_yaml(text: str, name: str) -> Source:
-    """The same from a text; ``name`` stands for the file in messages."""
+    """Read YAML from a text, as ``read_yaml`` does from a file; messages call it ``name``."""
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()

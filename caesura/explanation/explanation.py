@@ -35,7 +35,7 @@ PICKS = {
     "most-swapped": "swapped_out_bytes",
     "most-preempted": "preemptions",
 }
-"""Sessions that can be asked for without knowing their ids, by the measure that decides."""
+"""Sessions that can be named without their ids, by the measure that picks them."""
 
 
 class Explanation(Story):
@@ -166,7 +166,7 @@ def pick(folder: Path, wanted: str) -> dict[str, Any]:
 
 
 def candidates(folder: Path) -> pd.DataFrame:
-    """Sessions worth asking about: a row for each of ``PICKS`` that says something, by what one asks for."""
+    """Sessions worth explaining: a row for each of ``PICKS`` whose measure is not 0 everywhere."""
     import pandas as pd
 
     sessions = read_table(folder, "sessions")
@@ -199,7 +199,7 @@ def _picked(sessions: pd.DataFrame, folder: Path, wanted: str) -> dict[str, Any]
 
 
 def _as_it_was(folder: Path) -> tuple[Run, str]:
-    """The run of a folder, to be done again, and why that might not give the same; empty if it must."""
+    """The run of a folder, and why a replay might differ from it; empty where it cannot."""
     provenance = read_provenance(folder)
     base = Path(provenance.get("base", ""))
     experiment = read_experiment(read_yaml(folder / "config.yaml"), folder.name, base if base.is_dir() else Path.cwd())
@@ -211,7 +211,7 @@ def _as_it_was(folder: Path) -> tuple[Run, str]:
 
 
 def _until(run: Run, finished_at: float) -> Run:
-    """The same run, cut when the session has left: what comes later did not happen to it."""
+    """The run, cut when the session has left: later events cannot concern it."""
     if math.isnan(finished_at):
         return run
     experiment = run.experiment

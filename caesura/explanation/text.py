@@ -179,7 +179,9 @@ def _passed(entry: Entry, numbers: Mapping[str, Any]) -> str:
 
 def _behind(numbers: Mapping[str, Any]) -> str:
     old = numbers.get("running_ranked_at")
-    aged = "" if old is None else f" (ranks of who runs are of {old:.3f} s or later: none mattered while all could run)"
+    aged = (
+        "" if old is None else f" (running sessions ranked at {old:.3f} s or later: ranks are moot while all can run)"
+    )
     return f"behind {numbers['before']} of {numbers['others']} that are ready{aged}"
 
 
@@ -240,8 +242,8 @@ def reasons(because: Mapping[str, float]) -> Iterator[str]:
 
 
 def _lacking(blocks: int, by: str) -> str:
-    whom = {DECODING: "the sessions that decode", WATERMARK: "the reserve of free blocks"}.get(by, f"session {by}")
-    return f"{blocks} block{'' if blocks == 1 else 's'} lacking for {whom}"
+    needs = {DECODING: "the sessions that decode", WATERMARK: "the reserve of free blocks"}.get(by, f"session {by}")
+    return f"{blocks} block{'' if blocks == 1 else 's'} lacking for {needs}"
 
 
 def _moved(numbers: Mapping[str, Any]) -> str:

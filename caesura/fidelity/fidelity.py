@@ -29,7 +29,7 @@ STATISTICS = ("mean", "p50", "p90", "p99")
 AIM_PCT = {"mean": 3.0, "p50": 3.0, "p90": 6.0, "p99": 6.0, "throughput": 3.0}
 """Largest error that is aimed at, percent, by the last word of a figure's name."""
 AIM_POINTS = 1.0
-"""The same for the wasted shares of memory, in points."""
+"""Largest difference of a wasted share of memory that is aimed at, in points."""
 CLEAR_GAP = 0.03
 """Systems whose real means differ by less than this share have no rank that a simulator could get right."""
 

@@ -145,7 +145,7 @@ def _same_rules(recorded: Mapping[str, Any], system: System) -> bool:
 
 
 def _set_up(plan: RecordingPlan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
-    """One backend for all runs: it has the most of whatever one of them needs.
+    """One backend for all runs, as large in each respect as one of them needs.
 
     Raises:
         UserError: as ``record_runs``.

@@ -23,7 +23,7 @@ _AIM = f"mean, P50 and throughput ±{AIM_PCT['mean']:g} %, P90 and P99 ±{AIM_PC
 
 
 def error_rows(replayed: Sequence[Replayed]) -> TextTable:
-    """One row a run: what one looks at first."""
+    """One row a run: normalized latency and throughput."""
     names = [f"normalized latency {statistic}" for statistic in STATISTICS]
     rows = [
         [
@@ -75,7 +75,7 @@ def other_error_rows(replayed: Sequence[Replayed]) -> TextTable:
     pairs = [(measure, statistic) for measure in measures for statistic in STATISTICS]
     rows = [[one.label, *(_against_aim(one.fidelity, f"{m} {s}") for m, s in pairs)] for one in replayed]
     headings = ["system @ load", *(f"{measure} {_SHOWN[statistic]}" for measure, statistic in pairs)]
-    return TextTable("The same for TTFT, TPOT and session time, %", headings, rows)
+    return TextTable("Errors of TTFT, TPOT and session time, %", headings, rows)
 
 
 def value_rows(replayed: Sequence[Replayed]) -> TextTable:
@@ -172,7 +172,7 @@ def agreement_rows(replayed: Sequence[Replayed]) -> TextTable:
 
 
 def verdict(replayed: Sequence[Replayed]) -> str:
-    """How much of it is within the aim, in one sentence."""
+    """How many errors are within the aim, in one sentence."""
     runs = [one.fidelity for one in replayed]
     points = sum(len(one.waste_points) for one in runs)
     wasted = f", {sum(one.wastes_within_aim() for one in runs)} of {points} wastes within ±{AIM_POINTS:g} point"
@@ -187,7 +187,7 @@ def verdict(replayed: Sequence[Replayed]) -> str:
 
 
 def pace_verdict(replayed: Sequence[Replayed]) -> str:
-    """How much would be within the aim if costs had the right level, in one sentence; empty if nobody knows."""
+    """How much would be within the aim if costs had the right level, in one sentence; empty where no run tells."""
     known = [one.at_its_pace for one in replayed if one.at_its_pace is not None]
     if not known:
         return ""

@@ -143,7 +143,7 @@ class Capacities:
         return pd.DataFrame(rows)
 
     def rows(self) -> TextTable:
-        """The same for people."""
+        """The capacities as a table of text."""
         first = self.systems[0]
         rows = []
         for system in self.systems:

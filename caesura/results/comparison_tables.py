@@ -98,7 +98,7 @@ class ComparisonTables:
         return float(self.facts["duration"])
 
     def latency(self, system: str, seed: int | None = None) -> list[float | None]:
-        """Mean normalized latency of a system at each of ``loads``, over all seeds or one; None: nobody finished."""
+        """Mean normalized latency of a system at each of ``loads``, over all seeds or one; None: none finished."""
         rows = self.runs[self.runs["system"] == system]
         rows = rows if seed is None else rows[rows["seed"] == seed]
         values = []
@@ -113,7 +113,7 @@ class ComparisonTables:
         return {system: sustained_load(self.loads, self.latency(system), self.objective) for system in self.systems}
 
     def sustained_by_seed(self, system: str) -> list[Sustained]:
-        """The same from each seed alone: how far chance moves it."""
+        """The sustained load of a system from each seed alone: how far chance moves it."""
         return [sustained_load(self.loads, self.latency(system, seed), self.objective) for seed in self.seeds]
 
     @functools.cached_property
@@ -157,7 +157,7 @@ class ComparisonTables:
         return str(reasons.value_counts().index[0]) if len(reasons) else ""
 
     def oracles(self) -> list[str]:
-        """Systems that were told the true duration of pauses."""
+        """Systems whose policy used an oracle: the true duration of pauses, or of generation."""
         return [
             system
             for system in self.systems

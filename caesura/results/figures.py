@@ -54,7 +54,7 @@ USES = {
     "useful": ("computing new tokens", "#C4C4C4"),
     "preserve": ("kept while paused", "#009E73"),
     "recompute_own": ("recompute: its own memory", "#D55E00"),
-    "recompute_others": ("recompute: everyone else's", "#0072B2"),
+    "recompute_others": ("recompute: other sessions'", "#0072B2"),
     "swap": ("swap: waiting for copies", "#E69F00"),
 }
 CAUSES = {f"waste_{use}_pct": look for use, look in USES.items() if use != "useful"}

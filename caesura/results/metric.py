@@ -123,6 +123,7 @@ class Metric:
         measure: the number, or for a ``spread`` one number a session or call; NaN where there is none.
         statistic: ``one`` or ``spread``: which keys it has in the summary.
         shown: the columns that tables of results have of it: heading, key of the summary, factor.
+        needs: a column without which there is nothing to summarize: records of before it was counted lack it.
         objective: the name under which ``--slo`` knows it, and the column of the session table; None: not at all.
     """
 
@@ -132,10 +133,13 @@ class Metric:
     measure: Callable[[RunTables], Any]
     statistic: Callable[[str, Any], dict[str, Any]] = one
     shown: Sequence[Shown] = ()
+    needs: str | None = None
     objective: tuple[str, str] | None = None
 
     def summarize(self, run: RunTables) -> dict[str, Any]:
         """Its part of the summary of a run."""
+        if self.needs is not None and self.needs not in run.sessions:
+            return {}
         return self.statistic(self.name, self.measure(run))
 
 

@@ -18,13 +18,14 @@ Of a session of several samples n is the length of one of them; total tokens and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
 
 from caesura.results.metric import Metric, RunTables, Shown, TableColumns, floats, of_sessions, ratio, spread
 from sim.results.run_record import RunRecord
+from sim.session_stats import stat_columns
 
 USES = {
     "useful": "useful_token_s",
@@ -48,6 +49,15 @@ PROMPT = "prompt_tokens"
 def _of_window(name: str, unit: str, meaning: str, **more: Any) -> Metric:
     """One of ``window_shares``."""
     return Metric(name, unit, f"while sessions arrive, {meaning}", lambda run: run.window[name], **more)
+
+
+def _of_counters(declared: Set[str]) -> Iterator[Metric]:
+    """The spread of each counter of ``SessionStats`` that is neither in the totals of a run nor ``declared`` below."""
+    for column in stat_columns():
+        if not column.total and column.name not in declared:
+            unit = "s" if column.name.endswith("_s") else "bytes" if column.kv_bytes else column.name
+            meaning = f"the counter {column.counter} of a session"
+            yield of_sessions(column.name, column.name, unit=unit, meaning=meaning, needs=column.name)
 
 
 def _extrapolated(name: str) -> Any:
@@ -123,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
     of_sessions(
         "queued_s", "queued_s", unit="s", meaning="time in the ready queue", objective=("queued", "queued_s")
     ),
-    of_sessions("time_paused_s", "pause_s", unit="s", meaning="D: pauses that began, each as long as it lasts"),
+    *_of_counters({"queued_s", "swapped_out_bytes", "swapped_in_bytes"}),
     Metric(
         "prefix_hit_share", "share", "prompt tokens found in the prefix cache",
         lambda run: ratio(run.record.totals.get("prefix_hit_tokens", 0), run.total_finished(PROMPT)),
@@ -143,8 +153,9 @@ METRICS: tuple[Metric, ...] = (
         for name, of in (("extrapolated_forward_share", "forward time"), ("extrapolated_call_share", "calls"))
     ),
 )  # fmt: skip
-"""Every metric of a run, in the order of ``summary.json``. Equations in the module's docstring. A metric is added here
-and nowhere else."""
+"""Every metric of a run, in the order of ``summary.json``. Equations in the module's docstring.
+
+A metric is declared here and nowhere else; what is counted of a session, in ``sim.session_stats`` alone."""
 
 
 def session_table(record: RunRecord) -> TableColumns:

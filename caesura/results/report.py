@@ -1,4 +1,4 @@
-"""Writes what a comparison leaves for people beside its runs: tables, figures and one self-contained report."""
+"""Writes the tables, figures and self-contained report of a comparison beside its runs."""
 
 from __future__ import annotations
 

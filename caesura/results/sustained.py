@@ -34,7 +34,8 @@ def sustained_load(loads: Sequence[float], latencies: Sequence[float | None], ob
     """The highest load at which the latency is at most ``objective``.
 
     The latency is made monotone first (at each load, the largest so far), so a dip behind a crossing counts for
-    nothing; between two loads its logarithm is interpolated linearly. None stands for a run that finished nobody.
+    nothing; between two loads its logarithm is interpolated linearly. None stands for a run in which no session
+    finished.
     """
     if not loads:
         raise ValueError("no load was measured")

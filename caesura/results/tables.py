@@ -64,9 +64,8 @@ def possible_saving(table: pd.DataFrame) -> list[float]:
     """Of the waste that the most wasteful system of a load could have been spared, how much each system is, percent.
 
     (W_max - W) / (W_max - W_bound), wastes in token-seconds over the whole run, W_bound what no policy can go below
-    (``sim.results.waste_bound``): 0 for the most wasteful, 100 for one that nobody could improve on. NaN where no
-    bound is known, and
-    where what could be saved is less than ``NEGLIGIBLE`` of memory x time.
+    (``sim.results.waste_bound``): 0 for the most wasteful, 100 for one that no policy could improve. NaN
+    where no bound is known, and where what could be saved is less than ``NEGLIGIBLE`` of memory x time.
     """
     if "waste_bound_token_s" not in table:
         return [math.nan] * len(table)

@@ -34,7 +34,7 @@ _LEAST_SESSIONS = 20
 
 @dataclass(frozen=True)
 class Grid:
-    """Loads that may be asked for: powers of 1 + tolerance, to six digits."""
+    """The loads that a search may try: powers of 1 + tolerance, to six digits."""
 
     tolerance: float
 
@@ -135,7 +135,7 @@ def make_query(
 
 
 def with_seeds(seeds: int | None, file: Path | None) -> int | None:
-    """How many seeds: as asked for, or what the experiment says, or five."""
+    """How many seeds: those of the option, else the experiment's, else five."""
     says = file is not None and "seeds" in read_yaml(file).data
     return seeds if seeds is not None or says else DEFAULT_SEEDS
 
@@ -147,7 +147,7 @@ def find_capacities(
     where: RunExecutor | None = None,
     progress: bool | None = None,
 ) -> tuple[dict[SystemSeed, Sustained], list[dict[str, Any]]]:
-    """The highest load that holds for each system and seed, and every run that was asked for.
+    """The highest load that holds for each system and seed, and every run that the search made.
 
     Runs that ``out`` holds already are not done again.
 

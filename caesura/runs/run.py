@@ -29,7 +29,7 @@ _SURE_TO_ARRIVE = 50
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that determines a result, and the names under which it is kept.
+    """Everything that determines a result, and the names of its folder.
 
     Attributes:
         experiment: of one system, one load and one seed.
@@ -150,7 +150,7 @@ def _check_workload(first: WorkloadSpec, loads: Sequence[float]) -> None:
 
 
 def _arrivals_hash(arrivals: ArrivalsSection) -> str:
-    """The arrivals that another trace lends, by content; nothing where there is none."""
+    """The content of the trace whose arrivals are replayed, hashed; empty where there is none."""
     lender = arrivals.replay.trace if arrivals.replay is not None else None
     return "" if lender is None else _lender_hash(lender)
 

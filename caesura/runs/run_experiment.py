@@ -1,4 +1,4 @@
-"""Carries out an experiment: every run that is not there yet, on every core, each written whole or not at all."""
+"""Runs an experiment: every run that its folder lacks, on every core, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ RUNS = "runs"
 def run_experiment(
     experiment: ResolvedExperiment, out: Path, where: RunExecutor | None = None, progress: bool | None = None
 ) -> tuple[list[Run], int]:
-    """Do the runs of an experiment that ``out`` does not hold yet.
+    """Run what ``out`` does not hold yet of an experiment.
 
     Args:
         experiment: which systems, loads and seeds.
         out: the comparison's folder; the runs lie below ``out/runs``.
-        where: who simulates; the processes of this machine when left out.
+        where: what simulates; the processes of this machine when left out.
         progress: show a progress bar; None shows it on a terminal.
 
     Returns:
-        All runs of the experiment, and how many of them were there already.
+        All runs of the experiment, and how many of them ``out`` held already.
 
     Raises:
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
@@ -43,10 +43,10 @@ def run_experiment(
 def run_missing(
     runs: Sequence[Run], out: Path, title: str, where: RunExecutor | None = None, progress: bool | None = None
 ) -> int:
-    """Do those of ``runs`` that ``out`` does not hold yet, and end at the first that fails.
+    """Run those of ``runs`` that ``out`` does not hold yet, and stop at the first that fails.
 
     Returns:
-        How many of them were there already.
+        How many of them ``out`` held already.
 
     Raises:
         UserError: a run that cannot go on, or a folder that cannot be written; runs that ended stay.
@@ -63,12 +63,12 @@ def run_missing(
 def run_all(
     runs: Sequence[Run], folder: Path, title: str, where: RunExecutor | None = None, progress: bool | None = None
 ) -> Generator[tuple[Run, RunError]]:
-    """Do runs and write each into its folder below ``folder``; yield those that fail, as they fail.
+    """Run all, and write each into its folder below ``folder``; yield those that fail, as they fail.
 
-    Closing the iterator ends what is under way. Runs that ended stay.
+    Closing the iterator ends the runs under way. Those that ended stay.
 
     Raises:
-        UserError: a folder that cannot be written, or nobody to do the work.
+        UserError: a folder that cannot be written, or no worker.
     """
     if not runs:
         return

@@ -74,12 +74,12 @@ def write_run(folder: Path, files: Files) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run is there. A folder has its name only once everything is in it."""
+    """Whether a folder holds a finished run: it gets its name only once everything is in it."""
     return (folder / "summary.json").is_file()
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Remove what processes that are gone left half-written."""
+    """Remove half-written files of processes that have ended."""
     for draft in parent.glob(f"{_UNFINISHED}*"):
         pid = draft.name.removeprefix(_UNFINISHED).partition("-")[0]
         if not (pid.isdigit() and _alive(int(pid))):
@@ -155,12 +155,12 @@ def naming_errors(path: Path) -> Iterator[None]:
 
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data; numbers that JSON cannot say are a ValueError."""
+    """Write plain data as JSON; raises ValueError for numbers that JSON does not have."""
     file.write_text(json_text(data), encoding="utf-8")
 
 
 def json_text(data: Mapping[str, Any]) -> str:
-    """Plain data as JSON for people; numbers that JSON cannot say are a ValueError."""
+    """Plain data as indented JSON; raises ValueError for numbers that JSON does not have."""
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 

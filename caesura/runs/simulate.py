@@ -41,7 +41,7 @@ class RunError:
 
     Attributes:
         error: what went wrong, for a person.
-        trace: the traceback of what nobody foresaw; empty where the message says all.
+        trace: the traceback of an unexpected error; empty where the message says all.
     """
 
     error: str
@@ -82,7 +82,7 @@ def run_safely(
 
 
 def run_one(run: Run, on_progress: ReportProgress | None = None, in_shards: InShards | None = None) -> Files:
-    """Simulate; the files of the run's folder.
+    """Simulate a run; returns the files of its folder.
 
     Raises:
         UserError: the workload cannot be made, or the simulation cannot go on.
@@ -115,7 +115,7 @@ def simulate(
     on_progress: ReportProgress | None = None,
     in_shards: InShards | None = None,
 ) -> tuple[RunRecord, dict[str, Any]]:
-    """The record of a run, and of its workload the hash and how many sessions were cut or rejected beforehand.
+    """Simulate a run; returns its record, and facts of its workload: hash, sessions cut or rejected, waste bound.
 
     Args:
         run: what to simulate.
@@ -139,9 +139,8 @@ def simulate(
 
 
 def _waste_bound(run: Run, sessions: Sequence[Session], record: RunRecord) -> float | None:
-    """What any policy would have wasted at least on the sessions that finished; None where
-    ``sim.results.waste_bound`` has no proof:
-    for a cluster, and where blocks that nobody holds stay to be found again."""
+    """Token-seconds that every policy wastes at least on the sessions that finished; None where
+    ``sim.results.waste_bound`` has no proof: for a cluster, and where unreferenced blocks stay cached."""
     if run.cluster is not None or run.system.engine.prefix_sharing:
         return None
     rows = record.sessions

@@ -1,4 +1,4 @@
-"""A sweep: an experiment repeated over the values of any of its keys. Which runs that makes, and their carrying out."""
+"""A sweep: an experiment repeated over the values of any of its keys; its runs, planned and run."""
 
 from __future__ import annotations
 
@@ -156,20 +156,20 @@ def run_sweep(
     progress: bool | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Do the runs that ``out`` neither holds nor knows to fail; one that fails is noted, and the others go on.
+    """Run what ``out`` neither holds nor has noted as failed. A run that fails is noted, and the others go on.
 
     Args:
         plan: the sweep.
         out: its folder; the runs lie below ``out/runs``.
-        where: who simulates; the processes of this machine when left out.
+        where: what simulates; the processes of this machine when left out.
         progress: show a progress bar; None shows it on a terminal.
-        retry_failed: do the runs again that failed before.
+        retry_failed: run again what failed before.
 
     Returns:
-        How many runs were there already.
+        How many runs ``out`` held already.
 
     Raises:
-        UserError: a folder that cannot be written, or nobody to do the work; runs that ended stay.
+        UserError: a folder that cannot be written, or no worker; runs that ended stay.
     """
     out = out.resolve()
     prepare(out)
@@ -187,7 +187,7 @@ def run_sweep(
 
 
 def failure_file(folder: Path, run: Run) -> Path:
-    """Where it stands that a run failed, and why: beside the folder that it does not have."""
+    """The file that says why a run failed; it stands where the run's folder would."""
     return folder / f"{run.name}.failed.json"
 
 

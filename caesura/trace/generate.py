@@ -111,7 +111,7 @@ def _augmentations(weights: Sequence[str]) -> GeneratorFile:
 
 
 def _at_rate(arrivals: ArrivalsSection | None, rate: float) -> ArrivalsSection:
-    """The same process at another rate; Poisson where there was none, or a replay."""
+    """The arrival process at another rate; Poisson where there was none, or a replay."""
     drawn = arrivals.drawn if arrivals is not None else None
     if arrivals is None or drawn is None:
         return ArrivalsSection.model_validate({"poisson": {"rate": rate}})

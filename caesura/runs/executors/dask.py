@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster: on one that is there, or on one started here for as long as the runs take."""
+"""Runs on a Dask cluster: on one that is up, or on one started here for as long as the runs take."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class DaskExecutor:
                 self._kept = None
 
     def outcomes(self, runs: Sequence[Run], shares: Progress) -> Generator[tuple[int, RunOutcome]]:
-        """As ``RunExecutor.outcomes``. Dask moves the runs of a worker that dies to others; who was there when too many
-        died is tried once more, alone."""
+        """As ``RunExecutor.outcomes``. Dask moves the runs of a worker that dies to other workers; a run that was
+        under way when too many workers died is tried once more, alone."""
         from distributed import CancelledError
         from distributed.comm.core import CommClosedError
 
@@ -63,7 +63,7 @@ class DaskExecutor:
 
     @contextlib.contextmanager
     def _broadcasting(self, client: Any, broadcast: Broadcast) -> Iterator[str]:
-        """Every worker has the traces, those that begin later too; yields under which name."""
+        """Send the traces to every worker, also to those that start later; yields the name that runs give."""
         from caesura.runs.executors.dask_worker import BroadcastPlugin
 
         name = f"caesura-{uuid.uuid4().hex}"
@@ -105,7 +105,7 @@ class DaskExecutor:
 
 
 def _in_parallel(client: Any, runs: Sequence[Run], broadcast: str) -> Generator[tuple[int, RunOutcome]]:
-    """The runs on all workers of a Dask cluster, with the traces that were lent under a name."""
+    """Run on all workers of a Dask cluster, with the traces that were broadcast under a name."""
     from distributed import as_completed
 
     from caesura.runs.executors.dask_worker import run_with_broadcast
@@ -123,7 +123,7 @@ def _in_parallel(client: Any, runs: Sequence[Run], broadcast: str) -> Generator[
 
 
 def _dask_result(future: Any) -> RunOutcome:
-    """What came of a run, or why nothing did."""
+    """The outcome of a run."""
     from distributed import KilledWorker
 
     error = future.exception()

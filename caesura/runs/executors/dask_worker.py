@@ -1,6 +1,6 @@
-"""What a Dask worker has before its first run, and how it carries one out.
+"""What a Dask worker holds before its first run, and how it simulates one.
 
-A worker is lent traces when it begins, by a plugin that the scheduler keeps: scattered data would be lost when the
+A worker gets the traces when it starts, from a plugin that the scheduler keeps: scattered data would be lost when the
 workers that hold it have died, and every run with it.
 """
 
@@ -19,7 +19,7 @@ _broadcast: dict[str, Broadcast] = {}
 
 
 class BroadcastPlugin(WorkerPlugin):
-    """Lends traces to a worker for as long as it is registered.
+    """Gives traces to a worker for as long as the plugin is registered.
 
     Args:
         name: runs ask for the traces by it.
@@ -31,14 +31,14 @@ class BroadcastPlugin(WorkerPlugin):
         self.broadcast = broadcast
 
     def setup(self, worker: Any) -> None:
-        """The worker begins, or is there."""
+        """Keep the traces: the worker starts, or runs already."""
         _broadcast[self.lent_as] = self.broadcast
 
     def teardown(self, worker: Any) -> None:
-        """The worker ends, or nobody needs the traces any more."""
+        """Forget the traces: the worker ends, or the runs that need them are over."""
         _broadcast.pop(self.lent_as, None)
 
 
 def run_with_broadcast(run: Run, broadcast: str) -> RunOutcome:
-    """``runs.run_safely`` with the traces that were lent under a name."""
+    """``runs.run_safely`` with the traces that were broadcast under a name."""
     return run_safely(run, broadcast=_broadcast[broadcast])

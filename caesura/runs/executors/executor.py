@@ -26,27 +26,29 @@ class RunExecutor(Protocol):
     """Simulates runs somewhere."""
 
     def outcomes(self, runs: Sequence[Run], shares: Progress) -> Generator[tuple[int, RunOutcome]]:
-        """The index of each run and what came of it, as they end; closing the iterator ends what is under way.
+        """The index and the outcome of each run, as runs end; closing the iterator ends those under way.
 
         Args:
-            runs: the first are begun first.
-            shares: told how far each run is, where that can be known before it ends.
+            runs: started in this order.
+            shares: where each run reports its progress, if the place of work allows that.
 
         Raises:
-            UserError: there is nobody to do the work.
+            UserError: there is no worker.
         """
         ...
 
     def staying(self) -> contextlib.AbstractContextManager[None]:
-        """As long as the context lasts the workers stay for the next ``outcomes``."""
+        """While the context lasts, workers stay up for the next ``outcomes``."""
         ...
 
 
 @contextlib.contextmanager
 def deaf_children(*also: signal.Signals) -> Iterator[None]:
-    """Processes started inside never hear Ctrl-C, nor ``also``; the first process ends them, and hears it later.
+    """Processes started inside ignore Ctrl-C and the signals in ``also``; this process gets them later and ends its
+    workers.
 
-    ``timeout`` sends SIGTERM to everybody: a worker that heard it might look as if it had died of its run.
+    ``timeout`` sends SIGTERM to all processes of its group: a worker that died of it would look as if its run had
+    killed it.
     """
     resource_tracker.ensure_running()  # it starts with the first child otherwise, and would undo the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *also})

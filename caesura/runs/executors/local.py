@@ -33,7 +33,7 @@ class LocalExecutor:
 
     @contextlib.contextmanager
     def staying(self) -> Iterator[None]:
-        """As ``RunExecutor.staying``. Processes that fail, or are not waited for, end all the same."""
+        """As ``RunExecutor.staying``. Processes that fail, or whose outcomes are not read to the end, still end."""
         self._stay = True
         try:
             yield
@@ -120,7 +120,7 @@ def _run_in_worker(index: int, run: Run, shares: Path) -> tuple[int, RunOutcome]
 def _spare_pandas() -> None:
     """Arrow loads pandas to know whether a column is of pandas: a quarter of the start of a process that never uses it.
 
-    It asks once. Whoever wants pandas here all the same gets it, from Arrow too.
+    Arrow asks once. A policy that imports pandas still gets it, and Arrow then uses it.
     """
     if "pandas" in sys.modules:
         return
@@ -132,7 +132,7 @@ def _spare_pandas() -> None:
 
 
 class _NoPandas:
-    """Finds that there is no pandas."""
+    """An import finder that reports pandas as not installed."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -143,13 +143,13 @@ class _NoPandas:
 def _stop_workers(finished: Generator[Any]) -> None:
     """End the processes at once, so that no later sweep meets modules or folders of this one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib tells of results that nobody will read
+        warnings.simplefilter("ignore")  # joblib warns of results that are never read
         finished.close()  # first: a run that is still being dispatched would wait for the pool, and the pool for it
     _end_workers()
 
 
 def _end_workers() -> None:
-    """If there are any."""
+    """End joblib's worker processes, if there are any."""
     from joblib.externals.loky import reusable_executor
 
     if reusable_executor._executor is not None:

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: on one that is there, or on one started here for as long as the runs take."""
+"""Runs on a Ray cluster: on one that is up, or on one started here for as long as the runs take."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class RayExecutor:
 
 
 def _knock(address: str) -> None:
-    """Find out at once whether anybody is there: Ray itself would ask for minutes; raises OSError or ValueError."""
+    """Find out at once whether a cluster answers: Ray itself would try for minutes; raises OSError or ValueError."""
     found, origin = _found_by_ray() if address == "auto" else (address, "")
     place = urlsplit(found if "://" in found else f"//{found}")
     if place.hostname and place.port:
@@ -114,7 +114,7 @@ def _knock(address: str) -> None:
 
 
 def _found_by_ray() -> tuple[str, str]:
-    """The address that ``auto`` means, and where Ray has it from; raises ConnectionError where it has none."""
+    """The address that ``auto`` means, and where Ray found it; raises ConnectionError where it found none."""
     from ray._private.services import get_ray_address_from_environment
 
     origin = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "ray_current_cluster in Ray's folder, /tmp/ray"
@@ -122,7 +122,7 @@ def _found_by_ray() -> tuple[str, str]:
 
 
 def _ray_result(done: Any) -> RunOutcome:
-    """What came of a run; ``DIED`` itself, or a fault, where there was nobody to say."""
+    """The outcome of a run; ``DIED`` where its worker is gone."""
     import ray
 
     try:

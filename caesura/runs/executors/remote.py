@@ -14,12 +14,12 @@ GONE = "the cluster has gone away; the runs that ended stay, and the same comman
 
 
 def option_text(kind: str, address: str | None) -> str:
-    """How the cluster was asked for on the command line."""
+    """The option that names the cluster, for messages."""
     return f"--on {kind}={address}" if address else f"--on {kind}"
 
 
 def run_error(error: BaseException) -> RunError:
-    """A run that its worker could not even attempt; a worker with other code ends everything."""
+    """The error of a run that its worker could not start; raises CodeMismatch where the worker has other code."""
     if isinstance(error, CodeMismatch):
         raise error
     return RunError(f"{type(error).__name__}: {error}")

@@ -151,7 +151,7 @@ def test_estimates_are_marked_wherever_they_are_shown(caesura: Callable, folder:
         "--profile", "analytic/llama-3.1-8b-h200",
     )  # fmt: skip
     assert said.code == 0
-    assert "Estimate: nobody measured analytic/llama-3.1-8b-h200" in said.out
+    assert "Estimate: analytic/llama-3.1-8b-h200 was not measured" in said.out
     assert "Estimate." in (folder / "o/report.html").read_text()
 
 
