@@ -195,7 +195,7 @@ class Bench:
     # ---- swaps
 
     def moves(self, out: bool) -> deque[Move]:
-        """Copies of one context each between blocks that nobody uses: scattered on the GPU, in runs on the host."""
+        """Copies of one context each between unused blocks: scattered on the GPU, in runs on the host."""
         n = self.swap_blocks
         gpu = self.backend.tables._free_gpu._ids
         return deque(

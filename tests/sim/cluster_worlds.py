@@ -129,7 +129,7 @@ def simulate(
     def adopting(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
         copy = adopt(engine, state, now, tokens)
         assert isinstance(engine, WatchedEngine)
-        engine.everyone.append(state)
+        engine.all_sessions.append(state)
         engine._check()
         return copy
 
@@ -152,9 +152,9 @@ def simulate(
 
 
 def assert_conserved(world: ClusterWorld, sessions: Sequence[Session]) -> None:
-    """Every session is in one row and, but for those that it left, in one engine; nobody who left holds memory."""
+    """Every session is in one row and, but for those that it left, in one engine; none that left holds memory."""
     assert sorted(world.record.sessions["id"]) == sorted(session.id for session in sessions)
-    known = [state for engine in world.engines for state in engine.everyone]
+    known = [state for engine in world.engines for state in engine.all_sessions]
     stays = [state for state in known if not state.leaving]
     assert sorted(state.session.id for state in stays) == sorted(session.id for session in sessions)
     assert len(known) - len(stays) == sum(world.record.sessions["moves"])

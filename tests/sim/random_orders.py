@@ -28,7 +28,7 @@ class LastCome(QueueOrder):
 
 
 class LatestPreempts(PreemptiveOrder):
-    """The latest first, at once; everybody's place is settled when they become ready."""
+    """The latest first, at once; a session's rank is settled when it becomes ready."""
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         return -queued.ready_at, queued.context_tokens
@@ -52,7 +52,7 @@ class LeastServed(PreemptiveOrder):
 
 
 class TurnsOfFourTokens(PreemptiveOrder):
-    """Whoever has emitted 4 tokens more stands behind the others, who come in reverse order of arrival."""
+    """A session that has emitted 4 tokens more stands behind the others; these come in reverse order of arrival."""
 
     def key(self, queued: Queued, view: EngineView) -> Key:
         return queued.emitted_tokens // 4, -queued.arrival
@@ -93,7 +93,7 @@ class Slots(PreemptiveOrder):
 
 
 class WhimsicalOrder(PreemptiveOrder):
-    """Any key for anybody at any time, any limit, any order of turns."""
+    """Any key for any session at any time, any limit, any order of turns."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

@@ -130,16 +130,16 @@ class WatchedEngine(Engine):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.iterations: list[Iteration] = []
-        self.news: list[tuple[float, str, str]] = []
-        self.everyone: list[SessionState] = []
+        self.events: list[tuple[float, str, str]] = []
+        self.all_sessions: list[SessionState] = []
         self.decoded = self.chunked = self.recomputed = 0
         self._plans = 0
         self._clock = 0.0
 
     def submit(self, session: Session, now: float) -> SessionState:
-        self.news.append((now, "arrived", session.id))
+        self.events.append((now, "arrived", session.id))
         state = super().submit(session, now)
-        self.everyone.append(state)
+        self.all_sessions.append(state)
         self._check()
         return state
 
@@ -181,13 +181,13 @@ class WatchedEngine(Engine):
 
     def copied(self, copy: Copy, now: float) -> SessionState | None:
         if not copy.blocking:
-            self.news.append((now, "copied", copy.state.session.id))
+            self.events.append((now, "copied", copy.state.session.id))
         ended = super().copied(copy, now)
         self._check()
         return ended
 
     def resume(self, state: SessionState, now: float) -> bool:
-        self.news.append((now, "answered", state.session.id))
+        self.events.append((now, "answered", state.session.id))
         over = super().resume(state, now)
         self._check()
         return over
@@ -209,8 +209,8 @@ class WatchedEngine(Engine):
         self.kv.check(inside)
         self._check_view()
         assert len({id(state) for state in inside}) == len(inside), f"INV-1: twice inside: {inside}"
-        gone = [state for state in self.everyone if state.status in GONE]
-        assert len(inside) + len(gone) == len(self.everyone), f"INV-1: lost: {set(self.everyone) - set(inside)}"
+        gone = [state for state in self.all_sessions if state.status in GONE]
+        assert len(inside) + len(gone) == len(self.all_sessions), f"INV-1: lost: {set(self.all_sessions) - set(inside)}"
         places = (
             (Status.WAITING, [state for _, state in queues.waiting]),
             (Status.SWAPPED, list(queues.swapped)),

@@ -11,6 +11,7 @@ Exit code 1 if there was any. Ctrl-C prints what was found so far. The same seed
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -73,6 +74,7 @@ class Property:
         started = time.monotonic()
         self._run(noting, seed)
         self.seconds += time.monotonic() - started
+        gc.collect()  # a run looks for garbage among its own objects alone
         return [kind for kind in self.failures if kind not in known]
 
     def minimal(self, kind: str, seed: int) -> str:

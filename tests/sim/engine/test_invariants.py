@@ -167,7 +167,7 @@ def assert_books(plot: Plot, world: World) -> dict[str, list]:
     assert set(rows["status"]) <= {"finished", "rejected", "unfinished"}
     assert_calls(plot, world)
     assert_seconds_add_up(world)
-    state = world.engine.everyone
+    state = world.engine.all_sessions
     samples = {session.id: session.samples for session in plot.sessions}
     calls = world.record.calls
     for names, outputs in ((rows["id"], rows["output_tokens"]), (calls["session"], calls["output_tokens"])):

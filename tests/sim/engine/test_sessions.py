@@ -166,7 +166,7 @@ def test_an_empty_workload_is_over_at_once() -> None:
 
 def at(world: World, moment: float) -> list[tuple[str, str]]:
     """What the engine was told at ``moment``, in order."""
-    return [(kind, name) for when, kind, name in world.engine.news if when == moment]
+    return [(kind, name) for when, kind, name in world.engine.events if when == moment]
 
 
 def test_one_instant_s_news_are_ends_of_copies_then_answers_then_arrivals() -> None:

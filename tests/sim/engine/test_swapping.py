@@ -266,7 +266,7 @@ def test_copies_of_one_direction_follow_each_other() -> None:
     world = run(
         session("a", 10, 1, pause(9)), session("b", 10, 1, pause(9)), copy=0.1, policy="swap", swap="overlapped"
     )
-    assert [(kind, name, at) for at, kind, name in world.engine.news if kind == "copied"] == [
+    assert [(kind, name, at) for at, kind, name in world.engine.events if kind == "copied"] == [
         ("copied", "a", pytest.approx(2.20)),
         ("copied", "b", pytest.approx(3.20)),
     ]

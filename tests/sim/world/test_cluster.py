@@ -132,7 +132,7 @@ def test_an_order_forgets_who_goes_on_elsewhere() -> None:
     order = partial(SkipJoinMLFQ, skip_join=False, quantum=2, promote_after=100.0, resumed="keeps")
     a = session("a", 10, 5, pause(3.0, 3), 2, pause(3.17), 1)
     world = simulate([a], [replace(site, order=order) for site in sites()], Scripted(a=[0, 1, 0]))
-    before, back = world.engines[0].everyone
+    before, back = world.engines[0].all_sessions
     assert before.key[0] == 3
     assert back.key[:2] == (1, pytest.approx(13.50))
 
@@ -141,7 +141,7 @@ def test_service_elsewhere_counts_as_service() -> None:
     """At replica 0 1.10 s for 10 tokens and 4 * 1.01 for the others: 5.14. At replica 1 18 tokens and one more: 1.18 +
     1.01."""
     world = simulate([session("a", 10, 5, pause(3.0, 3), 2)], sites(), Scripted(a=[0, 1]))
-    assert [one.served(100.0) for engine in world.engines for one in engine.everyone] == pytest.approx([5.14, 7.33])
+    assert [one.served(100.0) for engine in world.engines for one in engine.all_sessions] == pytest.approx([5.14, 7.33])
 
 
 def test_replicas_may_differ() -> None:

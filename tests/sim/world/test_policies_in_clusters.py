@@ -78,7 +78,7 @@ def assert_forgets(plot: ClusterPlot) -> None:
     """Run it, and look for the names of those who are gone."""
     for engine in plot.run(leap=True).engines:
         inside = {state.session.id for state in engine.queues.inside() if state.status is not Status.DEPARTING}
-        gone = {state.session.id for state in engine.everyone} - inside
+        gone = {state.session.id for state in engine.all_sessions} - inside
         assert not gone & set(names_in(engine.policy_caller.policy))
 
 
