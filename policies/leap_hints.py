@@ -34,7 +34,14 @@ def _answers(policy: object, *questions: str) -> bool:
 
 
 class InterceptHints:
-    """Hints of an intercept policy."""
+    """Hints of an intercept policy.
+
+    Attributes:
+        short_cuts: whether the policy may take ways that only make it faster, such as bounds in place of prices. The
+            engine sets it before it asks anything.
+    """
+
+    short_cuts: bool = True
 
     def review_at(self, view: EngineView) -> float:
         """Time until which ``revise`` would answer nothing and ``evict`` no more than now, s, if until then no

@@ -163,7 +163,11 @@ class Caesura(InterceptPolicy):
         return losses.discarded_s(paused, tokens) / (gone * remaining) if gone and remaining > 0 else math.inf
 
     def _cheapest_first(self, losses: LossModel, view: EngineView) -> Iterator[tuple[float, Paused]]:
+        """Contexts that may leave, by price, equal prices in the view's order."""
         now = view.now
+        if not self.short_cuts:
+            priced = [(self._price(paused, losses, now), paused) for paused in view.undecided]
+            return iter(sorted(priced, key=itemgetter(0)))
         return self._bounds.cheapest_first(view, losses, lambda paused: self._price(paused, losses, now))
 
     # ---- what is learnt, and what it says

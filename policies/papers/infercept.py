@@ -97,5 +97,8 @@ class MinWaste(InterceptPolicy):
         if self._terms is None or self._terms.costs is not view.costs:
             self._terms = RecomputeTerms(view.costs)
         chunk, rests = max(view.costs.saturation_tokens - queries, 1), self.estimator.remaining_of(paused, now)
-        self._wastes_of, self._wastes = asked, PausedWastes(paused, kv_usage, rests, self._terms, chunk, others)
+        self._wastes_of, self._wastes = (
+            asked,
+            PausedWastes(paused, kv_usage, rests, self._terms, chunk, others, self.short_cuts),
+        )
         return self._wastes

@@ -117,7 +117,9 @@ class InferCeptV(InterceptPolicy):
         size = view.block_size
         contexts = [-(-resident // size) * size for resident, _, _ in kv_usage]
         rests = self.estimator.remaining_of(undecided, now)
-        away = self._wastes.perhaps_less(contexts, rests, queries, others)
+        away = list(range(len(contexts)))
+        if self.short_cuts:
+            away = self._wastes.perhaps_less(contexts, rests, queries, others)
         wastes = self._wastes.beside([contexts[place] for place in away], queries, others)
         self._considered, self._contexts = asked, contexts
         self._candidates = {

@@ -125,6 +125,7 @@ class PausedWastes:
         terms: of equation 4.
         chunk: tokens that an iteration may recompute, c.
         others: context tokens of the running sessions, C_other.
+        short_cuts: leave out what the bound above rules out; without, every context is evaluated.
     """
 
     def __init__(
@@ -135,8 +136,10 @@ class PausedWastes:
         terms: RecomputeTerms,
         chunk: int,
         others: int,
+        short_cuts: bool = True,
     ) -> None:
         self.paused = paused
+        self._short_cuts = short_cuts
         self._kv_usage, self._rests = kv_usage, rests
         self._terms, self._chunk, self._others = terms, chunk, others
         self._order: list[int] | None = None
@@ -165,7 +168,9 @@ class PausedWastes:
     @cached_property
     def cheaper_recomputed(self) -> list[int]:
         """Contexts that waste less recomputed than preserved, the most wasteful first."""
-        preserve_wins_below_s = self._terms.least_per_token(self._chunk) * self._others * SAFE
+        preserve_wins_below_s = -math.inf
+        if self._short_cuts:
+            preserve_wins_below_s = self._terms.least_per_token(self._chunk) * self._others * SAFE
         away = [place for place, rest in enumerate(self._rests) if rest > preserve_wins_below_s]
         cheaper = [place for place in away if self.recomputed(place) < self.preserved(place)]
         return sorted(cheaper, key=self.recomputed, reverse=True) if len(cheaper) > 1 else cheaper
@@ -180,7 +185,7 @@ class PausedWastes:
         least = list(map(mul, self._rests, own))
         for place in self.cheaper_recomputed:
             least[place] = self.recomputed(place)
-        if 0 in own:
+        if 0 in own or not self._short_cuts:
             self._order = [place for place in _by_size(least) if own[place]]
             yield from self._order
             return

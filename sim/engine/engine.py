@@ -85,6 +85,7 @@ class Engine:
         max_running = min(settings.max_running, self.token_budget)
         self.queues = Queues(self.kv, max_running, not isinstance(order, PreemptiveOrder))
         view = View(self)
+        policy.short_cuts = short_cuts
         self.policy_caller = PolicyCaller(policy, order, view, log_decisions)
         self.evictor = Evictor(settings, self.kv, self.queues, self.policy_caller)
         self.order_caller = order_caller_of(order, view)
