@@ -61,9 +61,9 @@ class Timed:
                 self.seconds.append(json.loads(outcome["provenance.json"])["wall_s"])
                 yield index, outcome
 
-    def staying(self) -> contextlib.AbstractContextManager[None]:
-        """As ``RunExecutor.staying``."""
-        return self._where.staying()
+    def keeping_workers(self) -> contextlib.AbstractContextManager[None]:
+        """As ``RunExecutor.keeping_workers``."""
+        return self._where.keeping_workers()
 
 
 def experiment(seconds: float, seeds: int) -> str:

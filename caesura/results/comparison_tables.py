@@ -50,22 +50,22 @@ class ComparisonTables:
     @functools.cached_property
     def sessions(self) -> pd.DataFrame:
         """One row a session of every run, with ``system``, ``load`` and ``seed``."""
-        return self._joined("sessions")
+        return self._of_all_runs("sessions")
 
     @functools.cached_property
     def calls(self) -> pd.DataFrame:
         """One row a call of every run."""
-        return self._joined("calls")
+        return self._of_all_runs("calls")
 
     @functools.cached_property
     def timeline(self) -> pd.DataFrame:
         """One row a replica and second of every run: sessions by state, GPU blocks by use."""
-        return self._joined("timeline")
+        return self._of_all_runs("timeline")
 
     @functools.cached_property
     def replicas(self) -> pd.DataFrame:
         """One row a replica of every run: its profile, what ended there, and its totals."""
-        return self._joined("replicas")
+        return self._of_all_runs("replicas")
 
     @property
     def systems(self) -> list[str]:
@@ -173,7 +173,7 @@ class ComparisonTables:
         """The report, one self-contained HTML file."""
         return self.folder / "report.html"
 
-    def _joined(self, name: str) -> pd.DataFrame:
+    def _of_all_runs(self, name: str) -> pd.DataFrame:
         frames = []
         for label, folder in self.folders.items():
             frame = read_table(folder, name)

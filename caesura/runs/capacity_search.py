@@ -159,7 +159,7 @@ def find_capacities(
     searches = {(name, seed): _search(experiment, question, grid) for name in systems for seed in experiment.seeds}
     probes: list[dict[str, Any]] = []
     where = where or LocalExecutor()
-    with where.staying():
+    with where.keeping_workers():
         while asked := _next(searches):
             runs = {
                 key: make_run(experiment, systems[key[0]], grid.load(place), key[1]) for key, place in asked.items()

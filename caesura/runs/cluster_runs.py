@@ -24,12 +24,12 @@ def can_be_split(cluster: ClusterSetup) -> bool:
     return cluster.count > 1 and make_router(cluster.router).stateless
 
 
-def dealt(cluster: ClusterSetup, count: int) -> list[list[int]]:
+def deal_replicas(cluster: ClusterSetup, count: int) -> list[list[int]]:
     """The replicas dealt to at most ``count`` shards."""
     return [list(range(first, cluster.count, count)) for first in range(min(count, cluster.count))]
 
 
-def simulate_share(
+def simulate_replicas(
     cluster: ClusterSetup,
     system: System,
     sessions: Sequence[Session],
@@ -56,6 +56,6 @@ def simulate_share(
     )
 
 
-def joined(shards: Sequence[Shard]) -> RunRecord:
+def merge_shards(shards: Sequence[Shard]) -> RunRecord:
     """The record of the whole cluster."""
     return merge([part for parts, _ in shards for part in parts], max(end for _, end in shards))

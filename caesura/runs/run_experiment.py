@@ -13,7 +13,7 @@ from caesura.errors import UserError
 from caesura.runs.executors.executor import RunExecutor
 from caesura.runs.executors.local import LocalExecutor
 from caesura.runs.run import Run, expand
-from caesura.runs.run_folder import clear_unfinished, is_complete, naming_errors, write_run
+from caesura.runs.run_folder import clear_unfinished, errors_named, is_complete, write_run
 from caesura.runs.simulate import RunError
 
 RUNS = "runs"
@@ -100,7 +100,7 @@ def prepare(out: Path) -> None:
         raise UserError(f"{out} is a file; choose another folder with --out")
     if out.is_dir() and any(out.iterdir()) and not (out / RUNS).is_dir():
         raise UserError(f"{out} is not empty and holds no comparison; choose another folder with --out")
-    with naming_errors(out):
+    with errors_named(out):
         (out / RUNS).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out / RUNS).close()
     clear_unfinished(out)

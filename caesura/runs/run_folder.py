@@ -57,7 +57,7 @@ def write_run(folder: Path, files: Files) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with naming_errors(folder):
+    with errors_named(folder):
         draft = folder.with_name(f"{_UNFINISHED}{os.getpid()}-{folder.name}")
         draft.mkdir(parents=True)
         try:
@@ -123,7 +123,7 @@ def write_file(file: Path, write: Callable[[Path], None]) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with naming_errors(file):
+    with errors_named(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         # absolute: Arrow takes a relative name with a colon for an address
         draft = file.absolute().with_name(f"{_UNFINISHED}{os.getpid()}-{file.name}")
@@ -144,7 +144,7 @@ def write_bytes(file: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming_errors(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
     """Turn an error of the file system into one that says what could not be written, and why."""
     try:
         yield

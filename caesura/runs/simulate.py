@@ -16,7 +16,7 @@ from caesura.config.workload import (
 )
 from caesura.errors import UserError
 from caesura.results.metrics import call_table, session_table, summarize
-from caesura.runs.cluster_runs import Shard, can_be_split, joined, simulate_share
+from caesura.runs.cluster_runs import Shard, can_be_split, merge_shards, simulate_replicas
 from caesura.runs.code_hash import CodeMismatch, check_sources, versions
 from caesura.runs.run import Run
 from caesura.runs.run_folder import Files, encode_run
@@ -173,8 +173,9 @@ def _record(
     if policy is not None:
         raise UserError("each replica of a cluster needs a policy of its own; name its class in the system")
     if in_shards is not None and diary is None and can_be_split(cluster):
-        return joined(in_shards(run))
-    return joined([simulate_share(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress, diary)])
+        return merge_shards(in_shards(run))
+    shard = simulate_replicas(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress, diary)
+    return merge_shards([shard])
 
 
 def simulate_shard_of(run: Run, only: Sequence[int]) -> Shard:
@@ -186,6 +187,6 @@ def simulate_shard_of(run: Run, only: Sequence[int]) -> Shard:
     assert run.cluster is not None
     extend_search_path(run.base)
     try:
-        return simulate_share(run.cluster, run.system, make_sessions(run.workload).sessions, run.horizon, only)
+        return simulate_replicas(run.cluster, run.system, make_sessions(run.workload).sessions, run.horizon, only)
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error

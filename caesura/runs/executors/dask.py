@@ -13,7 +13,7 @@ import joblib
 from caesura.cli.progress import Progress
 from caesura.config.workload import Broadcast
 from caesura.errors import UserError
-from caesura.runs.executors.executor import DIED, RunOutcome, deaf_children
+from caesura.runs.executors.executor import DIED, RunOutcome, block_signals
 from caesura.runs.executors.remote import ANSWER_WITHIN_S, GONE, broadcast_of, option_text, run_error
 from caesura.runs.run import Run
 from traces.extras import install
@@ -32,8 +32,8 @@ class DaskExecutor:
         self._kept: Any = None
 
     @contextlib.contextmanager
-    def staying(self) -> Iterator[None]:
-        """As ``RunExecutor.staying``."""
+    def keeping_workers(self) -> Iterator[None]:
+        """As ``RunExecutor.keeping_workers``."""
         with self._client() as self._kept:
             try:
                 yield
@@ -94,7 +94,7 @@ class DaskExecutor:
                 yield client
             return
         with contextlib.ExitStack() as stack:
-            with deaf_children(), dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+            with block_signals(), dask.config.set({"distributed.scheduler.allowed-failures": 0}):
                 count = self.jobs or joblib.cpu_count()
                 cluster = LocalCluster(
                     n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL

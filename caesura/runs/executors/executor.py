@@ -37,13 +37,13 @@ class RunExecutor(Protocol):
         """
         ...
 
-    def staying(self) -> contextlib.AbstractContextManager[None]:
+    def keeping_workers(self) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, workers stay up for the next ``outcomes``."""
         ...
 
 
 @contextlib.contextmanager
-def deaf_children(*also: signal.Signals) -> Iterator[None]:
+def block_signals(*also: signal.Signals) -> Iterator[None]:
     """Processes started inside ignore Ctrl-C and the signals in ``also``; this process gets them later and ends its
     workers.
 

@@ -16,8 +16,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from caesura.cli.progress import Progress, reporter
 from caesura.errors import UserError
-from caesura.runs.cluster_runs import Shard, dealt
-from caesura.runs.executors.executor import DIED, RunOutcome, deaf_children
+from caesura.runs.cluster_runs import Shard, deal_replicas
+from caesura.runs.executors.executor import DIED, RunOutcome, block_signals
 from caesura.runs.run import Run
 from caesura.runs.simulate import run_safely, simulate_shard_of
 
@@ -32,8 +32,8 @@ class LocalExecutor:
         self._stay = False
 
     @contextlib.contextmanager
-    def staying(self) -> Iterator[None]:
-        """As ``RunExecutor.staying``. Processes that fail, or whose outcomes are not read to the end, still end."""
+    def keeping_workers(self) -> Iterator[None]:
+        """As ``RunExecutor.keeping_workers``; a failure ends all worker processes even so."""
         self._stay = True
         try:
             yield
@@ -74,8 +74,8 @@ class _Shards:
     def __call__(self, run: Run) -> Sequence[Shard]:
         """What all shards of a run leave behind; raises as ``simulate_shard_of``."""
         assert run.cluster is not None
-        tasks = [joblib.delayed(simulate_shard_of)(run, only) for only in dealt(run.cluster, self._jobs)]
-        with deaf_children(signal.SIGTERM):
+        tasks = [joblib.delayed(simulate_shard_of)(run, only) for only in deal_replicas(run.cluster, self._jobs)]
+        with block_signals(signal.SIGTERM):
             finished: Generator[Shard] = joblib.Parallel(n_jobs=self._jobs, backend="loky", return_as="generator")(
                 tasks
             )
@@ -98,7 +98,7 @@ def _in_pool(
     tasks = (joblib.delayed(_run_in_worker)(index, run, shares.file) for index, run in runs.items())
     # Two processes at least: with one, joblib would do the work in this one.
     pool = joblib.Parallel(n_jobs=max(count, 2), backend="loky", batch_size=1, return_as="generator_unordered")
-    with deaf_children(signal.SIGTERM):
+    with block_signals(signal.SIGTERM):
         finished: Generator[tuple[int, RunOutcome]] = pool(tasks)
     try:
         for one in finished:  # noqa: UP028 (with "yield from", closing would reach the pool before _stop_workers)
@@ -113,11 +113,11 @@ def _in_pool(
 def _run_in_worker(index: int, run: Run, shares: Path) -> tuple[int, RunOutcome]:
     report = reporter(shares, index)
     report(1e-9)  # begun
-    _spare_pandas()
+    _skip_pandas()
     return index, run_safely(run, on_progress=report)
 
 
-def _spare_pandas() -> None:
+def _skip_pandas() -> None:
     """Arrow loads pandas to know whether a column is of pandas: a quarter of the start of a process that never uses it.
 
     Arrow asks once. A policy that imports pandas still gets it, and Arrow then uses it.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from caesura.cli.progress import Progress
 from caesura.errors import UserError
-from caesura.runs.executors.executor import DIED, RunOutcome, deaf_children
+from caesura.runs.executors.executor import DIED, RunOutcome, block_signals
 from caesura.runs.executors.remote import ANSWER_WITHIN_S, GONE, broadcast_of, option_text, run_error
 from caesura.runs.run import Run
 from caesura.runs.simulate import run_safely
@@ -38,8 +38,8 @@ class RayExecutor:
         self.address = address
         self.jobs = jobs
 
-    def staying(self) -> contextlib.AbstractContextManager[None]:
-        """As ``RunExecutor.staying``."""
+    def keeping_workers(self) -> contextlib.AbstractContextManager[None]:
+        """As ``RunExecutor.keeping_workers``."""
         return self._connected()
 
     def outcomes(self, runs: Sequence[Run], shares: Progress) -> Generator[tuple[int, RunOutcome]]:
@@ -85,10 +85,10 @@ class RayExecutor:
             return
         try:
             if self.address is None:
-                with deaf_children():
+                with block_signals():
                     ray.init(address="local", num_cpus=self.jobs, include_dashboard=False, **_QUIET)
             else:
-                _knock(self.address)
+                _check_reachable(self.address)
                 with warnings.catch_warnings(action="ignore"):
                     ray.init(address=self.address, **_QUIET)
         except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -102,7 +102,7 @@ class RayExecutor:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Find out at once whether a cluster answers: Ray itself would try for minutes; raises OSError or ValueError."""
     found, origin = _found_by_ray() if address == "auto" else (address, "")
     place = urlsplit(found if "://" in found else f"//{found}")

@@ -115,7 +115,7 @@ def test_a_run_that_takes_its_worker_along_fails_alone(
     (folder / "own.jsonl").unlink()
     foreign = replace(runs[0], sources={**runs[0].sources, "caesura": "other"})
     where = executor(place, jobs=2)
-    with where.staying():
+    with where.keeping_workers():
         outcomes = dict(where.outcomes(runs, Progress(folder / "shares", [1.0, 1.0, 1.0])))
         with pytest.raises(CodeMismatch, match="has not the same caesura as this process"):
             list(where.outcomes([foreign], Progress(folder / "shares", [1.0])))
@@ -130,7 +130,7 @@ def test_a_ray_cluster_that_is_there_is_used_by_its_address(
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     experiment()
     over = ("--over", "replica.kv_capacity=20000 tokens,30000 tokens")
-    with executor("ray", jobs=1).staying():
+    with executor("ray", jobs=1).keeping_workers():
         address = ray.get_runtime_context().gcs_address
         there = process("sweep", "x.yaml", *over, "--on", f"ray={address}", "--out", "there")
         assert there.communicate()[1] == ""
