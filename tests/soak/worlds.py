@@ -31,7 +31,7 @@ PER_ROUND = 100  # worlds of a property in one round
 MODULES = (
     "tests.sim.engine.test_invariants",
     "tests.sim.engine.test_leap",
-    "tests.sim.engine.test_order_is_moot",
+    "tests.sim.engine.test_short_cuts",
     "tests.sim.engine.test_policy_costs",
     "tests.sim.engine.test_swapping",
     "tests.sim.kv.test_prefix_sharing",
