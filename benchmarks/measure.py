@@ -17,7 +17,7 @@ from caesura.config.systems import load_preset
 from policies.registry import make_order, make_policy
 from policies.routers import RoundRobin
 from sim.world.cluster import simulate_cluster
-from sim.world.simulate import Site
+from sim.world.simulate import ReplicaSpec
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Measured:
 def measure(what: Case, leap: bool, share: float) -> Measured:
     """Run a case once. Making a list of sessions is not timed; drawing them during the run is."""
     system = load_preset(what.system)
-    site = Site(
+    spec = ReplicaSpec(
         read_profile(what.profile),
         system.engine,
         lambda: make_policy(system.policy),
@@ -56,7 +56,7 @@ def measure(what: Case, leap: bool, share: float) -> Measured:
     )
     sessions = what.workload(share) if what.replicas == 1 else what.shared(share).stream()
     begin = time.process_time()
-    record = simulate_cluster(sessions, sites=[site] * what.replicas, router=RoundRobin(), leap=leap)
+    record = simulate_cluster(sessions, specs=[spec] * what.replicas, router=RoundRobin(), leap=leap)
     seconds = time.process_time() - begin
     return Measured(
         case=what.name,

@@ -17,7 +17,7 @@ from policies.registry import UnknownPolicy, make_order, make_policy, make_route
 from sim.costs.profile import Profile
 from sim.engine.settings import EngineSettings
 from sim.world.cluster import Link
-from sim.world.simulate import Site
+from sim.world.simulate import ReplicaSpec
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class ClusterSetup:
         """The cluster with the router that a system names, or its own."""
         return self if system.router is None else replace(self, router=system.router)
 
-    def sites(self, system: System) -> list[Site]:
+    def specs(self, system: System) -> list[ReplicaSpec]:
         """What the replicas are built from when they run ``system``."""
-        sites = []
+        specs = []
         for group in self.groups:
             settings = EngineSettings.model_validate(system.engine.model_dump() | group.engine)
             policy, order = partial(make_policy, system.policy), partial(make_order, system.order)
-            sites += [Site(group.profile, settings, policy, order)] * group.count
-        return sites
+            specs += [ReplicaSpec(group.profile, settings, policy, order)] * group.count
+        return specs
 
     def written(self) -> dict[str, Any]:
         """As an experiment file says it, with nothing left to defaults."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policies.registry import make_router
-from sim.results.run_record import Part, RunRecord, merge
+from sim.results.run_record import ReplicaResult, RunRecord, merge
 from sim.world.cluster import simulate_shard
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sim.results.session_log import Diary
     from traces.session import Session
 
-Shard = tuple[list[Part], float]
+Shard = tuple[list[ReplicaResult], float]
 """What the replicas of a shard leave behind, and when the last of their sessions had left."""
 
 
@@ -47,7 +47,7 @@ def simulate_replicas(
     options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "diary": diary}
     return simulate_shard(
         sessions,
-        sites=cluster.sites(system),
+        specs=cluster.specs(system),
         router=make_router(cluster.router),
         link=cluster.link,
         horizon=horizon,

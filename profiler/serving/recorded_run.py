@@ -186,5 +186,5 @@ def replay(run: RecordedRun, profile: Profile | None = None) -> RunRecord:
         settings=EngineSettings.model_validate(run.rules["engine"]),
         profile=costs,
         horizon=run.horizon,
-        believed=run.profile,
+        policy_costs=run.profile,
     )

@@ -29,11 +29,14 @@ from sim.engine.plan import Plan
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
 from sim.kv.prefix_cache import Key
-from sim.results.memory_accounting import Ledger
+from sim.results.memory_accounting import MemoryAccounting
 from sim.results.recorder import Recorder
-from sim.results.run_record import RunRecord
-from sim.session import SessionState, Status
-from sim.world.streamed import by_arrival
+from sim.results.run_record import RunRecord, merge
+from sim.session import SessionState
+from sim.world.arrivals import by_arrival
+from sim.world.driver import Driver
+from sim.world.events import EventKind, PendingEvent, in_order
+from sim.world.tools import ReplayTools
 from traces.session import Session
 
 SPIN_S = 0.002
@@ -152,10 +155,13 @@ class Server:
         self.engine.kv.witness = self._follower
         if self.engine.kv.prefixes is not None:
             self.engine.kv.prefixes.tell(self._follower)
-        ledger = Ledger(costs, gpu, host, settings.block_size, timeline_step)
-        self._recorder = Recorder(ledger, profile.kv_bytes_per_token)
+        accounting = MemoryAccounting(costs, gpu, host, settings.block_size, timeline_step)
+        tools = ReplayTools()
+        recorder = Recorder(accounting, profile.kv_bytes_per_token, 0, tools)
+        self._driver = Driver(self.engine, recorder, tools, self._pause, self._leave)
         self._due: list[tuple[float, int, SessionState]] = []  # answers by time
-        self._accounted = 0.0
+        self._looked_at = 0.0
+        self._arrived = -1  # the number of the session that arrived last
         self._left = 0
         self._opened = 0
         self.timings = Timings()
@@ -178,7 +184,7 @@ class Server:
                 now = time.perf_counter() - begun
                 if horizon is not None and now >= horizon:
                     break
-                self._take_news(arrivals, now)
+                self._apply(self._take_events(arrivals, now))
                 plan = self.engine.plan(now)
                 blocking, self._follower.blocking = self._follower.blocking, []
                 if plan.computes or blocking:
@@ -186,8 +192,8 @@ class Server:
                 elif self._left < total:
                     self._sleep(arrivals, begun, horizon)
             end = time.perf_counter() - begun
-        self._account_idle(end)
-        return self._recorder.record(self.engine, end)
+        self._driver.rested(end)
+        return merge([self._driver.result()], end)
 
     def abandon(self) -> None:
         """The run was cut: free what the sessions still inside hold in the backend, for the next run on it."""
@@ -199,26 +205,33 @@ class Server:
             self.branches.close(state)
             self._backend.executor.close(state.session.id)
 
-    def _take_news(self, arrivals: list[Session], now: float) -> None:
-        """Ends of copies, answers, arrivals: in this order, each stamped with the time when it was due."""
-        for copy in self._follower.ended():
-            ended = self.engine.copied(copy, now)
-            if ended is not None:
-                self._leave(ended, ended.ready_at)
+    def _take_events(self, arrivals: list[Session], now: float) -> list[PendingEvent]:
+        """What has happened by ``now``: what is due with the time when it was, and copies with that of the look before,
+        since they have ended after it; so the blocks that they left are free before any of the rest needs them."""
+        looked_at, self._looked_at = self._looked_at, now
+        events: list[PendingEvent] = [
+            (looked_at, EventKind.COPY_COMPLETED, copy.state.serial, copy) for copy in self._follower.ended()
+        ]
         while self._due and self._due[0][0] <= now:
-            at, _, state = heappop(self._due)
-            self._recorder.answered(state, at)
-            self._lengthen(state, at)
-            if self.engine.resume(state, at):
-                self._leave(state, at)
+            at, serial, state = heappop(self._due)
+            events.append((at, EventKind.TOOL_RETURNED, serial, state))
         while arrivals and arrivals[-1].arrival <= now:
             session = arrivals.pop()
-            self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
-            self._opened += 1
-            state = self.engine.submit(session, session.arrival)
-            self._recorder.arrived(state)
-            if state.status is Status.REJECTED:
-                self._leave(state, None)
+            self._arrived += 1
+            events.append((session.arrival, EventKind.REQUEST_ARRIVED, self._arrived, (session, self._arrived)))
+        return events
+
+    def _apply(self, events: list[PendingEvent]) -> None:
+        """One by one the backend's contexts open and grow, and the engine is told."""
+        for event in sorted(events, key=in_order):
+            at, kind, _, what = event
+            if kind is EventKind.REQUEST_ARRIVED:
+                session, _ = what
+                self._backend.executor.open(session.id, session.prompt, begins_with=common_beginning(session))
+                self._opened += 1
+            elif kind is EventKind.TOOL_RETURNED:
+                self._lengthen(what, at)
+            self._driver.apply([event])
 
     def _lengthen(self, state: SessionState, at: float) -> None:
         """The answer's tokens join the backend's context."""
@@ -245,28 +258,17 @@ class Server:
                 for moment in job.ended:
                     moment.wait()
         end = time.perf_counter() - begun
-        stall = min(sum(job.seconds() for job in blocking), end - self._accounted)
+        stall = min(sum(job.seconds() for job in blocking), end - self._driver.accounted)
         if iteration is not None:
-            self.timings.wall.append(end - self._accounted)
+            self.timings.wall.append(end - self._driver.accounted)
             self.timings.device.append(iteration.device_s())
-            self.timings.host.append(launched - self._accounted)
+            self.timings.host.append(launched - self._driver.accounted)
             self.timings.plans.append(plan)
             self.timings.opened.append(self._opened)
             self.timings.ended.append(end)
             self._opened = 0
-        self._recorder.ledger.work(self.engine, plan, self._accounted, stall, [end])
-        self._accounted = end
-        self._commit(plan, end)
-
-    def _commit(self, plan: Plan, now: float) -> None:
-        outcome = self.engine.commit(plan, now)
-        self._recorder.committed(outcome, now)
-        for state in outcome.paused:
-            pause = state.call.pause
-            assert pause is not None
-            heappush(self._due, (pause.end(now, state.session.arrival), state.serial, state))
-        for state in outcome.finished:
-            self._leave(state, now)
+        self._driver.worked(plan, stall, [end])
+        self._driver.follow(self._driver.commit(plan, end), end)
 
     def _sleep(self, arrivals: list[Session], begun: float, horizon: float | None) -> None:
         """Nothing to compute: wait for whatever comes first, without spinning on it for long."""
@@ -278,15 +280,12 @@ class Server:
             while (left := min(due) - (time.perf_counter() - begun)) > 0:
                 if left > SPIN_S:
                     time.sleep(left - SPIN_S)
-        self._account_idle(time.perf_counter() - begun)
+        self._driver.rested(time.perf_counter() - begun)
 
-    def _account_idle(self, now: float) -> None:
-        self._recorder.ledger.idle(self.engine, self._accounted, now)
-        self._accounted = now
+    def _pause(self, state: SessionState, until: float) -> None:
+        heappush(self._due, (until, state.serial, state))
 
-    def _leave(self, state: SessionState, at: float | None) -> None:
-        if at is not None:
-            self._recorder.finished(state, at)
+    def _leave(self, state: SessionState) -> None:
         if self.on_leave is not None:
             self.on_leave(state)
         self._backend.executor.close(state.session.id)

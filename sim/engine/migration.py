@@ -1,9 +1,9 @@
 """Sessions that pause on one replica and go on at another.
 
-    live = successor(old, now)                # the answer came: the session as its next replica sees it
-    withdraw(here, old, now, readable)        # it does not resume here; a readable context stays until it has been read
-    copy = adopt(there, live, now, tokens)    # it queues there, and perhaps the first tokens of its context are copied
-    let_go(here, old, now)                    # the copy has ended, or was not begun: the memory is free
+    state = successor(old, now)                # the answer came: the session as its next replica sees it
+    begin_leave(here, old, now, readable)        # it does not resume here; a readable context stays to be read
+    copy = arrive_at(there, state, now, tokens)  # it queues there, and perhaps its first tokens are copied over
+    release(here, old, now)                      # the copy has ended, or was not begun: the memory is free
 
 Like all calls of an engine these come between its iterations.
 """
@@ -57,10 +57,10 @@ def successor(old: SessionState, now: float) -> SessionState:
     return state
 
 
-def withdraw(engine: MigratingEngine, state: SessionState, now: float, readable: bool) -> None:
+def begin_leave(engine: MigratingEngine, state: SessionState, now: float, readable: bool) -> None:
     """The answer came, and the session goes on at another replica.
 
-    Its memory is free at once or, if it is to be ``readable`` there, after ``let_go``; never before the end of a copy
+    Its memory is free at once or, if it is to be ``readable`` there, after ``release``; never before the end of a copy
     of it that is under way.
     """
     engine.end_pause(state, now)
@@ -82,8 +82,8 @@ def depart(engine: MigratingEngine, state: SessionState) -> None:
         _forget(engine, state)
 
 
-def let_go(engine: MigratingEngine, state: SessionState, now: float) -> None:
-    """The context of a session that was withdrawn need not be read any more."""
+def release(engine: MigratingEngine, state: SessionState, now: float) -> None:
+    """The context of a session that leaves need not be read any more."""
     engine.advance_clock(now)
     state.pinned = False
     if state.status is Status.DEPARTING:
@@ -97,12 +97,12 @@ def _forget(engine: MigratingEngine, state: SessionState) -> None:
     engine.kv.release(state)
 
 
-def adopt(engine: MigratingEngine, state: SessionState, now: float, tokens: int) -> Copy | None:
+def arrive_at(engine: MigratingEngine, state: SessionState, now: float, tokens: int) -> Copy | None:
     """A session that paused elsewhere goes on here. It has failed if its context outgrows this replica.
 
     Args:
         engine: where it goes on.
-        live: the successor of the session that was withdrawn.
+        state: the successor of the session that leaves.
         now: when its answer came, s.
         tokens: leading context tokens that can be copied over; the copy begins if there is room for the whole context.
 

@@ -16,13 +16,13 @@ from policies.contract import (
     PreemptiveOrder,
     Prefetch,
     Preserve,
-    Queued,
     QueueOrder,
     Swap,
     Verdict,
 )
 from policies.estimation import NextCall
 from policies.renamed import INTERCEPT_POLICY, PREEMPTIVE_ORDER, refuse_old_names
+from sim.engine.truth import Truth, tokens_to_come
 from sim.errors import PolicyError, place_of
 from sim.session import SessionState, SessionView, Status
 
@@ -64,6 +64,7 @@ class PolicyCaller:
         self.view = view
         self.decisions: list[dict[str, Any]] = []
         self.witness: RankWitness | None = None
+        self.truth = Truth()
         self._log = log
         self.revises = type(policy).revise is not InterceptPolicy.revise
         self._reviews = self.revises or type(policy).review_at is not InterceptPolicy.review_at
@@ -74,11 +75,11 @@ class PolicyCaller:
         estimator, predictor = policy.estimator, policy.predictor
         self.uses_oracle = any(one is not None and one.needs_truth for one in (estimator, predictor, order))
         if estimator is not None and estimator.needs_truth:
-            estimator.truth = _true_end
+            estimator.truth = self.truth.pause_end
         if predictor is not None and predictor.needs_truth:
-            predictor.truth = _true_call
+            predictor.truth = self.truth.next_call
         if order.needs_truth:
-            order.truth = _tokens_to_come
+            order.truth = tokens_to_come
 
     def key(self, state: SessionState) -> tuple[float, ...]:
         """Where a session that has become ready stands in the queue; smaller is earlier."""
@@ -289,27 +290,3 @@ def _require_present_names(policy: InterceptPolicy, order: QueueOrder) -> None:
             refuse_old_names(order, PREEMPTIVE_ORDER)
     except TypeError as error:
         raise PolicyError(str(error)) from error
-
-
-def _true_end(paused: Paused) -> float:
-    """When the pause under way really ends, s. Handed to oracles only."""
-    assert isinstance(paused, SessionView)
-    state = paused._state
-    pause = state.call.pause
-    assert pause is not None
-    return pause.end(state.paused_at, state.session.arrival)
-
-
-def _tokens_to_come(queued: Queued) -> int:
-    """Tokens that a session will still generate in its call. Handed to oracles only."""
-    assert isinstance(queued, SessionView)
-    return queued._state.call.output - queued._state.emitted
-
-
-def _true_call(queued: Queued) -> NextCall:
-    """What the call of a session really does. Handed to oracles only."""
-    assert isinstance(queued, SessionView)
-    call = queued._state.call
-    if call.pause is None:
-        return NextCall(call.output)
-    return NextCall(call.output, call.pause.duration, call.pause.returned)

@@ -11,7 +11,7 @@ def require_supported(session: Session) -> None:
 
     Named prefixes and block hashes are no reason: they say what sessions could share, and an engine without
     ``prefix_sharing`` keeps every context whole. Prompts that stream in come as calls and pauses
-    (``sim.world.streamed``).
+    (``sim.world.arrivals``).
 
     Raises:
         UnsupportedSession: names the session and the field.

@@ -22,7 +22,7 @@ COLUMNS = (*USES, *OTHERS)
 _USEFUL, _UNUSED = USES.index("useful"), USES.index("unused")
 
 
-class Ledger:
+class MemoryAccounting:
     """Accumulates blocks x seconds by use, session x seconds by state, and seconds of work, by steps of time.
 
     Args:

@@ -14,11 +14,12 @@ from typing import Any
 
 from sim.engine.engine import Engine
 from sim.engine.plan import Outcome
-from sim.results.memory_accounting import Ledger
+from sim.engine.truth import Tools
+from sim.results.memory_accounting import MemoryAccounting
 from sim.results.rows import Rows
-from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, STAT_COLUMNS, Part, RunRecord, merge
+from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, STAT_COLUMNS, ReplicaResult, RunRecord, merge
 from sim.session import SessionState, Status
-from traces.session import Pause, Session
+from traces.session import Session
 
 
 @dataclass(slots=True)
@@ -47,12 +48,14 @@ class Recorder:
         ledger: accounts for memory and time.
         bytes_per_token: of KV, by which copies are counted.
         replica: the replica's index in its cluster.
+        tools: know how long recorded pauses last.
     """
 
-    def __init__(self, ledger: Ledger, bytes_per_token: int, replica: int = 0) -> None:
-        self.ledger = ledger
+    def __init__(self, accounting: MemoryAccounting, bytes_per_token: int, replica: int, tools: Tools) -> None:
+        self.accounting = accounting
         self._units = [bytes_per_token if one.kv_bytes else 1 for one in STAT_COLUMNS]
         self._replica = replica
+        self._tools = tools
         self._inside: dict[int, SessionState] = {}
         self._open: dict[int, _OpenCall] = {}
         self._first_token: dict[int, float] = {}
@@ -69,7 +72,7 @@ class Recorder:
             self._inside[state.serial] = state
             self._open[state.serial] = _OpenCall(0, state.session.arrival, state.context, 0, 0, state.missing)
 
-    def adopted(self, state: SessionState, now: float, first_token_at: float) -> None:
+    def moved_in(self, state: SessionState, now: float, first_token_at: float) -> None:
         """A session that paused elsewhere goes on here: its next call, with nothing of its context here."""
         if not math.isnan(first_token_at):
             self._first_token[state.serial] = first_token_at
@@ -78,13 +81,13 @@ class Recorder:
             return
         pause = state.session.calls[state.call_index - 1].pause
         assert pause is not None
-        lasted = _lasted(pause, state, now)
+        lasted = self._lasted(state, state.call_index - 1, now)
         self._inside[state.serial] = state
         self._open[state.serial] = _OpenCall(
             state.call_index, now, state.context, 0, 0, state.carried, pause.tool, pause.waits_for, lasted
         )
 
-    def withdrawn(self, state: SessionState) -> None:
+    def moved_away(self, state: SessionState) -> None:
         """A session goes on elsewhere, and is that replica's to tell of."""
         del self._inside[state.serial]
         self._first_token.pop(state.serial, None)
@@ -93,7 +96,7 @@ class Recorder:
         """When the session emitted its first token, s; NaN if it has not."""
         return self._first_token.get(state.serial, math.nan)
 
-    def answered(self, state: SessionState, now: float) -> None:
+    def tool_returned(self, state: SessionState, now: float) -> None:
         """A pause is over; called before the engine hears of it."""
         pause = state.call.pause
         assert pause is not None
@@ -110,7 +113,7 @@ class Recorder:
                 kept - resident - offloaded,
                 pause.tool,
                 pause.waits_for,
-                _lasted(pause, state, now),
+                self._lasted(state, state.call_index, now),
             )
 
     def committed(self, outcome: Outcome, now: float) -> None:
@@ -130,8 +133,8 @@ class Recorder:
     def _close(self, state: SessionState, now: float) -> None:
         call = self._open.pop(state.serial)
         begun = state.call_index == call.index  # not while the answer waits for a copy of the context
-        if self.ledger.reach is not None and begun and state.emitted:
-            self.ledger.reach.called(call.context + state.emitted)
+        if self.accounting.reach is not None and begun and state.emitted:
+            self.accounting.reach.called(call.context + state.emitted)
         self._calls.append(
             (
                 state.session.id,
@@ -151,7 +154,7 @@ class Recorder:
             )
         )
 
-    def part(self, engine: Engine, accounted: float) -> Part:
+    def result(self, engine: Engine, accounted: float) -> ReplicaResult:
         """What the replica leaves behind, with its ledger kept up to ``accounted`` and at rest from then on.
 
         Calls still open are rows without an end. The recorder is empty afterwards.
@@ -161,16 +164,16 @@ class Recorder:
                 self._close(state, math.nan)
             self._write(state, math.nan)
         self._inside.clear()
-        return Part(
+        return ReplicaResult(
             replica=self._replica,
-            profile=self.ledger.costs.profile.name,
-            gpu=self.ledger.costs.profile.gpu,
+            profile=self.accounting.costs.profile.name,
+            gpu=self.accounting.costs.profile.gpu,
             sessions=self._sessions,
             places=self._places,
             calls=self._calls,
-            ledger=self.ledger,
+            accounting=self.accounting,
             accounted=accounted,
-            at_rest=self.ledger.at_rest(engine),
+            at_rest=self.accounting.at_rest(engine),
             sums={"emitted_tokens": engine.emitted_tokens, **self._sums},
             uses_oracle=engine.policy_caller.uses_oracle,
             decisions=engine.policy_caller.decisions,
@@ -178,7 +181,13 @@ class Recorder:
 
     def record(self, engine: Engine, end: float) -> RunRecord:
         """The record of a run that ended at ``end`` with this replica alone. The recorder is empty afterwards."""
-        return merge([self.part(engine, end)], end)
+        return merge([self.result(engine, end)], end)
+
+    def _lasted(self, state: SessionState, call: int, now: float) -> float:
+        """Seconds for which the pause after a call has lasted when its answer is there at ``now``."""
+        pause = state.session.calls[call].pause
+        assert pause is not None
+        return self._tools.duration(state.session, call) if pause.not_before is None else now - state.paused_at
 
     def _write(self, state: SessionState, finished_at: float) -> None:
         """The session's row is what it will be."""
@@ -211,14 +220,9 @@ class Recorder:
             sum([pause.returned for pause in answered if pause.not_before is None]),
             len(session.calls),
             len(pauses),
-            sum([pause.duration for pause in pauses]),
+            sum([self._tools.duration(session, call) for call in range(len(pauses))]),
             *[value * unit for value, unit in zip(_counted(state.stats), self._units, strict=True)],
         )
-
-
-def _lasted(pause: Pause, state: SessionState, now: float) -> float:
-    """Seconds for which a pause has lasted when its answer is there at ``now``."""
-    return pause.duration if pause.not_before is None else now - state.paused_at
 
 
 _FINAL = (Status.FINISHED, Status.REJECTED, Status.FAILED)

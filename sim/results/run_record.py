@@ -11,7 +11,7 @@ from sim.results.rows import Columns, Rows
 from sim.session_stats import stat_columns
 
 if TYPE_CHECKING:
-    from sim.results.memory_accounting import Ledger
+    from sim.results.memory_accounting import MemoryAccounting
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class RunRecord:
 
 
 @dataclass(slots=True)
-class Part:
+class ReplicaResult:
     """What one replica leaves behind while the end of the run is not known yet. It can go from process to process.
 
     Attributes:
@@ -61,7 +61,7 @@ class Part:
     sessions: Rows
     places: array[int]
     calls: Rows
-    ledger: Ledger
+    accounting: MemoryAccounting
     accounted: float
     at_rest: tuple[float, ...]
     sums: dict[str, int]
@@ -69,35 +69,37 @@ class Part:
     decisions: list[dict[str, Any]]
 
 
-def merge(parts: Iterable[Part], end: float) -> RunRecord:
+def merge(results: Iterable[ReplicaResult], end: float) -> RunRecord:
     """The record of a run that ended at ``end``, from the parts of all its replicas, in any order. They are used up."""
-    parts = sorted(parts, key=lambda part: part.replica)
-    for part in parts:
-        if end > part.accounted:
-            part.ledger.spread(part.accounted, end, part.at_rest)
-    totals = [part.ledger.totals(end) | part.sums for part in parts]
-    replicas = _replicas(parts, totals)
-    places = [place for part in parts for place in part.places]
-    sessions = _joined(parts, [part.sessions.take() for part in parts])
+    results = sorted(results, key=lambda result: result.replica)
+    for result in results:
+        if end > result.accounted:
+            result.accounting.spread(result.accounted, end, result.at_rest)
+    totals = [result.accounting.totals(end) | result.sums for result in results]
+    replicas = _replicas(results, totals)
+    places = [place for result in results for place in result.places]
+    sessions = _joined(results, [result.sessions.take() for result in results])
     if max(sessions["samples"], default=1) == 1:
         del sessions["samples"]
     return RunRecord(
         sessions=_ordered(sessions, sorted(range(len(places)), key=places.__getitem__)),
-        calls=_joined(parts, [part.calls.take() for part in parts]),
-        timeline=_joined(parts, [part.ledger.timeline(end) for part in parts]),
+        calls=_joined(results, [result.calls.take() for result in results]),
+        timeline=_joined(results, [result.accounting.timeline(end) for result in results]),
         replicas=replicas,
         totals=_summed(totals),
         facts={
-            "uses_oracle": any(part.uses_oracle for part in parts),
-            "beyond_measured": _beyond_measured(parts),
+            "uses_oracle": any(result.uses_oracle for result in results),
+            "beyond_measured": _beyond_measured(results),
         },
-        decisions=[{**decision, "replica": part.replica} for part in parts for decision in part.decisions],
+        decisions=[{**decision, "replica": result.replica} for result in results for decision in result.decisions],
     )
 
 
-def _joined(parts: Sequence[Part], tables: Sequence[Columns]) -> Columns:
+def _joined(results: Sequence[ReplicaResult], tables: Sequence[Columns]) -> Columns:
     """The rows of one replica after the other's, each with its index."""
-    replica = [part.replica for part, table in zip(parts, tables, strict=True) for _ in next(iter(table.values()))]
+    replica = [
+        result.replica for result, table in zip(results, tables, strict=True) for _ in next(iter(table.values()))
+    ]
     joined, *others = tables
     for table in others:
         for name, column in joined.items():
@@ -110,23 +112,25 @@ def _ordered(table: Columns, order: Sequence[int]) -> Columns:
     return {name: [column[row] for row in order] for name, column in table.items()}
 
 
-def _replicas(parts: Sequence[Part], totals: Sequence[Mapping[str, float]]) -> Columns:
+def _replicas(results: Sequence[ReplicaResult], totals: Sequence[Mapping[str, float]]) -> Columns:
     rows = [
         {
-            "replica": part.replica,
-            "profile": part.profile,
-            "gpu": part.gpu,
-            "sessions": len(part.sessions),
-            "calls": len(part.calls),
+            "replica": result.replica,
+            "profile": result.profile,
+            "gpu": result.gpu,
+            "sessions": len(result.sessions),
+            "calls": len(result.calls),
             **total,
         }
-        for part, total in zip(parts, totals, strict=True)
+        for result, total in zip(results, totals, strict=True)
     ]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _beyond_measured(parts: Sequence[Part]) -> list[dict[str, Any]] | None:
-    reaches = [(part.replica, part.ledger.reach.beyond()) for part in parts if part.ledger.reach is not None]
+def _beyond_measured(results: Sequence[ReplicaResult]) -> list[dict[str, Any]] | None:
+    reaches = [
+        (result.replica, result.accounting.reach.beyond()) for result in results if result.accounting.reach is not None
+    ]
     return [{"replica": replica, **beyond} for replica, beyond in reaches if beyond] if reaches else None
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from sim.costs.cost_model import CostModel
 from sim.engine.engine import Engine
 from sim.engine.plan import Outcome, Plan
-from sim.results.memory_accounting import Ledger
+from sim.engine.truth import Tools
+from sim.results.memory_accounting import MemoryAccounting
 from sim.results.page import Page
 from sim.results.recorder import Recorder
 from sim.session import SessionState
@@ -73,15 +74,20 @@ class Diary:
         self._pages: list[Page] = []
 
     def recorder(
-        self, engine: Engine, ledger: tuple[CostModel, int, int, int, float], bytes_per_token: int, replica: int
+        self,
+        engine: Engine,
+        accounting: tuple[CostModel, int, int, int, float],
+        bytes_per_token: int,
+        replica: int,
+        tools: Tools,
     ) -> Recorder:
-        """The recorder of a replica, which tells this diary what it hears; ``ledger`` is what a ledger is made from."""
+        """The recorder of a replica, which tells this diary what it hears."""
         page = Page(self, engine, replica)
         self._pages.append(page)
         engine.kv.witness = engine.policy_caller.witness = page
         if engine.order_caller is not None:
             engine.order_caller.witness = page
-        return _TellingRecorder(page, _TellingLedger(page, *ledger), bytes_per_token, replica)
+        return _TellingRecorder(page, _TellingAccounting(page, *accounting), bytes_per_token, replica, tools)
 
     def write(self, at: float, what: str, state: SessionState, replica: int, details: Mapping[str, Any]) -> None:
         """Add an entry; ``details`` may say where the tokens are, if not where they are now."""
@@ -122,8 +128,8 @@ class Diary:
 class _TellingRecorder(Recorder):
     """A recorder that passes on what it hears about the session."""
 
-    def __init__(self, page: Page, ledger: Ledger, bytes_per_token: int, replica: int) -> None:
-        super().__init__(ledger, bytes_per_token, replica)
+    def __init__(self, page: Page, *made_from: Any) -> None:
+        super().__init__(*made_from)
         self._page = page
 
     def arrived(self, state: SessionState) -> None:
@@ -131,18 +137,18 @@ class _TellingRecorder(Recorder):
         if self._page.follows(state):
             self._page.arrived(state)
 
-    def adopted(self, state: SessionState, now: float, first_token_at: float) -> None:
-        super().adopted(state, now, first_token_at)
+    def moved_in(self, state: SessionState, now: float, first_token_at: float) -> None:
+        super().moved_in(state, now, first_token_at)
         if self._page.follows(state):
             self._page.adopted(state, now)
 
-    def withdrawn(self, state: SessionState) -> None:
-        super().withdrawn(state)
+    def moved_away(self, state: SessionState) -> None:
+        super().moved_away(state)
         if self._page.follows(state):
             self._page.withdrawn(state)
 
-    def answered(self, state: SessionState, now: float) -> None:
-        super().answered(state, now)
+    def tool_returned(self, state: SessionState, now: float) -> None:
+        super().tool_returned(state, now)
         if self._page.follows(state):
             self._page.answered(state, now)
 
@@ -158,7 +164,7 @@ class _TellingRecorder(Recorder):
         super().finished(state, now)
 
 
-class _TellingLedger(Ledger):
+class _TellingAccounting(MemoryAccounting):
     """A ledger that passes on what it books."""
 
     def __init__(self, page: Page, *made_from: Any) -> None:

@@ -21,14 +21,14 @@ from policies.routing import ReplicaView, Routed, Router
 from sim.engine.migration import successor
 from sim.engine.policy_calls import Guard
 from sim.kv.copy import Copy
-from sim.results.run_record import Part, RunRecord, merge
+from sim.results.run_record import ReplicaResult, RunRecord, merge
 from sim.results.session_log import Diary
 from sim.session import SessionState
+from sim.world.arrivals import Arrivals, by_arrival
 from sim.world.clock import Clock
 from sim.world.replica import Replica
 from sim.world.router_view import BlindView, ReplicaState, RoutedSession
-from sim.world.simulate import Arrivals, Audience, Site, build
-from sim.world.streamed import by_arrival
+from sim.world.simulate import CompletionTracker, ReplicaSpec, build
 from traces.session import Session
 
 
@@ -44,7 +44,7 @@ class Link:
 def simulate_cluster(
     sessions: Iterable[Session],
     *,
-    sites: Sequence[Site],
+    specs: Sequence[ReplicaSpec],
     router: Router,
     link: Link | None = None,
     horizon: float | None = None,
@@ -58,13 +58,13 @@ def simulate_cluster(
     ``sim.world.simulate.simulate``.
 
     Args:
-        sites: what the replicas are built from, in the order of their indices.
+        specs: what the replicas are built from, in the order of their indices.
         router: sends each session to a replica. It is told of this run only: pass a fresh one.
         link: copies contexts between replicas; None recomputes them.
     """
-    parts, end = simulate_shard(
+    results, end = simulate_shard(
         sessions,
-        sites=sites,
+        specs=specs,
         router=router,
         link=link,
         horizon=horizon,
@@ -74,13 +74,13 @@ def simulate_cluster(
         diary=diary,
         on_progress=on_progress,
     )
-    return merge(parts, end)
+    return merge(results, end)
 
 
 def simulate_shard(
     sessions: Iterable[Session],
     *,
-    sites: Sequence[Site],
+    specs: Sequence[ReplicaSpec],
     router: Router,
     only: Iterable[int] | None = None,
     link: Link | None = None,
@@ -90,25 +90,25 @@ def simulate_shard(
     log_decisions: bool = False,
     diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
-) -> tuple[list[Part], float]:
+) -> tuple[list[ReplicaResult], float]:
     """Simulate the replicas ``only`` of a cluster whose router is stateless, or all of any cluster.
 
     Returns:
         What each of them leaves behind, and the time when all their sessions had left, or the horizon. A cluster ends
         with the latest of its shards: ``merge`` of all parts at that time is the record of the whole.
     """
-    mine = range(len(sites)) if only is None else sorted(only)
-    assert router.stateless or len(mine) == len(sites), "a router that looks at the replicas needs all of them"
+    mine = range(len(specs)) if only is None else sorted(only)
+    assert router.stateless or len(mine) == len(specs), "a router that looks at the replicas needs all of them"
     env = Clock()
     total = len(sessions) if isinstance(sessions, Sequence) and only is None else 0
-    audience = Audience(env, total, on_progress)
-    cluster = Cluster(env, router, sites, link)
+    tracker = CompletionTracker(env, total, on_progress)
+    cluster = Cluster(env, router, specs, link)
     for index in mine:
-        on_answer = None if router.stateless else partial(cluster.answered, index)
+        on_answer = None if router.stateless else partial(cluster.tool_returned, index)
         replica = build(
-            sites[index],
+            specs[index],
             env,
-            audience.left,
+            tracker.left,
             index,
             on_answer,
             timeline_step=timeline_step,
@@ -118,15 +118,15 @@ def simulate_shard(
         )
         cluster.add(replica)
     arrivals = Arrivals(
-        env, cluster.arrive, cluster.own(enumerate(by_arrival(sessions, sites[0].settings.streamed_prompts)))
+        env, cluster.arrive, cluster.own(enumerate(by_arrival(sessions, specs[0].settings.streamed_prompts)))
     )
-    audience.watch(arrivals, horizon)
+    tracker.watch(arrivals, horizon)
     replicas = cluster.replicas.values()
     for replica in replicas:
         replica.close()
     if diary is not None:
         diary.close(env.now)
-    return [replica.part() for replica in replicas], env.now
+    return [replica.result() for replica in replicas], env.now
 
 
 class Cluster:
@@ -135,24 +135,24 @@ class Cluster:
     Args:
         clock: the SimPy environment of all replicas.
         router: sends each session to a replica.
-        sites: what the replicas of the whole cluster are built from.
+        specs: what the replicas of the whole cluster are built from.
         link: copies contexts between replicas; None recomputes them.
 
     Attributes:
         replicas: those simulated here, by index.
     """
 
-    def __init__(self, clock: Clock, router: Router, sites: Sequence[Site], link: Link | None) -> None:
+    def __init__(self, clock: Clock, router: Router, specs: Sequence[ReplicaSpec], link: Link | None) -> None:
         self.clock = clock
         self.replicas: dict[int, Replica] = {}
         self._router = router
         self._link = link
-        self._count = len(sites)
-        self._blind = [BlindView(site) for site in sites]
+        self._count = len(specs)
+        self._blind = [BlindView(spec) for spec in specs]
         self._views: Sequence[ReplicaView] = self._blind
         self._homes: deque[int] = deque()  # of sessions drawn before they arrive
-        self._sending_until = [0.0] * len(sites)
-        self._receiving_until = [0.0] * len(sites)
+        self._sending_until = [0.0] * len(specs)
+        self._receiving_until = [0.0] * len(specs)
 
     def add(self, replica: Replica) -> None:
         """A replica of this cluster is simulated here."""
@@ -180,17 +180,17 @@ class Cluster:
             home = self._ask(self._router.on_arrival, RoutedSession.new(session, number), self.clock.now)
         self.replicas[home].arrive(session, number)
 
-    def answered(self, home: int, state: SessionState) -> None:
+    def tool_returned(self, home: int, state: SessionState) -> None:
         """An answer comes now that lets a session of the replica ``home`` go on."""
         session = RoutedSession.resuming(state, home, self.clock.now)
         target = self._ask(self._router.on_resume, session, self.clock.now)
         source = self.replicas[home]
         if target == home:
-            source.answer(state)
+            source.tool_returned(state)
             return
         move = _Move(self, state, home, target, session.held_tokens)
-        source.withdraw(state, move.readable)
-        self.replicas[target].adopt(move)
+        source.begin_leave(state, move.readable)
+        self.replicas[target].arrive_at(move)
 
     def _ask(self, question: Callable[[Routed, Sequence[ReplicaView]], int], session: RoutedSession, now: float) -> int:
         """The router's answer, checked.
@@ -222,7 +222,7 @@ class Cluster:
 
 
 class _Move:
-    """A session on its way from one replica to another. Implements ``sim.world.replica.Incoming``.
+    """A session on its way from one replica to another. Implements ``sim.world.driver.Incoming``.
 
     Attributes:
         live: the session as the new replica sees it.
@@ -239,14 +239,14 @@ class _Move:
         self.tokens = held if cluster.copies_contexts else 0
         self.readable = self.tokens > 0
 
-    def adopted(self, copy: Copy | None, now: float) -> None:
+    def arrived(self, copy: Copy | None) -> None:
         """The session has been queued, and perhaps its context begins to be copied over."""
         cluster, source = self._cluster, self._cluster.replicas[self._source]
         if copy is not None:
-            end = cluster.send(self._source, self._target, copy.tokens, now)
+            end = cluster.send(self._source, self._target, copy.tokens, cluster.clock.now)
             cluster.replicas[self._target].receive(copy, end)
-            cluster.clock.at(end, lambda _: source.let_go(self._old))
+            cluster.clock.at(end, lambda _: source.release(self._old))
             return
         self.state.stats.left_behind += self._held
         if self.readable:
-            source.let_go(self._old)
+            source.release(self._old)

@@ -10,7 +10,7 @@ from traces.session import Session
 
 if TYPE_CHECKING:
     from sim.world.replica import Replica
-    from sim.world.simulate import Site
+    from sim.world.simulate import ReplicaSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class BlindView:
 
     __slots__ = ("block_size", "gpu_blocks")
 
-    def __init__(self, site: Site) -> None:
-        self.block_size = site.settings.block_size
-        self.gpu_blocks = site.profile.kv_capacity_tokens // self.block_size
+    def __init__(self, spec: ReplicaSpec) -> None:
+        self.block_size = spec.settings.block_size
+        self.gpu_blocks = spec.profile.kv_capacity_tokens // self.block_size
 
     def _refuse(self) -> NoReturn:
         raise TypeError("a router that says it is stateless looked at the state of a replica")

@@ -8,22 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from simpy.events import Event
-
 from policies.contract import InterceptPolicy, QueueOrder
 from sim.costs.cost_model import CostModel
 from sim.costs.profile import Profile
 from sim.engine.engine import Engine
 from sim.engine.settings import EngineSettings
 from sim.errors import StalledEngine
-from sim.results.memory_accounting import Ledger
+from sim.results.memory_accounting import MemoryAccounting
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord, merge
 from sim.results.session_log import Diary
 from sim.session import SessionState
-from sim.world.clock import FIRST, Clock
+from sim.world.arrivals import Arrivals, by_arrival
+from sim.world.clock import Clock
 from sim.world.replica import Replica
-from sim.world.streamed import by_arrival
+from sim.world.tools import ReplayTools
 from traces.session import Session
 
 
@@ -40,7 +39,7 @@ def simulate(
     log_decisions: bool = False,
     diary: Diary | None = None,
     on_progress: Callable[[float], None] | None = None,
-    believed: Profile | None = None,
+    policy_costs: Profile | None = None,
     short_cuts: bool = True,
 ) -> RunRecord:
     """Simulate one replica serving ``sessions`` until all have left, or until ``horizon`` seconds.
@@ -67,13 +66,13 @@ def simulate(
         UnsupportedSession: a session has a shape that the engine cannot serve.
         StalledEngine: a rule of the engine is broken.
     """
-    site = Site(profile, settings, lambda: policy, lambda: order, believed)
+    spec = ReplicaSpec(profile, settings, lambda: policy, lambda: order, policy_costs)
     env = Clock()
-    audience = Audience(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
+    tracker = CompletionTracker(env, len(sessions) if isinstance(sessions, Sequence) else 0, on_progress)
     replica = build(
-        site,
+        spec,
         env,
-        audience.left,
+        tracker.left,
         timeline_step=timeline_step,
         leap=leap,
         log_decisions=log_decisions,
@@ -81,33 +80,33 @@ def simulate(
         short_cuts=short_cuts,
     )
     arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
-    audience.watch(arrivals, horizon)
+    tracker.watch(arrivals, horizon)
     replica.close()
     if diary is not None:
         diary.close(env.now)
-    return merge([replica.part()], env.now)
+    return merge([replica.result()], env.now)
 
 
 @dataclass(frozen=True)
-class Site:
+class ReplicaSpec:
     """What one replica is built from. Policies and orders are made anew for every replica: they may learn.
 
     Attributes:
         profile: costs and pool sizes.
         settings: the engine's rules.
         policy, order: make them.
-        believed: costs by which they and the engine decide, unless those are the profile's.
+        policy_costs: costs by which they and the engine decide, unless those are the profile's.
     """
 
     profile: Profile
     settings: EngineSettings
     policy: Callable[[], InterceptPolicy]
     order: Callable[[], QueueOrder]
-    believed: Profile | None = None
+    policy_costs: Profile | None = None
 
 
 def build(
-    site: Site,
+    spec: ReplicaSpec,
     env: Clock,
     on_left: Callable[[SessionState], None],
     index: int = 0,
@@ -119,60 +118,24 @@ def build(
     diary: Diary | None = None,
     short_cuts: bool = True,
 ) -> Replica:
-    """A replica with nobody inside."""
-    profile, block = site.profile, site.settings.block_size
+    """A replica with no session inside."""
+    profile, block = spec.profile, spec.settings.block_size
     gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
     costs = CostModel(profile)
     logs = log_decisions or diary is not None
-    believed = costs if site.believed is None else CostModel(site.believed)
-    rules = (site.settings, believed, site.policy(), site.order())
+    policy_costs = costs if spec.policy_costs is None else CostModel(spec.policy_costs)
+    rules = (spec.settings, policy_costs, spec.policy(), spec.order())
     engine = Engine(*rules, gpu_blocks, host_blocks, logs, leap, short_cuts)
     accounts = (costs, gpu_blocks, host_blocks, block, timeline_step)
+    tools = ReplayTools()
     if diary is None:
-        recorder = Recorder(Ledger(*accounts), profile.kv_bytes_per_token, index)
+        recorder = Recorder(MemoryAccounting(*accounts), profile.kv_bytes_per_token, index, tools)
     else:
-        recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index)
-    return Replica(env, engine, costs, recorder, on_left, index, on_answer)
+        recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index, tools)
+    return Replica(env, engine, costs, recorder, tools, on_left, index, on_answer)
 
 
-class Arrivals:
-    """Lets sessions arrive at their times, each drawn when the one before it has come.
-
-    Args:
-        clock: the SimPy environment.
-        arrive: told of each session and its number.
-        sessions: numbers and sessions, by arrival.
-
-    Attributes:
-        count: sessions that have arrived.
-        over: whether nobody is to come.
-    """
-
-    def __init__(
-        self, clock: Clock, arrive: Callable[[Session, int], None], sessions: Iterator[tuple[int, Session]]
-    ) -> None:
-        self._clock, self._tell, self._sessions = clock, arrive, sessions
-        self.count = 0
-        self._next = next(sessions, None)
-        self._await_next()
-
-    def _await_next(self) -> None:
-        self.over = self._next is None
-        if self._next is not None:
-            self._clock.at(self._next[1].arrival, self._arrive, FIRST)
-
-    def _arrive(self, _: Event) -> None:
-        """All that come at this instant come in one event, so that nothing else of the instant parts them."""
-        now = self._clock.now
-        while self._next is not None and self._next[1].arrival == now:
-            number, session = self._next
-            self._tell(session, number)
-            self.count += 1
-            self._next = next(self._sessions, None)
-        self._await_next()
-
-
-class Audience:
+class CompletionTracker:
     """Counts the sessions that have left, tells of progress, and lets a run go on until all have.
 
     Args:
@@ -188,7 +151,7 @@ class Audience:
         self._stride = max(1, total // 100)
         self._left = 0
         self._arrivals: Arrivals | None = None
-        self._everyone_left = env.event()
+        self._all_left = env.event()
 
     def left(self, state: SessionState) -> None:
         """A session has left."""
@@ -201,7 +164,7 @@ class Audience:
             self._on_progress(self._left / self._total)
         assert self._arrivals is not None
         if self._arrivals.over and self._left == self._arrivals.count:
-            self._everyone_left.succeed()
+            self._all_left.succeed()
 
     def watch(self, arrivals: Arrivals, horizon: float | None) -> None:
         """Run until all have left, or until ``horizon`` seconds.
@@ -213,7 +176,7 @@ class Audience:
         if arrivals.over:
             return
         env = self._env
-        until: Any = self._everyone_left if horizon is None else self._everyone_left | env.timeout(horizon)
+        until: Any = self._all_left if horizon is None else self._all_left | env.timeout(horizon)
         try:
             with collecting_rarely():
                 env.run(until=until)

@@ -23,7 +23,7 @@ from sim.results.run_record import RunRecord
 from sim.session import SessionState, Status
 from sim.world.cluster import Link
 from sim.world.replica import Replica
-from sim.world.simulate import Site
+from sim.world.simulate import ReplicaSpec
 from tests.sim.worlds import GONE, WatchedEngine, profile, row
 from traces.session import Session
 
@@ -60,18 +60,18 @@ class ClusterWorld:
 DEFAULTS: dict[str, Any] = {"block_size": 1, "watermark": 0.0, "token_budget": 64}
 
 
-def sites(
+def specs(
     count: int = 2,
     policy: Any = "preserve",
     costs: Sequence[dict[str, float]] = (),
     make: Callable[[], Any] | None = None,
     **rules: Any,
-) -> list[Site]:
+) -> list[ReplicaSpec]:
     """Tiny replicas; ``costs`` are those of each ``profile``, alike where there are none."""
     costs = costs or [{}] * count
     settings = EngineSettings(**DEFAULTS | rules)
     return [
-        Site(profile(**one), settings, make or partial(make_policy, policy), FirstCome)  # type: ignore[arg-type]
+        ReplicaSpec(profile(**one), settings, make or partial(make_policy, policy), FirstCome)  # type: ignore[arg-type]
         for one in costs
     ]
 
@@ -79,7 +79,7 @@ def sites(
 def run(*sessions: Session, router: Router, leap: bool = False, link: Link | None = None, **more: Any) -> ClusterWorld:
     """Sessions served by two replicas that preserve, unless ``more`` says otherwise."""
     horizon, step = more.pop("horizon", None), more.pop("step", 1.0)
-    return simulate(sessions, sites(**more), router, link=link, leap=leap, horizon=horizon, step=step)
+    return simulate(sessions, specs(**more), router, link=link, leap=leap, horizon=horizon, step=step)
 
 
 class WatchedReplica(Replica):
@@ -90,7 +90,7 @@ class WatchedReplica(Replica):
         self.engine.replica = self  # type: ignore[attr-defined]
 
     def recount(self) -> int:
-        """Outstanding tokens, from the sessions themselves; only while nothing is in the inbox."""
+        """Outstanding tokens, from the sessions themselves; only while no event is pending."""
         ready = [
             state for state in self.engine.queues.inside() if state.status not in (Status.PAUSED, Status.DEPARTING)
         ]
@@ -102,14 +102,14 @@ class WatchedReplica(Replica):
 
     def _act(self) -> None:
         super()._act()
-        if not self._inbox and (self._plan is None or len(self._ends) == 1):
+        if not self._pending and (self._plan is None or len(self._ends) == 1):
             assert self.outstanding_tokens == self.recount()
             assert self.free_blocks == self.engine.kv.gpu.free_blocks
 
 
 def simulate(
     sessions: Iterable[Session],
-    sites: Sequence[Site],
+    specs: Sequence[ReplicaSpec],
     router: Router,
     *,
     link: Link | None = None,
@@ -124,10 +124,10 @@ def simulate(
         engines.append(WatchedEngine(*args))
         return engines[-1]
 
-    adopt = sim.engine.migration.adopt
+    arrive_at = sim.engine.migration.arrive_at
 
-    def adopting(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
-        copy = adopt(engine, state, now, tokens)
+    def arriving(engine: Engine, state: SessionState, now: float, tokens: int) -> Copy | None:
+        copy = arrive_at(engine, state, now, tokens)
         assert isinstance(engine, WatchedEngine)
         engine.all_sessions.append(state)
         engine._check()
@@ -136,11 +136,11 @@ def simulate(
     with (
         patch.object(sim.world.simulate, "Engine", watched),
         patch.object(sim.world.simulate, "Replica", WatchedReplica),
-        patch.object(sim.engine.migration, "adopt", adopting),
+        patch.object(sim.engine.migration, "arrive_at", arriving),
     ):
         record = sim.world.cluster.simulate_cluster(
             sessions,
-            sites=sites,
+            specs=specs,
             router=router,
             link=link,
             horizon=horizon,

@@ -32,7 +32,7 @@ from sim.costs.profile import HostCost, PhysicalForward, PowerLimit, Profile
 from sim.engine.settings import EngineSettings
 from sim.kv.kv_cache import KVCacheManager
 from sim.results.session_log import Diary
-from sim.world.streamed import as_calls
+from sim.world.arrivals import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
 from tests.sim.worlds import World, profile, simulate
 from traces.session import Call, Pause, PromptPart, Session
@@ -136,7 +136,7 @@ class Plot:
     step: float = 1.0
     leap: bool = True
     horizon: float | None = None
-    believed: Profile | None = None
+    policy_costs: Profile | None = None
 
     def served(self) -> list[Session]:
         """The sessions as the engine serves them."""
@@ -153,7 +153,7 @@ class Plot:
             step=self.step,
             leap=self.leap,
             diary=diary,
-            believed=self.believed,
+            policy_costs=self.policy_costs,
             short_cuts=short_cuts,
         )
 

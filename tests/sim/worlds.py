@@ -371,7 +371,7 @@ def simulate(
     step: float = 1.0,
     leap: bool = False,
     diary: Diary | None = None,
-    believed: Profile | None = None,
+    policy_costs: Profile | None = None,
     short_cuts: bool = True,
 ) -> World:
     """``sim.world.simulate.simulate`` with a watched engine."""
@@ -393,7 +393,7 @@ def simulate(
             leap=leap,
             log_decisions=True,
             diary=diary,
-            believed=believed,
+            policy_costs=policy_costs,
             short_cuts=short_cuts,
         )
     return World(record, engines[0])

@@ -54,9 +54,9 @@ def test_groups_differ_in_profile_sizes_and_settings() -> None:
     first, second, third = made.cluster.groups
     assert first.profile.kv_capacity_tokens == 9000 and third.profile.kv_capacity_tokens == 7000
     assert second.profile.kv_capacity_tokens > 100_000
-    sites = made.cluster.sites(made.systems[0])
-    assert [site.settings.max_running for site in sites] == [7, 7, 256, 256]
-    assert sites[0].policy() is not sites[0].policy()
+    specs = made.cluster.specs(made.systems[0])
+    assert [spec.settings.max_running for spec in specs] == [7, 7, 256, 256]
+    assert specs[0].policy() is not specs[0].policy()
 
 
 def test_a_network_is_written_with_units() -> None:

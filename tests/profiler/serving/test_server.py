@@ -17,7 +17,7 @@ from caesura.config.systems import load_preset, preset_names  # noqa: E402
 from policies.registry import make_order, make_policy  # noqa: E402
 from profiler.backend.backend import make_backend  # noqa: E402
 from profiler.serving.server import Server  # noqa: E402
-from sim.world.streamed import as_calls  # noqa: E402
+from sim.world.arrivals import as_calls  # noqa: E402
 from tests.profiler.small_servers import BLOCK, MODEL, assert_same, serve, small_profile  # noqa: E402
 from tests.sim.random_orders import LatestPreempts, LeastServed, TurnsOfFourTokens  # noqa: E402
 from traces.session import Call, Pause, PromptPart, Session, SharedPrefix  # noqa: E402

@@ -21,7 +21,7 @@ from tests.sim.worlds import pause, profile, session
 SETTINGS = EngineSettings(block_size=1, watermark=0.0, token_budget="saturation")
 
 
-def serve(believed: Profile | None) -> RunRecord:
+def serve(policy_costs: Profile | None) -> RunRecord:
     """While ``a``, with a context of 40, pauses for 20 s, ``b`` decodes for as long."""
     return simulate(
         [session("a", 39, 1, pause(20.0), 1), session("b", 1, 20)],
@@ -29,7 +29,7 @@ def serve(believed: Profile | None) -> RunRecord:
         order=FirstCome(),
         settings=SETTINGS,
         profile=profile(),
-        believed=believed,
+        policy_costs=policy_costs,
     )
 
 
@@ -56,5 +56,5 @@ def test_what_a_pass_hides_is_what_copies_are_believed_to_take() -> None:
 @examples(40)
 @given(plots(st.sampled_from(SHIPPED)), plots(st.just("preserve")), st.none() | st.floats(0, 60))
 def test_leaps_change_nothing_where_other_costs_are_believed(plot: Plot, other: Plot, horizon: float | None) -> None:
-    plot = replace(plot, believed=other.profile, horizon=horizon)
+    plot = replace(plot, policy_costs=other.profile, horizon=horizon)
     assert_alike(replace(plot, leap=True).run(), replace(plot, leap=False).run())

@@ -24,9 +24,9 @@ from policies.routing import ReplicaView, Routed, Router
 from sim.errors import PolicyError
 from sim.results.run_record import RunRecord, merge
 from sim.world.cluster import Link, simulate_cluster, simulate_shard
-from sim.world.simulate import Site
+from sim.world.simulate import ReplicaSpec
 from sim.world.simulate import simulate as simulate_one
-from tests.sim.cluster_worlds import ClusterWorld, Scripted, assert_conserved, run, simulate, sites
+from tests.sim.cluster_worlds import ClusterWorld, Scripted, assert_conserved, run, simulate, specs
 from tests.sim.random_worlds import SHIPPED, Plot, Whimsical, examples, plots
 from tests.sim.worlds import pause, session
 from traces.session import Session
@@ -131,7 +131,7 @@ def test_an_order_forgets_who_goes_on_elsewhere() -> None:
     Back at 13.50 it joins queue 1 like a new session; without a move it would have kept its queue."""
     order = partial(SkipJoinMLFQ, skip_join=False, quantum=2, promote_after=100.0, resumed="keeps")
     a = session("a", 10, 5, pause(3.0, 3), 2, pause(3.17), 1)
-    world = simulate([a], [replace(site, order=order) for site in sites()], Scripted(a=[0, 1, 0]))
+    world = simulate([a], [replace(spec, order=order) for spec in specs()], Scripted(a=[0, 1, 0]))
     before, back = world.engines[0].all_sessions
     assert before.key[0] == 3
     assert back.key[:2] == (1, pytest.approx(13.50))
@@ -140,7 +140,7 @@ def test_an_order_forgets_who_goes_on_elsewhere() -> None:
 def test_service_elsewhere_counts_as_service() -> None:
     """At replica 0 1.10 s for 10 tokens and 4 * 1.01 for the others: 5.14. At replica 1 18 tokens and one more: 1.18 +
     1.01."""
-    world = simulate([session("a", 10, 5, pause(3.0, 3), 2)], sites(), Scripted(a=[0, 1]))
+    world = simulate([session("a", 10, 5, pause(3.0, 3), 2)], specs(), Scripted(a=[0, 1]))
     assert [one.served(100.0) for engine in world.engines for one in engine.all_sessions] == pytest.approx([5.14, 7.33])
 
 
@@ -165,14 +165,14 @@ class ClusterPlot:
     link: Link | None
 
     @property
-    def sites(self) -> list[Site]:
-        return [_site(plot) for plot in (self.first, *self.others)]
+    def specs(self) -> list[ReplicaSpec]:
+        return [_spec(plot) for plot in (self.first, *self.others)]
 
     def run(self, leap: bool) -> ClusterWorld:
         router = make_router(self.router) if not isinstance(self.router, int) else AnyWhere(self.router)
         return simulate(
             self.first.sessions,
-            self.sites,
+            self.specs,
             router,
             link=self.link,
             leap=leap,
@@ -199,9 +199,9 @@ class AnyWhere(Router):
     on_resume = on_arrival
 
 
-def _site(plot: Plot) -> Site:
+def _spec(plot: Plot) -> ReplicaSpec:
     policy: Any = partial(Whimsical if isinstance(plot.policy, int) else make_policy, plot.policy)
-    return Site(plot.profile, plot.settings, policy, plot.order)
+    return ReplicaSpec(plot.profile, plot.settings, policy, plot.order)
 
 
 STATELESS = ["round-robin", "hash-affinity"]
@@ -279,11 +279,11 @@ def bytes_of(record: RunRecord) -> list[str]:
 def test_shards_are_identical_to_the_whole(plot: ClusterPlot) -> None:
     """Each replica simulated apart, in any order, merged: the same to the last digit."""
     plot = replace(plot, link=None)
-    options: dict[str, Any] = {"sites": plot.sites, "horizon": plot.first.horizon, "timeline_step": plot.first.step}
+    options: dict[str, Any] = {"specs": plot.specs, "horizon": plot.first.horizon, "timeline_step": plot.first.step}
     whole = simulate_cluster(plot.first.sessions, router=make_router(plot.router), **options)
     shards = [
         simulate_shard(plot.first.sessions, router=make_router(plot.router), only=[index], **options)
-        for index in reversed(range(len(plot.sites)))
+        for index in reversed(range(len(plot.specs)))
     ]
     record = merge([part for parts, _ in shards for part in parts], max(end for _, end in shards))
     assert bytes_of(record) == bytes_of(whole)
@@ -292,7 +292,7 @@ def test_shards_are_identical_to_the_whole(plot: ClusterPlot) -> None:
 def test_a_session_that_leaves_at_its_pause_is_not_copied_out_in_a_shard_or_in_the_whole() -> None:
     """b's last pause takes 0 s: it would be swapped out at 1.10 and leaves at 1.10. Replica 0 works until 5.14."""
     workload = [session("a", 10, 5), session("b", 10, 1, pause(0.0))]
-    options: dict[str, Any] = {"sites": sites(policy="swap", swap="blocking"), "timeline_step": 1.0}
+    options: dict[str, Any] = {"specs": specs(policy="swap", swap="blocking"), "timeline_step": 1.0}
     whole = simulate_cluster(workload, router=RoundRobin(), **options)
     shards = [simulate_shard(workload, router=RoundRobin(), only=[index], **options) for index in (0, 1)]
     record = merge([part for parts, _ in shards for part in parts], max(end for _, end in shards))
@@ -313,7 +313,7 @@ def test_an_order_that_asks_again_and_again_is_not_asked_about_nobody() -> None:
     """Replica 0 is done at 1.10 and idle for 8 s in one piece, which gives the same sums in a shard of its own."""
     workload = [session("a", 10, 1), session("b", 10, 8)]
     options: dict[str, Any] = {
-        "sites": [replace(site, order=AsksEverySecond) for site in sites()],
+        "specs": [replace(spec, order=AsksEverySecond) for spec in specs()],
         "timeline_step": 0.3,
     }
     whole = simulate_cluster(workload, router=RoundRobin(), **options)
@@ -333,7 +333,7 @@ def test_a_cluster_of_one_is_a_replica(plot: Plot, router: str) -> None:
         settings=plot.settings,
         profile=plot.profile,
     )
-    cluster = simulate_cluster(plot.sessions, sites=[_site(plot)], router=make_router(router))
+    cluster = simulate_cluster(plot.sessions, specs=[_spec(plot)], router=make_router(router))
     assert bytes_of(cluster) == bytes_of(alone)
 
 
@@ -384,7 +384,7 @@ def test_a_router_that_says_it_is_stateless_sees_no_state() -> None:
 def test_sessions_drawn_one_by_one_are_routed_alike() -> None:
     workload = [Session(f"s{i}", i / 3, 5 + i, session("x", 1, 4).calls) for i in range(9)]
     both = [
-        simulate_cluster(drawn, sites=sites(), router=make_router("least-outstanding"))
+        simulate_cluster(drawn, specs=specs(), router=make_router("least-outstanding"))
         for drawn in (workload, iter(workload))
     ]
     assert bytes_of(both[0]) == bytes_of(both[1])

@@ -19,7 +19,7 @@ from policies.learning.estimators import Elapsed
 from policies.registry import make_order
 from sim.session import Status
 from sim.world.cluster import Link
-from tests.sim.cluster_worlds import Scripted, simulate, sites
+from tests.sim.cluster_worlds import Scripted, simulate, specs
 from tests.sim.random_worlds import SHIPPED, examples
 from tests.sim.world.test_cluster import ROUTERS, ClusterPlot, clusters
 from tests.sim.worlds import pause, session
@@ -105,7 +105,7 @@ class Told(InterceptPolicy):
 def test_a_policy_hears_who_leaves_and_who_comes_with_what_they_did_elsewhere(link: Link | None, copied: bool) -> None:
     """5 tokens by 5.14 and 3 s of pause at replica 0; 2 tokens more at replica 1. Over a link its context follows."""
     three = pytest.approx(3.0)
-    world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], sites(make=Told), TO_AND_FRO, link=link)
+    world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], specs(make=Told), TO_AND_FRO, link=link)
     first, second = (engine.policy_caller.policy.told for engine in world.engines)  # type: ignore[attr-defined]
     assert first == [("resume", 5, three), ("leave", 5, three, pytest.approx(8.14))]
     assert second == [("join", 5, three, copied), ("finish", 7, three)]
@@ -113,7 +113,7 @@ def test_a_policy_hears_who_leaves_and_who_comes_with_what_they_did_elsewhere(li
 
 def test_caesura_counts_tokens_and_pauses_of_other_replicas() -> None:
     """Served for 5.14 s before its pause of 3 s and for 1.35 + 1.01 s after it, with 7 tokens in all."""
-    world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], sites(make=partial(Caesura, Elapsed())), TO_AND_FRO)
+    world = simulate([session("a", 10, 5, pause(3.0, 20), 2)], specs(make=partial(Caesura, Elapsed())), TO_AND_FRO)
     policy = world.engines[1].policy_caller.policy
     assert isinstance(policy, Caesura)
     assert policy.mean_normalized_latency == pytest.approx((5.14 + 1.35 + 1.01) / 7)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.world.clock import LAST, Clock
-from sim.world.timer import Timer
+from sim.world.clock import LAST, Clock, Timer
 
 STEPS = st.lists(st.integers(0, 3), max_size=20)
 

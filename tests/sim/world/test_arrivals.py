@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.world.simulate import by_arrival
-from sim.world.streamed import as_calls
+from sim.world.arrivals import as_calls, by_arrival
 from tests.sim.random_worlds import examples, workloads
 from tests.sim.worlds import World, run
 from traces.session import Call, Pause, PromptPart, Session

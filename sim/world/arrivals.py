@@ -1,13 +1,16 @@
-"""Prompts that stream in, as calls and pauses: what an engine needs no further rule for."""
+"""When sessions arrive, and prompts that stream in as calls and pauses: what an engine needs no further rule for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from traces.session import Call, Pause, Session
+
+if TYPE_CHECKING:
+    from sim.world.clock import Clock  # the wall-clock server needs no SimPy
 
 
 def as_calls(session: Session, streamed: Literal["whole", "parts"]) -> Session:
@@ -65,6 +68,43 @@ def by_arrival(sessions: Iterable[Session], streamed: Literal["whole", "parts"] 
             yield heappop(typed)[-1]
     while typed:
         yield heappop(typed)[-1]
+
+
+class Arrivals:
+    """Lets sessions arrive at their times, each drawn when the one before it has come.
+
+    Args:
+        clock: the SimPy environment.
+        arrive: told of each session and its number.
+        sessions: numbers and sessions, by arrival.
+
+    Attributes:
+        count: sessions that have arrived.
+        over: whether all have arrived.
+    """
+
+    def __init__(
+        self, clock: Clock, arrive: Callable[[Session, int], None], sessions: Iterator[tuple[int, Session]]
+    ) -> None:
+        self._clock, self._tell, self._sessions = clock, arrive, sessions
+        self.count = 0
+        self._next = next(sessions, None)
+        self._await_next()
+
+    def _await_next(self) -> None:
+        self.over = self._next is None
+        if self._next is not None:
+            self._clock.first_at(self._next[1].arrival, self._arrive)
+
+    def _arrive(self, _: object) -> None:
+        """All that come at this instant come in one event, so that nothing else of the instant parts them."""
+        now = self._clock.now
+        while self._next is not None and self._next[1].arrival == now:
+            number, session = self._next
+            self._tell(session, number)
+            self.count += 1
+            self._next = next(self._sessions, None)
+        self._await_next()
 
 
 def _texts(session: Session) -> list[tuple[int, float, int]]:
