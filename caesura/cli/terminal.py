@@ -11,7 +11,7 @@ from rich.table import Table
 from caesura.results.capacities import SECTIONS as CAPACITY_SECTIONS
 from caesura.results.capacities import Capacities
 from caesura.results.comparison import Comparison
-from caesura.results.extrapolation import extrapolations, runs_beyond
+from caesura.results.remarks import comparison_remarks, sweep_remarks
 from caesura.results.sections import FilledSection, fill, for_terminal
 from caesura.results.sweep import Sweep
 from caesura.results.sweep_tables import SECTIONS as SWEEP_SECTIONS
@@ -27,7 +27,7 @@ def show_comparison(comparison: Comparison, kept: int) -> None:
     console = page()
     for table in for_terminal(fill(SECTIONS, comparison)):
         _print_table(console, table)
-    for line in _remarks(comparison, kept):
+    for line in _closing(comparison, kept):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -43,7 +43,7 @@ def show_sweep(sweep: Sweep, kept: int, quiet: bool = False) -> None:
                 console.print(f"... and {len(one.table.rows) - _SCREENFUL} more rows", highlight=False)
     if not quiet:
         lines = [f"{kept} of {sweep.facts['runs']} runs were there already."] if kept else []
-        lines += [f"Extrapolated: {note}"] if (note := runs_beyond(sweep.table)) else []
+        lines += [str(remark) for remark in sweep_remarks(sweep)]
         lines += [f"Table: {sweep.folder / 'results.csv'} ({len(sweep.table)} rows)", f"Report: {sweep.report}"]
         for line in lines:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -113,21 +113,9 @@ def _table(rows: TextTable) -> Table:
     return table
 
 
-def _remarks(comparison: Comparison, kept: int) -> list[str]:
-    remarks = []
-    for profile in comparison.facts["replicas"]:
-        if profile["origin"] == "estimate":
-            remarks.append(f"Estimate: {profile['name']} was not measured; its figures come from a datasheet.")
-        if profile.get("misses_aim"):
-            remarks.append(f"Measured, with a fit that misses its aim: {profile['source']}")
-    remarks += [f"Extrapolated: {note}" for note in extrapolations(comparison)]
-    if oracles := comparison.oracles():
-        remarks.append(f"Oracle: {', '.join(oracles)} knew how long pauses last, or how much is generated.")
-    for measure in ("rejected", "failed", "unfinished"):
-        if count := int(comparison.runs[measure].sum()):
-            reason = comparison.commonest_reason(measure)
-            remarks.append(f"{count:,} sessions {measure}{f' (most often: {reason})' if reason else ''}.")
+def _closing(comparison: Comparison, kept: int) -> list[str]:
+    """The lines below the tables."""
+    lines = [str(remark) for remark in comparison_remarks(comparison)]
     if kept:
-        remarks.append(f"{kept} of {len(comparison.folders)} runs were there already.")
-    remarks.append(f"Report: {comparison.report}")
-    return remarks
+        lines.append(f"{kept} of {len(comparison.folders)} runs were there already.")
+    return [*lines, f"Report: {comparison.report}"]

@@ -12,7 +12,7 @@ from caesura.runs.run_folder import read_provenance
 if TYPE_CHECKING:
     import pandas as pd
 
-    from caesura.results.comparison import Comparison
+    from caesura.results.comparison_tables import ComparisonTables
 
 NEGLIGIBLE = 0.001
 """A run with less than this share of its forward time, and of its calls, beyond the range is not named in notes."""
@@ -39,7 +39,7 @@ class _Excess:
     reached: int
 
 
-def extrapolations(comparison: Comparison) -> list[str]:
+def extrapolations(comparison: ComparisonTables) -> list[str]:
     """One note for each profile that runs of a comparison went beyond; none where all stayed within."""
     found = list(_excesses(comparison))
     return [
@@ -48,7 +48,7 @@ def extrapolations(comparison: Comparison) -> list[str]:
     ]
 
 
-def _note(profile: str, excesses: Sequence[_Excess], comparison: Comparison) -> str:
+def _note(profile: str, excesses: Sequence[_Excess], comparison: ComparisonTables) -> str:
     clauses = []
     for key, words in _IN_WORDS.items():
         those = [one for one in excesses if one.key == key]
@@ -93,7 +93,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1f} %" if share >= 0.001 else "0.1 %"
 
 
-def _excesses(comparison: Comparison) -> Iterator[_Excess]:
+def _excesses(comparison: ComparisonTables) -> Iterator[_Excess]:
     """Every one of every run that is worth a note, replica by replica."""
     profiles = [group["name"] for group in comparison.facts["replicas"] for _ in range(group["count"])]
     most = _shares(comparison.runs).max(axis=1)

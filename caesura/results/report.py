@@ -14,22 +14,15 @@ from caesura.config.systems import differences
 from caesura.config.yaml_source import read_yaml
 from caesura.errors import UserError
 from caesura.results.comparison import MARK, Comparison, load
-from caesura.results.extrapolation import extrapolations
 from caesura.results.figures import FIGURES
 from caesura.results.html import embed_image, render_html
+from caesura.results.remarks import comparison_remarks
 from caesura.results.sections import FilledSection, fill, markdown
 from caesura.results.tables import NEGLIGIBLE, SECTIONS
 from caesura.runs.code_hash import versions
 from caesura.runs.run import Run
 from caesura.runs.run_folder import write_bytes, write_file, write_json
 from sim.costs.profile import Profile
-
-_EXCEPTIONS = {
-    "cut": "were cut to the model's context",
-    "rejected": "were rejected",
-    "failed": "failed",
-    "unfinished": "were unfinished when the run ended",
-}
 
 
 def _note_replaced(file: Path, experiment: ResolvedExperiment) -> None:
@@ -116,18 +109,15 @@ def _replica_facts(experiment: ResolvedExperiment) -> list[dict[str, Any]]:
 def _page(
     comparison: Comparison, config: Mapping[str, Any], images: Mapping[str, bytes], sections: Sequence[FilledSection]
 ) -> str:
-    counted = {key: int(comparison.runs[key].sum()) for key in ("num_prompts", *_EXCEPTIONS)}
     return render_html(
         "report.html.j2",
         comparison=comparison,
         facts=comparison.facts,
         config=config,
         config_text=yaml.safe_dump(dict(config), sort_keys=False),
-        counted=counted,
-        exceptions=[f"{counted[key]:,} {words}" for key, words in _EXCEPTIONS.items() if counted[key]],
+        simulated=int(comparison.runs["num_prompts"].sum()),
         sections=sections,
-        extrapolations=extrapolations(comparison),
-        oracles=comparison.oracles(),
+        remarks=comparison_remarks(comparison),
         negligible=f"{100 * NEGLIGIBLE:g} %",
         images={name: embed_image(image) for name, image in images.items()},
     )

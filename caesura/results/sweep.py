@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from caesura.errors import UserError
-from caesura.results.extrapolation import runs_beyond
 from caesura.results.html import embed_image, render_html
+from caesura.results.remarks import sweep_remarks
 from caesura.results.sections import fill, markdown
 from caesura.results.sweep_tables import LABELS, SECTIONS, SweepTables
 from caesura.runs.code_hash import versions
@@ -139,6 +139,6 @@ def _page(sweep: Sweep, images: Mapping[str, str]) -> str:
         sections=shown,
         cut=SHOWN_ROWS if cut else 0,
         images=images,
-        extrapolation=runs_beyond(sweep.table),
+        remarks=sweep_remarks(sweep),
         fixed={name: sweep.values(name)[-1] for name in sweep.dimensions[2:]},
     )

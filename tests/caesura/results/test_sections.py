@@ -13,6 +13,7 @@ import caesura as package
 from caesura.results import metrics
 from caesura.results.metric import RunTables, of_sessions
 from caesura.results.metrics import METRICS, call_table, session_table, summarize
+from caesura.results.remarks import comparison_remarks
 from caesura.results.sections import Section, fill, for_terminal, markdown
 from caesura.results.sweep_tables import SECTIONS as SWEEP_SECTIONS
 from caesura.results.tables import DETAIL, SECTIONS
@@ -63,6 +64,24 @@ def test_every_section_that_has_rows_is_in_every_place(
     for one in filled:
         assert one.table.title in page and one.table.title in text, one.name
         assert (one.table.title in said.out) == (one.on_terminal and bool(one.table.rows)), one.name
+
+
+def test_every_remark_is_on_the_terminal_and_in_the_report(
+    caesura: Callable, experiment: Callable, folder: Path
+) -> None:
+    """Published constants, an oracle, sessions that had not finished at the horizon, sessions that were cut."""
+    experiment(
+        "workload: {arrivals: {poisson: {rate: 4}}, duration: 20 s, max_context: 600}\n"
+        "replica: {horizon: 15 s}\nsystems: [infercept-oracle]\n"
+    )
+    said = caesura("run", "x.yaml", "--out", "o")
+    remarks = comparison_remarks(package.load(folder / "o"))
+    kinds = [remark.kind for remark in remarks]
+    assert kinds == ["Published constants", "Oracle", "Not all sessions finished", "Cut"]
+    page = html.unescape((folder / "o/report.html").read_text())
+    for remark in remarks:
+        assert f"<strong>{remark.kind}.</strong> {remark.text}" in page
+        assert f"{remark.kind}: {remark.text}\n" in said.out
 
 
 def test_a_sweep_shows_its_sections_in_every_place(caesura: Callable, experiment: Callable, folder: Path) -> None:
