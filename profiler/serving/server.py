@@ -28,7 +28,7 @@ from sim.engine.engine import Engine
 from sim.engine.plan import Plan
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
-from sim.kv.prefix_cache import Key
+from sim.kv.prefix_cache import BlockKey
 from sim.results.memory_accounting import MemoryAccounting
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord, merge
@@ -80,15 +80,15 @@ class BlockFollower:
         del self._copies[move]
         self._tables.finish(move)
 
-    def found(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def found(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """Let the context begin with the ids of blocks that are there."""
         self._tables.find(state.session.id, keys)
 
-    def published(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def published(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """Note where the blocks of ``keys`` are."""
         self._tables.name(state.session.id, state.shared_blocks, keys)
 
-    def unpublished(self, keys: Sequence[Key]) -> None:
+    def unpublished(self, keys: Sequence[BlockKey]) -> None:
         """Forget where they were."""
         self._tables.forget(keys)
 

@@ -6,8 +6,6 @@ import math
 
 from sim.session import READY, SessionState
 
-Key = tuple[float, ...]
-
 
 class ProgressGuarantee:
     """Turns that no order takes back.
@@ -26,7 +24,9 @@ class ProgressGuarantee:
     """
 
     def __init__(self) -> None:
-        self._keys: dict[SessionState, Key] = {}  # of sessions that are owed a token: the keys that the order gave them
+        self._keys: dict[
+            SessionState, tuple[float, ...]
+        ] = {}  # of sessions that are owed a token: the keys that the order gave them
         self._turns = 0
 
     def __bool__(self) -> bool:
@@ -39,7 +39,7 @@ class ProgressGuarantee:
             self._keys[state] = state.key
             state.key = (-math.inf, -math.inf, self._turns)
 
-    def set_key(self, state: SessionState, key: Key) -> None:
+    def set_key(self, state: SessionState, key: tuple[float, ...]) -> None:
         """The order wants a session elsewhere: at once, or when it has emitted."""
         if state in self._keys:
             self._keys[state] = key

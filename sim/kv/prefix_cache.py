@@ -32,21 +32,21 @@ class HashNode:
         self.before = before
 
 
-Key = tuple[HashNode, int]
+BlockKey = tuple[HashNode, int]
 """What a block holds: the piece that its last token lies in, and which block of the context it is."""
 
 
 class BlockWitness(Protocol):
     """Is told what becomes of shared blocks while it happens, so that real ones can follow."""
 
-    def found(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def found(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """After its own blocks a context now holds those of ``keys``."""
 
-    def published(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def published(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """The last of a context's shared blocks are found by ``keys`` from now on. Where one could be found before, the
         context holds that one and has given back its own."""
 
-    def unpublished(self, keys: Sequence[Key]) -> None:
+    def unpublished(self, keys: Sequence[BlockKey]) -> None:
         """Nobody finds these blocks any more: one context has them to itself, or their memory is taken."""
 
 
@@ -61,7 +61,7 @@ class PrefixCache:
         self.idle = 0
         self.block_size = block_size
         self._pool = pool
-        self._computing: dict[Key, int] = {}  # holders that are not idle
+        self._computing: dict[BlockKey, int] = {}  # holders that are not idle
         self._pieces: WeakValueDictionary[tuple[HashNode | None, Hashable], HashNode] = WeakValueDictionary()
         self._witness: BlockWitness | None = None
 
@@ -72,19 +72,19 @@ class PrefixCache:
 
     # ---- what a context could share
 
-    def keys(self, state: SessionState) -> Sequence[Key]:
+    def keys(self, state: SessionState) -> Sequence[BlockKey]:
         """Keys of the leading blocks of a context, as far as it is still the prompt that the trace tells of."""
         if state.prefix_cache is None:
             state.prefix_cache = self
             state.prefix_keys = self._keys(state.session)[: state.unwritten // self.block_size]
         return state.prefix_keys
 
-    def _keys(self, session: Session) -> list[Key]:
+    def _keys(self, session: Session) -> list[BlockKey]:
         size = self.block_size
         if not session.block_hashes:
             named = session.prefix
             return [] if named is None else _numbered(self._piece(None, named.name), named.tokens // size)
-        keys: list[Key] = []
+        keys: list[BlockKey] = []
         piece = None
         for index, content in enumerate(session.block_hashes, 1):
             piece = self._piece(piece, content)
@@ -160,7 +160,7 @@ class PrefixCache:
         """Leading blocks of a context that others hold too."""
         return bisect_left(state.prefix_keys, True, 0, state.shared_blocks, key=lambda key: self._pool.holders(key) < 2)
 
-    def holders(self, key: Key) -> int:
+    def holders(self, key: BlockKey) -> int:
         """How many contexts hold a block."""
         return self._pool.holders(key)
 
@@ -174,7 +174,7 @@ class PrefixCache:
                 self.idle -= key not in self._computing
                 self._computing[key] = self._computing.get(key, 0) + 1
 
-    def _held(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def _held(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """A context holds ``keys`` since just now."""
         state.shared_blocks += len(keys)
         for key in keys:
@@ -185,7 +185,7 @@ class PrefixCache:
                 self.idle -= not first and key not in self._computing
                 self._computing[key] = self._computing.get(key, 0) + 1
 
-    def _let_go(self, state: SessionState, keys: Sequence[Key]) -> None:
+    def _let_go(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
         """A context is about to let go of ``keys``, the last that it holds."""
         state.shared_blocks -= len(keys)
         for key in keys:
@@ -196,7 +196,7 @@ class PrefixCache:
                 self._stops(key)
                 self.idle += not last and key not in self._computing
 
-    def _stops(self, key: Key) -> None:
+    def _stops(self, key: BlockKey) -> None:
         self._computing[key] -= 1
         if not self._computing[key]:
             del self._computing[key]
@@ -226,7 +226,7 @@ class FreeableBlocks:
     def __init__(self, block_size: int) -> None:
         self._size = block_size
         self._kept: dict[SessionState, int] = {}
-        self._let_go: Counter[Key] = Counter()
+        self._let_go: Counter[BlockKey] = Counter()
 
     def add(self, state: SessionState, keep: int, leaves_common: bool) -> int:
         """Blocks that come free when a context keeps its first ``keep`` tokens, beyond those counted before.
@@ -251,5 +251,5 @@ class FreeableBlocks:
         return freed
 
 
-def _numbered(piece: HashNode, end: int, begin: int = 0) -> list[Key]:
+def _numbered(piece: HashNode, end: int, begin: int = 0) -> list[BlockKey]:
     return [(piece, block) for block in range(begin, end)]
