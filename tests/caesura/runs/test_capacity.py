@@ -43,7 +43,7 @@ def test_any_bracket_leads_to_the_last_place_that_holds(
     """No place is tried twice; outside what may be tried, the end is named as a bound."""
     floor, ceiling = low - below, max(low + width, low + 1) + above
     search, tried = Search(low, low + width, step, floor, ceiling), set()
-    while (place := search.ask()) is not None:
+    while (place := search.next_place()) is not None:
         assert place not in tried and floor <= place <= ceiling
         tried.add(place)
         search.tell(place, place <= truth)
@@ -58,7 +58,7 @@ def test_any_bracket_leads_to_the_last_place_that_holds(
 def test_a_good_bracket_costs_the_logarithm_of_its_width_and_never_its_ends() -> None:
     """Places 0 to 64, truth 20: 32, 16, 24, 20, 22, 21."""
     search, tried = Search(0, 64, 35, -100, 200), []
-    while (place := search.ask()) is not None:
+    while (place := search.next_place()) is not None:
         tried.append(place)
         search.tell(place, place <= 20)
     assert tried == [32, 16, 24, 20, 22, 21]
