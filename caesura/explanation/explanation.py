@@ -20,7 +20,7 @@ from caesura.results.metrics import WASTES
 from caesura.runs.run import Run, expand
 from caesura.runs.run_folder import is_complete, read_provenance, read_summary, read_table
 from caesura.runs.simulate import simulate as simulate_run
-from sim.results.session_log import CAUSES, Diary
+from sim.results.session_log import CAUSES, SessionLog
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,8 +95,8 @@ def explain(
     folder = find_run(Path(run), system, load, seed)
     row = pick(folder, session)
     replayed, made_otherwise = _as_it_was(folder)
-    diary = Diary(row["id"])
-    record, _ = simulate_run(_until(replayed, row["finished_at"]), diary=diary)
+    session_log = SessionLog(row["id"])
+    record, _ = simulate_run(_until(replayed, row["finished_at"]), session_log=session_log)
     summary = read_summary(folder)
     again = dict(zip(record.sessions["id"], range(len(record.sessions["id"])), strict=True)).get(row["id"])
     differs = again is None or any(
@@ -112,8 +112,8 @@ def explain(
         folder=folder,
         label={name: summary[name] for name in ("system", "load", "seed")},
         session=row,
-        entries=diary.entries,
-        waste=diary.waste,
+        entries=session_log.events,
+        waste=session_log.waste,
         run_waste={cause: summary[f"{waste}_token_s"] for cause, waste in zip(CAUSES, WASTES, strict=True)},
         notes=notes,
     )

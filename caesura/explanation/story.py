@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caesura.results.json_safe import json_safe
-from sim.results.session_log import CAUSES, Entry
+from sim.results.session_log import CAUSES, SessionEvent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class Story:
     folder: Path
     label: Mapping[str, Any]
     session: Mapping[str, Any]
-    entries: Sequence[Entry]
+    entries: Sequence[SessionEvent]
     waste: Mapping[int, Mapping[str, float]]
     run_waste: Mapping[str, float]
     notes: Sequence[str]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from caesura.results.text_table import number
 from sim.engine.policy_calls import DECODING, WATERMARK
-from sim.results.session_log import CAUSES, Entry
+from sim.results.session_log import CAUSES, SessionEvent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def sentences(explanation: Story) -> list[str]:
     return texts
 
 
-def _sentence(entry: Entry, before: Entry | None) -> str:
+def _sentence(entry: SessionEvent, before: SessionEvent | None) -> str:
     told = {
         "arrived": _arrived,
         "queued": _queued,
@@ -159,16 +159,16 @@ def _sentence(entry: Entry, before: Entry | None) -> str:
     return {"first_token": f"first token of call {entry.call + 1}", "left_replica": "goes on elsewhere"}[entry.what]
 
 
-def _arrived(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _arrived(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     return f"arrives with a prompt of {_tokens(numbers['prompt_tokens'])}; {numbers['calls']} calls lie ahead"
 
 
-def _queued(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _queued(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     after = f", next after {_sessions(numbers['next_before'])}" if numbers["next_before"] else ""
     return f"order: {_numbers(numbers['key'])}; {_behind(numbers)}{after}"
 
 
-def _passed(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _passed(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     passed_by, passes = numbers["passed_by"], numbers["passes"]
     told = [f"{_sessions(passed_by)} {'passes' if len(passed_by) == 1 else 'pass'} it"] if passed_by else []
     told += [f"it passes {_sessions(passes)}"] if passes else []
@@ -195,7 +195,7 @@ def _numbers(key: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {value:,.6g}" for name, value in key.items())
 
 
-def _computed(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _computed(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     waited = f"after {_s(numbers['waited_s'])} in the queue " if numbers["waited_s"] > 0 else ""
     count, again = numbers["iterations"], numbers["recomputed_tokens"]
     recomputed = f", {again:,} of them for the second time" if again else ""
@@ -210,16 +210,16 @@ def _emitted(numbers: Mapping[str, Any]) -> str:
     return f"{_tokens(count)}{pace}"
 
 
-def _call_ended(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _call_ended(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     tool = f" ({numbers['tool']})" if numbers["tool"] else ""
     return f"call {entry.call + 1} ends: {_emitted(numbers)}; now waits for {numbers['waits_for']}{tool}"
 
 
-def _finished(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _finished(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     return f"finished: {_emitted(numbers)}" if numbers else "finished"
 
 
-def _decided(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _decided(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     keep, verdict = numbers["keep"], numbers["verdict"]
     kept = f" all but {_tokens(keep)}" if verdict in ("swap", "discard") and keep > 0 else ""
     asked = _ASKED.get(numbers["asked"]) or _lacking(numbers["needed_blocks"], numbers["needed_by"])
@@ -252,20 +252,20 @@ def _moved(numbers: Mapping[str, Any]) -> str:
     return f"{_tokens(numbers['tokens'])} ({numbers['blocks']} block{'' if numbers['blocks'] == 1 else 's'}) {way}"
 
 
-def _swapped(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _swapped(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     return f"copies {_moved(numbers)} in {_s(numbers['seconds'])}, while the batch waits"
 
 
-def _copy_began(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _copy_began(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     seconds = f", {_s(numbers['seconds'])}" if "seconds" in numbers else ""
     return f"begins to copy {_moved(numbers)} beside the batch{seconds}"
 
 
-def _copied(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _copied(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     return f"has copied {_moved(numbers)}"
 
 
-def _answered(entry: Entry, numbers: Mapping[str, Any]) -> str:
+def _answered(entry: SessionEvent, numbers: Mapping[str, Any]) -> str:
     where = ", on this replica" if entry.what == "adopted" else ""
     return f"the answer comes after {_s(numbers['pause_s'])} with {_tokens(numbers['returned_tokens'])}{where}"
 

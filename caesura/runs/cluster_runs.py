@@ -12,7 +12,7 @@ from sim.world.cluster import simulate_shard
 if TYPE_CHECKING:
     from caesura.config.cluster_setup import ClusterSetup
     from caesura.config.systems import System
-    from sim.results.session_log import Diary
+    from sim.results.session_log import SessionLog
     from traces.session import Session
 
 Shard = tuple[list[ReplicaResult], float]
@@ -37,14 +37,14 @@ def simulate_replicas(
     only: Sequence[int] | None = None,
     log_decisions: bool = False,
     on_progress: Callable[[float], None] | None = None,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
 ) -> Shard:
     """The replicas ``only`` of a cluster that runs a system, or all of them.
 
     Raises:
         SimulationError: the simulation cannot go on.
     """
-    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "diary": diary}
+    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "diary": session_log}
     return simulate_shard(
         sessions,
         specs=cluster.specs(system),

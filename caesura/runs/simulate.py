@@ -24,7 +24,7 @@ from policies.contract import InterceptPolicy
 from policies.registry import make_order, make_policy
 from sim.errors import SimulationError
 from sim.results.run_record import RunRecord
-from sim.results.session_log import Diary
+from sim.results.session_log import SessionLog
 from sim.results.waste_bound import waste_bound
 from sim.world.simulate import simulate as simulate_sessions
 from traces.session import Session
@@ -111,7 +111,7 @@ def simulate(
     *,
     policy: InterceptPolicy | None = None,
     log_decisions: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     on_progress: ReportProgress | None = None,
     in_shards: InShards | None = None,
 ) -> tuple[RunRecord, dict[str, Any]]:
@@ -131,7 +131,7 @@ def simulate(
     extend_search_path(run.base)
     workload = make_sessions(run.workload)
     try:
-        record = _record(run, workload.sessions, policy, log_decisions, diary, on_progress, in_shards)
+        record = _record(run, workload.sessions, policy, log_decisions, session_log, on_progress, in_shards)
     except SimulationError as error:
         raise UserError(f"{run.system.name} at load {run.workload.load:g}: {error}") from error
     facts = {"sha256": workload_hash(workload.sessions), "cut": workload.cut, "rejected": workload.rejected}
@@ -153,7 +153,7 @@ def _record(
     sessions: Sequence[Session],
     policy: InterceptPolicy | None,
     log_decisions: bool,
-    diary: Diary | None,
+    session_log: SessionLog | None,
     on_progress: ReportProgress | None,
     in_shards: InShards | None,
 ) -> RunRecord:
@@ -167,14 +167,14 @@ def _record(
             profile=run.profile,
             horizon=run.horizon,
             log_decisions=log_decisions,
-            diary=diary,
+            session_log=session_log,
             on_progress=on_progress,
         )
     if policy is not None:
         raise UserError("each replica of a cluster needs a policy of its own; name its class in the system")
-    if in_shards is not None and diary is None and can_be_split(cluster):
+    if in_shards is not None and session_log is None and can_be_split(cluster):
         return merge_shards(in_shards(run))
-    shard = simulate_replicas(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress, diary)
+    shard = simulate_replicas(cluster, run.system, sessions, run.horizon, None, log_decisions, on_progress, session_log)
     return merge_shards([shard])
 
 

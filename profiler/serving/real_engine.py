@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.results.rows import Columns
-from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, RunRecord
+from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, Columns, RunRecord
 from traces.session import Pause, Session
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -28,7 +28,7 @@ from sim.engine.engine import Engine
 from sim.engine.plan import Plan
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
-from sim.kv.prefix_cache import BlockKey
+from sim.kv.listeners import BlockTableListener
 from sim.results.memory_accounting import MemoryAccounting
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord, merge
@@ -43,7 +43,7 @@ SPIN_S = 0.002
 """Before something due within this time the server does not go to sleep: waking up takes about as long."""
 
 
-class BlockFollower:
+class BlockFollower(BlockTableListener):
     """Lets the backend's blocks follow the engine's counts, and hands its copies to the swapper."""
 
     def __init__(self, backend: Backend) -> None:
@@ -55,16 +55,16 @@ class BlockFollower:
         self.blocking: list[Job] = []
         self._tables.forget_all()  # what an engine before this one could find
 
-    def kept(self, state: SessionState) -> None:
+    def truncated(self, state: SessionState) -> None:
         """Free what the context no longer holds."""
         self._tables.keep(state.session.id, state.resident, state.offloaded)
         self.branches.kept(state)
 
-    def joined(self, state: SessionState) -> None:
+    def samples_joined(self, state: SessionState) -> None:
         """Close the rows of all samples but the first."""
         self.branches.joined(state)
 
-    def begun(self, copy: Copy) -> None:
+    def copy_began(self, copy: Copy) -> None:
         """Take block ids and start the copy."""
         begin = self._tables.begin_out if copy.direction is Direction.OUT else self._tables.begin_in
         move = begin(copy.state.session.id, copy.blocks)
@@ -74,21 +74,21 @@ class BlockFollower:
         if copy.blocking:
             self.blocking.append(job)
 
-    def finished(self, copy: Copy) -> None:
+    def copy_ended(self, copy: Copy) -> None:
         """Free the ids that the copy left. A blocking one is ordered before all that could touch them."""
         move = self._moves.pop(copy)
         del self._copies[move]
         self._tables.finish(move)
 
-    def found(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
+    def prefix_reused(self, state: SessionState, keys: Sequence[Hashable]) -> None:
         """Let the context begin with the ids of blocks that are there."""
         self._tables.find(state.session.id, keys)
 
-    def published(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
+    def blocks_cached(self, state: SessionState, keys: Sequence[Hashable]) -> None:
         """Note where the blocks of ``keys`` are."""
         self._tables.name(state.session.id, state.shared_blocks, keys)
 
-    def unpublished(self, keys: Sequence[BlockKey]) -> None:
+    def blocks_uncached(self, keys: Sequence[Hashable]) -> None:
         """Forget where they were."""
         self._tables.forget(keys)
 
@@ -152,9 +152,7 @@ class Server:
         self.engine = Engine(in_pages(settings), costs, policy, order, gpu, host, log_decisions)
         self._follower = BlockFollower(backend)
         self.branches = self._follower.branches
-        self.engine.kv.witness = self._follower
-        if self.engine.kv.prefixes is not None:
-            self.engine.kv.prefixes.tell(self._follower)
+        self.engine.add_listener(self._follower)
         accounting = MemoryAccounting(costs, gpu, host, settings.block_size, timeline_step)
         tools = ReplayTools()
         recorder = Recorder(accounting, profile.kv_bytes_per_token, 0, tools)

@@ -28,6 +28,7 @@ from sim.costs.batch import Batch
 from sim.costs.cost_model import CostModel
 from sim.engine.eviction import Evictor
 from sim.engine.leap import Leap
+from sim.engine.listeners import EngineListener
 from sim.engine.migration import depart
 from sim.engine.order_calls import PreemptiveOrderCaller, order_caller_of
 from sim.engine.plan import Outcome, Plan
@@ -42,6 +43,7 @@ from sim.engine.view import View
 from sim.errors import StalledEngine
 from sim.kv.copy import Copy
 from sim.kv.kv_cache import KVCacheManager
+from sim.kv.listeners import BlockTableListener
 from sim.session import RUNNING, SessionState, Status
 from traces.session import Session
 
@@ -99,6 +101,15 @@ class Engine:
             self.scheduler.preemption = self.preemptive
         self._leap = Leap(self) if leap and short_cuts else None
         self._next_serial = 0
+        self.listeners: list[EngineListener] = self.policy_caller.listeners
+        if self.order_caller is not None:
+            self.order_caller.listeners = self.listeners
+
+    def add_listener(self, listener: BlockTableListener) -> None:
+        """Tell ``listener`` from now on what happens here: of blocks or, as an ``EngineListener``, of all else too."""
+        self.kv.add_listener(listener)
+        if isinstance(listener, EngineListener):
+            self.listeners.append(listener)
 
     # ---- what happens to the engine
 

@@ -159,7 +159,11 @@ class Evictor:
         """The session ends at the instant of its last pause: a copy that the batch would wait for is not made."""
         copies = self.budget.copies
         if copies and any(copy.state is state for copy in copies):
-            state.stats.swapped_out -= sum(copy.tokens for copy in copies if copy.state is state)
+            for copy in copies:
+                if copy.state is state:
+                    state.stats.swapped_out -= copy.tokens
+                    for listener in self._kv.listeners:
+                        listener.copy_cancelled(copy)
             self.budget.copies = [copy for copy in copies if copy.state is not state]
 
     def serve_pending_swap_outs(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.contract import PreemptiveOrder, QueueOrder
-from sim.engine.policy_calls import Guard, RankWitness, checked_key, checked_number, policy_error
+from sim.engine.listeners import EngineListener
+from sim.engine.policy_calls import Guard, checked_key, checked_number, policy_error
 from sim.engine.view import View, WithoutDecoders
 from sim.session import READY, SessionState, SessionView
 
@@ -16,7 +17,7 @@ class OrderCaller:
     def __init__(self, order: QueueOrder, view: View) -> None:
         self._order = order
         self._view = view
-        self.witness: RankWitness | None = None
+        self.listeners: list[EngineListener] = []
         self.asked_at = 0.0  # when the order was last asked for new ranks
 
     def reranked(self) -> list[tuple[SessionState, tuple[float, ...]]]:
@@ -35,8 +36,9 @@ class OrderCaller:
                 asked = "-"
         except Exception as error:
             raise policy_error(self._order, "rerank", asked, self._view.now, error) from error
-        if moved and self.witness is not None:
-            self.witness.reranked(moved)
+        if moved:
+            for listener in self.listeners:
+                listener.reranked(moved)
         return moved
 
     def preempted(self, state: SessionState) -> None:
@@ -79,7 +81,7 @@ class PreemptiveOrderCaller(OrderCaller):
     def reranked_beside_decoders(self) -> list[tuple[SessionState, tuple[float, ...]]]:
         """``reranked``, while ranks of decoding sessions are moot: they are left out unless a listener follows
         ranks."""
-        if not self.keys_drift or self.witness is not None:
+        if not self.keys_drift or self.listeners:
             return self.reranked()
         return self._moved_in(self._without_decoders)
 

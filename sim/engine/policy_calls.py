@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from policies.contract import (
     NEVER,
@@ -22,6 +22,7 @@ from policies.contract import (
 )
 from policies.estimation import NextCall
 from policies.renamed import INTERCEPT_POLICY, PREEMPTIVE_ORDER, refuse_old_names
+from sim.engine.listeners import EngineListener
 from sim.engine.truth import Truth, tokens_to_come
 from sim.errors import PolicyError, place_of
 from sim.session import SessionState, SessionView, Status
@@ -44,16 +45,6 @@ class Need:
     by: str
 
 
-class RankWitness(Protocol):
-    """Is told of every place in the queue before it is taken."""
-
-    def ranked(self, state: SessionState, key: tuple[float, ...]) -> None:
-        """A session becomes ready with this key."""
-
-    def reranked(self, moved: list[tuple[SessionState, tuple[float, ...]]]) -> None:
-        """Ready sessions have these keys from now on."""
-
-
 class PolicyCaller:
     """The only caller of a policy. Whatever goes wrong in it becomes a ``PolicyError`` that says where and when."""
 
@@ -63,7 +54,7 @@ class PolicyCaller:
         self.order = order
         self.view = view
         self.decisions: list[dict[str, Any]] = []
-        self.witness: RankWitness | None = None
+        self.listeners: list[EngineListener] = []
         self.truth = Truth()
         self._log = log
         self.revises = type(policy).revise is not InterceptPolicy.revise
@@ -87,8 +78,8 @@ class PolicyCaller:
             key = checked_key(self.order.key(state.view, self.view), state)
         except Exception as error:
             raise policy_error(self.order, "order", state.session.id, self.view.now, error) from error
-        if self.witness is not None:
-            self.witness.ranked(state, key)
+        for listener in self.listeners:
+            listener.ranked(state, key)
         return key
 
     def pause(self, state: SessionState) -> Verdict:

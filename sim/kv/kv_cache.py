@@ -6,31 +6,14 @@ part of it is offloaded, the resident part ends at a block boundary, because cop
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from sim.costs.batch import Direction
 from sim.kv.block_pool import BlockPool
 from sim.kv.copy import Chunk, Copy
+from sim.kv.listeners import BlockTableListener
 from sim.kv.prefix_cache import PrefixCache
 from sim.kv.sample_layout import Layout, SampleLayout
 from sim.session import SessionState, Status
 from traces.session import Session
-
-
-class Witness(Protocol):
-    """Is told of every change while it happens, so that real blocks can follow the counts."""
-
-    def kept(self, state: SessionState) -> None:
-        """All but its present resident and offloaded tokens was forgotten."""
-
-    def joined(self, state: SessionState) -> None:
-        """A call of several samples has ended: all but the first is forgotten."""
-
-    def begun(self, copy: Copy) -> None:
-        """A copy begins. A blocking one has ended for the accounts before anything else is done."""
-
-    def finished(self, copy: Copy) -> None:
-        """A copy has ended."""
 
 
 class KVCacheManager:
@@ -47,7 +30,7 @@ class KVCacheManager:
         branches: the blocks of several samples of one context.
         evictions: how often a context lost tokens, on the GPU or the host.
         version: how often an idle context came, went, changed or began to be copied.
-        witness: told of every change, if there is one.
+        listeners: told of every change.
     """
 
     def __init__(
@@ -72,7 +55,13 @@ class KVCacheManager:
         self.copying_blocks = 0
         self.evictions = 0
         self.version = 0
-        self.witness: Witness | None = None
+        self.listeners: list[BlockTableListener] = []
+
+    def add_listener(self, listener: BlockTableListener) -> None:
+        """Tell ``listener`` of every change from now on."""
+        self.listeners.append(listener)
+        if self.prefixes is not None:
+            self.prefixes.add_listener(listener)
 
     def blocks(self, tokens: int) -> int:
         """Blocks that hold ``tokens`` tokens of one context."""
@@ -138,8 +127,8 @@ class KVCacheManager:
         held = self.blocks_held(state)
         state.fork = 0
         self.gpu.free(held - self.blocks_held(state))
-        if self.witness is not None:
-            self.witness.joined(state)
+        for listener in self.listeners:
+            listener.samples_joined(state)
 
     def cache_blocks(self, state: SessionState) -> None:
         """Missing tokens of a context have come to be on the GPU: others may find them."""
@@ -209,8 +198,8 @@ class KVCacheManager:
             state.missing += resident - kept
             state.resident = kept
         self._index(state)
-        if self.witness is not None:
-            self.witness.kept(state)
+        for listener in self.listeners:
+            listener.truncated(state)
 
     def _lost(self, state: SessionState) -> None:
         self.evictions += 1
@@ -296,8 +285,8 @@ class KVCacheManager:
         self.copying_blocks += copy.blocks
         if copy.direction is Direction.OUT and copy.state.idle:
             self._idle_private -= copy.blocks
-        if self.witness is not None:
-            self.witness.begun(copy)
+        for listener in self.listeners:
+            listener.copy_began(copy)
 
     def finish(self, copy: Copy) -> None:
         """A copy has ended: its tokens have moved, and the blocks that they left are free."""
@@ -318,8 +307,8 @@ class KVCacheManager:
             self._idle_private += copy.blocks if state.idle else 0
             self.cache_blocks(state)
         self._index(state)
-        if self.witness is not None:
-            self.witness.finished(copy)
+        for listener in self.listeners:
+            listener.copy_ended(copy)
 
     def _take_in(self, copy: Copy) -> None:
         state = copy.state

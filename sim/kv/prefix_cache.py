@@ -15,10 +15,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from sim.kv.block_pool import BlockPool, blocks_for
+from sim.kv.listeners import BlockTableListener
 from sim.session import SessionState
 from traces.session import Session
 
@@ -36,20 +36,6 @@ BlockKey = tuple[HashNode, int]
 """What a block holds: the piece that its last token lies in, and which block of the context it is."""
 
 
-class BlockWitness(Protocol):
-    """Is told what becomes of shared blocks while it happens, so that real ones can follow."""
-
-    def found(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
-        """After its own blocks a context now holds those of ``keys``."""
-
-    def published(self, state: SessionState, keys: Sequence[BlockKey]) -> None:
-        """The last of a context's shared blocks are found by ``keys`` from now on. Where one could be found before, the
-        context holds that one and has given back its own."""
-
-    def unpublished(self, keys: Sequence[BlockKey]) -> None:
-        """Nobody finds these blocks any more: one context has them to itself, or their memory is taken."""
-
-
 class PrefixCache:
     """The shared blocks of a GPU pool.
 
@@ -63,12 +49,16 @@ class PrefixCache:
         self._pool = pool
         self._computing: dict[BlockKey, int] = {}  # holders that are not idle
         self._pieces: WeakValueDictionary[tuple[HashNode | None, Hashable], HashNode] = WeakValueDictionary()
-        self._witness: BlockWitness | None = None
+        self._listeners: list[BlockTableListener] = []
 
-    def tell(self, witness: BlockWitness) -> None:
-        """Let ``witness`` know from now on what becomes of shared blocks."""
-        self._witness = witness
-        self._pool.on_evict = lambda key: witness.unpublished((key,))
+    def add_listener(self, listener: BlockTableListener) -> None:
+        """Tell ``listener`` from now on what becomes of shared blocks."""
+        self._listeners.append(listener)
+        self._pool.on_evict = self._evicted
+
+    def _evicted(self, key: Hashable) -> None:
+        for listener in self._listeners:
+            listener.blocks_uncached((key,))
 
     # ---- what a context could share
 
@@ -124,16 +114,16 @@ class PrefixCache:
         state.stats.prefix_hits += max(0, resident - max(state.resident, state.peak))
         state.missing -= resident - state.resident
         state.resident = resident
-        if self._witness is not None:
-            self._witness.found(state, new)
+        for listener in self._listeners:
+            listener.prefix_reused(state, new)
 
     def cache(self, state: SessionState) -> int:
         """Others may find from now on what a context has on the GPU. Returns the private blocks that became shared."""
         new = self.keys(state)[state.shared_blocks : state.resident // self.block_size]
         self._pool.cache(new)
         self._held(state, new)
-        if self._witness is not None:
-            self._witness.published(state, new)
+        for listener in self._listeners:
+            listener.blocks_cached(state, new)
         return len(new)
 
     def release(self, state: SessionState, keep: int, last_used: int) -> int:
@@ -152,8 +142,8 @@ class PrefixCache:
         if own:
             self._let_go(state, own)
             self._pool.uncache(own)
-            if self._witness is not None:
-                self._witness.unpublished(own)
+            for listener in self._listeners:
+                listener.blocks_uncached(own)
         return len(own)
 
     def common(self, state: SessionState) -> int:

@@ -16,8 +16,7 @@ from sim.engine.engine import Engine
 from sim.engine.plan import Outcome
 from sim.engine.truth import Tools
 from sim.results.memory_accounting import MemoryAccounting
-from sim.results.rows import Rows
-from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, STAT_COLUMNS, ReplicaResult, RunRecord, merge
+from sim.results.run_record import CALL_COLUMNS, SESSION_COLUMNS, STAT_COLUMNS, ReplicaResult, Rows, RunRecord, merge
 from sim.session import SessionState, Status
 from traces.session import Session
 

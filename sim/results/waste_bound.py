@@ -13,13 +13,13 @@ copies of one token, no run in which the sessions finish wastes less than
 
     W >= sum over pauses, over p = 1 ... n of min(T, B s, p tau),   n the tokens that are needed again.
 
-tau = min over m of T_fwd(m) / m, m up to the tokens that an iteration may compute: beside nobody, after no context, in
+tau = min over m of T_fwd(m) / m, m up to the tokens that an iteration may compute: alone, after no context, in
 the largest batch. Proof of the third line: a chunk that ends at token e is computed in an iteration of at least T_fwd
 seconds, of which the recomputed tokens have their share of the chunk, and holds e tokens all the while.
 
 What is left out can only raise the waste: that memory, host and link are finite and shared, that copies have a
 latency and go by whole blocks, that others wait while a context is computed again, that sessions queue after a pause,
-and that nobody knows T. After a pause that nothing follows no token is needed, nor after one that a cut run did not
+and that no policy knows T. After a pause that nothing follows no token is needed, nor after one that a cut run did not
 see the end of. To be safe nothing is counted for a leading token that sessions could share, nor for a session with
 several samples, a streaming prompt, or several tools at once. The bound is for one replica without
 ``prefix_sharing``, under which forgotten blocks may come back for nothing.

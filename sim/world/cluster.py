@@ -22,7 +22,7 @@ from sim.engine.migration import successor
 from sim.engine.policy_calls import Guard
 from sim.kv.copy import Copy
 from sim.results.run_record import ReplicaResult, RunRecord, merge
-from sim.results.session_log import Diary
+from sim.results.session_log import SessionLog
 from sim.session import SessionState
 from sim.world.arrivals import Arrivals, by_arrival
 from sim.world.clock import Clock
@@ -51,7 +51,7 @@ def simulate_cluster(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> RunRecord:
     """Simulate replicas behind a router serving ``sessions``; arguments and errors as for
@@ -71,7 +71,7 @@ def simulate_cluster(
         timeline_step=timeline_step,
         leap=leap,
         log_decisions=log_decisions,
-        diary=diary,
+        session_log=session_log,
         on_progress=on_progress,
     )
     return merge(results, end)
@@ -88,7 +88,7 @@ def simulate_shard(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[list[ReplicaResult], float]:
     """Simulate the replicas ``only`` of a cluster whose router is stateless, or all of any cluster.
@@ -114,7 +114,7 @@ def simulate_shard(
             timeline_step=timeline_step,
             leap=leap,
             log_decisions=log_decisions,
-            diary=diary,
+            session_log=session_log,
         )
         cluster.add(replica)
     arrivals = Arrivals(
@@ -124,8 +124,8 @@ def simulate_shard(
     replicas = cluster.replicas.values()
     for replica in replicas:
         replica.close()
-    if diary is not None:
-        diary.close(env.now)
+    if session_log is not None:
+        session_log.close(env.now)
     return [replica.result() for replica in replicas], env.now
 
 
@@ -160,7 +160,7 @@ class Cluster:
         if not self._router.stateless and len(self.replicas) == self._count:
             self._views = [ReplicaState(self.replicas[index]) for index in range(self._count)]
 
-    # ---- who goes where
+    # ---- routing
 
     def own(self, numbered: Iterator[tuple[int, Session]]) -> Iterator[tuple[int, Session]]:
         """Of all numbered sessions, those that come to replicas simulated here."""

@@ -1,4 +1,4 @@
-"""Applies to an engine and its recorder what happens at one place: the simulated replica and the wall-clock server.
+"""Applies to an engine what happens at one place: the simulated replica and the wall-clock server.
 
 A driver knows in which order events are applied, and what the engine and the recorder are told of each. What it does
 not know is time: when iterations end, when copies do, and how one waits.
@@ -35,7 +35,7 @@ class Incoming(Protocol):
 
 
 class Driver:
-    """Tells one engine and one recorder what happens.
+    """Tells one engine, its recorder and its listeners what happens.
 
     Args:
         engine: the rules.
@@ -83,6 +83,8 @@ class Driver:
         """An iteration is over. ``follow`` says what becomes of the sessions whose call has ended."""
         outcome = self.engine.commit(plan, now)
         self.recorder.committed(outcome, now)
+        for listener in self.engine.listeners:
+            listener.committed(outcome, now)
         return outcome
 
     def follow(self, outcome: Outcome, now: float) -> None:
@@ -95,11 +97,15 @@ class Driver:
     def worked(self, plan: Plan, stall: float, ends: Sequence[float]) -> None:
         """Book iterations that ended at ``ends``, the first after ``stall`` seconds of waiting for copies."""
         self.recorder.accounting.work(self.engine, plan, self.accounted, stall, ends)
+        for listener in self.engine.listeners:
+            listener.worked(plan, self.accounted, stall, ends)
         self.accounted = ends[-1]
 
     def rested(self, until: float) -> None:
         """Book the time until ``until`` as one in which nothing was computed."""
         self.recorder.accounting.idle(self.engine, self.accounted, until)
+        for listener in self.engine.listeners:
+            listener.rested(until)
         self.accounted = until
 
     def result(self) -> ReplicaResult:
@@ -117,12 +123,16 @@ class Driver:
         state, readable = leaving
         migration.begin_leave(self.engine, state, at, readable)
         self.recorder.moved_away(state)
+        for listener in self.engine.listeners:
+            listener.moved_away(state)
 
     def _context_released(self, state: SessionState, at: float) -> None:
         migration.release(self.engine, state, at)
 
     def _tool_returned(self, state: SessionState, at: float) -> None:
         self.recorder.tool_returned(state, at)
+        for listener in self.engine.listeners:
+            listener.tool_returned(state, at)
         if self.engine.resume(state, at):
             self._finish(state, at)
 
@@ -130,6 +140,8 @@ class Driver:
         state = incoming.state
         copy = migration.arrive_at(self.engine, state, at, incoming.tokens)
         self.recorder.moved_in(state, at, incoming.first_token_at)
+        for listener in self.engine.listeners:
+            listener.moved_in(state, at)
         incoming.arrived(copy)
         if state.status is Status.FAILED:
             self._on_left(state)
@@ -139,10 +151,14 @@ class Driver:
         state = self.engine.submit(session, at)
         state.place = place
         self.recorder.arrived(state)
+        for listener in self.engine.listeners:
+            listener.arrived(state)
         if state.status is Status.REJECTED:
             self._on_left(state)
 
     def _finish(self, state: SessionState, at: float) -> None:
         self.recorder.finished(state, at)
+        for listener in self.engine.listeners:
+            listener.finished(state, at)
         self._on_left(state)
         state.forget_view()

@@ -70,7 +70,7 @@ class ReplicaState:
 
     @property
     def free_blocks(self) -> int:
-        """GPU blocks that nobody holds."""
+        """Free GPU blocks."""
         return self._replica.free_blocks
 
     @property

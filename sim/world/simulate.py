@@ -17,7 +17,8 @@ from sim.errors import StalledEngine
 from sim.results.memory_accounting import MemoryAccounting
 from sim.results.recorder import Recorder
 from sim.results.run_record import RunRecord, merge
-from sim.results.session_log import Diary
+from sim.results.session_follower import SessionFollower
+from sim.results.session_log import SessionLog
 from sim.session import SessionState
 from sim.world.arrivals import Arrivals, by_arrival
 from sim.world.clock import Clock
@@ -37,7 +38,7 @@ def simulate(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     on_progress: Callable[[float], None] | None = None,
     policy_costs: Profile | None = None,
     short_cuts: bool = True,
@@ -48,7 +49,7 @@ def simulate(
         sessions: the workload; arrivals in seconds, in any order. An iterator is drawn from as time goes on, and must
             give the sessions by arrival: that way a workload need not fit in memory.
         policy: decides about paused contexts. It is told of this run only: pass a fresh one.
-        order: decides who is served first.
+        order: decides which session is served first.
         settings: the engine's rules.
         profile: costs and pool sizes.
         horizon: cut the run at this time; sessions still inside are recorded as unfinished.
@@ -76,14 +77,14 @@ def simulate(
         timeline_step=timeline_step,
         leap=leap,
         log_decisions=log_decisions,
-        diary=diary,
+        session_log=session_log,
         short_cuts=short_cuts,
     )
     arrivals = Arrivals(env, replica.arrive, enumerate(by_arrival(sessions, settings.streamed_prompts)))
     tracker.watch(arrivals, horizon)
     replica.close()
-    if diary is not None:
-        diary.close(env.now)
+    if session_log is not None:
+        session_log.close(env.now)
     return merge([replica.result()], env.now)
 
 
@@ -115,23 +116,22 @@ def build(
     timeline_step: float = 1.0,
     leap: bool = True,
     log_decisions: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     short_cuts: bool = True,
 ) -> Replica:
     """A replica with no session inside."""
     profile, block = spec.profile, spec.settings.block_size
     gpu_blocks, host_blocks = profile.kv_capacity_tokens // block, profile.host_capacity_tokens // block
     costs = CostModel(profile)
-    logs = log_decisions or diary is not None
+    logs = log_decisions or session_log is not None
     policy_costs = costs if spec.policy_costs is None else CostModel(spec.policy_costs)
     rules = (spec.settings, policy_costs, spec.policy(), spec.order())
     engine = Engine(*rules, gpu_blocks, host_blocks, logs, leap, short_cuts)
-    accounts = (costs, gpu_blocks, host_blocks, block, timeline_step)
+    accounting = MemoryAccounting(costs, gpu_blocks, host_blocks, block, timeline_step)
+    if session_log is not None:
+        engine.add_listener(SessionFollower(session_log, engine, accounting, index))
     tools = ReplayTools()
-    if diary is None:
-        recorder = Recorder(MemoryAccounting(*accounts), profile.kv_bytes_per_token, index, tools)
-    else:
-        recorder = diary.recorder(engine, accounts, profile.kv_bytes_per_token, index, tools)
+    recorder = Recorder(accounting, profile.kv_bytes_per_token, index, tools)
     return Replica(env, engine, costs, recorder, tools, on_left, index, on_answer)
 
 
@@ -192,7 +192,7 @@ def collecting_rarely() -> Iterator[None]:
     """Look for cycles of garbage after 50,000 new objects, not after 700, and only among those of the run.
 
     A run makes many short-lived objects and one small cycle for each session; looking for more took a fifth of it. What
-    was there before, libraries for the most part, is frozen meanwhile, unless somebody froze anything for himself.
+    was there before, libraries for the most part, is frozen meanwhile, unless the caller has frozen objects already.
     """
     before, mine = gc.get_threshold(), gc.get_freeze_count() == 0
     gc.set_threshold(before[0] and max(before[0], 50_000), *before[1:])  # 0 stands for never

@@ -31,7 +31,7 @@ from policies.registry import make_policy
 from sim.costs.profile import HostCost, PhysicalForward, PowerLimit, Profile
 from sim.engine.settings import EngineSettings
 from sim.kv.kv_cache import KVCacheManager
-from sim.results.session_log import Diary
+from sim.results.session_log import SessionLog
 from sim.world.arrivals import as_calls
 from tests.sim.random_orders import ORDERS, WhimsicalOrder
 from tests.sim.worlds import World, profile, simulate
@@ -142,7 +142,7 @@ class Plot:
         """The sessions as the engine serves them."""
         return [as_calls(session, self.settings.streamed_prompts) for session in self.sessions]
 
-    def run(self, diary: Diary | None = None, short_cuts: bool = True) -> World:
+    def run(self, session_log: SessionLog | None = None, short_cuts: bool = True) -> World:
         return simulate(
             self.sessions,
             policy=Whimsical(self.policy) if isinstance(self.policy, int) else make_policy(self.policy),
@@ -152,7 +152,7 @@ class Plot:
             horizon=self.horizon,
             step=self.step,
             leap=self.leap,
-            diary=diary,
+            session_log=session_log,
             policy_costs=self.policy_costs,
             short_cuts=short_cuts,
         )

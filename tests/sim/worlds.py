@@ -25,7 +25,7 @@ from sim.engine.plan import Outcome, Plan
 from sim.engine.settings import EngineSettings
 from sim.kv.copy import Copy
 from sim.results.run_record import RunRecord
-from sim.results.session_log import Diary
+from sim.results.session_log import SessionLog
 from sim.session import SessionState, Status
 from traces.session import Call, Pause, Session
 
@@ -339,7 +339,7 @@ def run(
     horizon: float | None = None,
     step: float = 1.0,
     leap: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     **knobs: Any,
 ) -> World:
     """Run a tiny world to its end, iteration by iteration.
@@ -356,7 +356,7 @@ def run(
         horizon=horizon,
         step=step,
         leap=leap,
-        diary=diary,
+        session_log=session_log,
     )
 
 
@@ -370,7 +370,7 @@ def simulate(
     horizon: float | None = None,
     step: float = 1.0,
     leap: bool = False,
-    diary: Diary | None = None,
+    session_log: SessionLog | None = None,
     policy_costs: Profile | None = None,
     short_cuts: bool = True,
 ) -> World:
@@ -392,7 +392,7 @@ def simulate(
             timeline_step=step,
             leap=leap,
             log_decisions=True,
-            diary=diary,
+            session_log=session_log,
             policy_costs=policy_costs,
             short_cuts=short_cuts,
         )

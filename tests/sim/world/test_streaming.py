@@ -12,8 +12,7 @@ import pytest
 from policies.basic.fcfs import FirstCome
 from policies.basic.fixed import PreserveAlways
 from sim.engine.settings import EngineSettings
-from sim.results.rows import Rows
-from sim.results.run_record import RunRecord
+from sim.results.run_record import Rows, RunRecord
 from sim.session import SessionState
 from sim.world.simulate import simulate
 from tests.sim.worlds import pause, profile, session

@@ -1,4 +1,4 @@
-"""Where one session stands among those that are ready: who goes before it, and by which numbers of the queue order."""
+"""Where one session stands among those that are ready: which go before it, and by which numbers of the order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWED = "turn owed"
 _WAITING = (Status.WAITING, Status.SWAPPED)
 
 
-class Standing:
+class QueuePlace:
     """Follows one session's place in the queue of one replica.
 
     Args:
@@ -30,7 +30,7 @@ class Standing:
         self._order: QueueOrder = engine.policy_caller.order
 
     def joined(self, state: SessionState, key: Key) -> dict[str, Any]:
-        """The session becomes ready with ``key``; empty if nobody else is ready."""
+        """The session becomes ready with ``key``; empty if no other is ready."""
         others = self._others(state)
         if not others:
             return {}
@@ -41,9 +41,10 @@ class Standing:
         }
 
     def passed(self, state: SessionState, moved: list[tuple[SessionState, Key]]) -> dict[str, Any]:
-        """Who passes the session and whom it passes when keys become those of ``moved``; empty for nobody.
+        """Which sessions pass it and which it passes when keys become those of ``moved``; empty for none.
 
-        A session that becomes ready comes from behind everybody. Where nothing preempts, who runs has left the queue.
+        A session that becomes ready comes from behind all others. A running session is in the queue only
+        where an order preempts.
         """
         preempts = self._engine.preemptive is not None
         if state.status not in (READY if preempts else _WAITING):
