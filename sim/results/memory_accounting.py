@@ -2,7 +2,7 @@
 
 Useful memory is held by sessions that compute new tokens. The rest is waste, by cause, after InferCept (arXiv
 2402.01869, section 3): contexts *preserved* while nothing is computed for them; contexts under *recompute*, and
-everyone else's while the recompute lengthens the iteration; *swap*: everyone's while the batch waits for a copy, and
+all others while the recompute lengthens the iteration; *swap*: all blocks while the batch waits for a copy, and
 the blocks that a copy is reading or filling; and *unused* blocks.
 """
 

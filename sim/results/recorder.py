@@ -44,7 +44,7 @@ class Recorder:
     """Collects rows while a replica runs.
 
     Args:
-        ledger: accounts for memory and time.
+        accounting: accounts for memory and time.
         bytes_per_token: of KV, by which copies are counted.
         replica: the replica's index in its cluster.
         tools: know how long recorded pauses last.
@@ -154,7 +154,7 @@ class Recorder:
         )
 
     def result(self, engine: Engine, accounted: float) -> ReplicaResult:
-        """What the replica leaves behind, with its ledger kept up to ``accounted`` and at rest from then on.
+        """What the replica leaves behind, with its accounts kept up to ``accounted`` and at rest from then on.
 
         Calls still open are rows without an end. The recorder is empty afterwards.
         """

@@ -98,8 +98,8 @@ class ReplicaResult:
         profile, gpu: names.
         sessions, calls: rows as in the record, without ``replica``; sessions in the order in which they left.
         places: of each session, its place among the arrivals.
-        ledger: kept up to ``accounted`` seconds; from then on ``at_rest`` holds.
-        sums: totals that the ledger does not know.
+        accounting: kept up to ``accounted`` seconds; from then on ``at_rest`` holds.
+        sums: totals that the accounts do not know.
         uses_oracle, decisions: as in the record.
     """
 

@@ -56,7 +56,7 @@ def simulate(
         timeline_step: seconds of one row of the timeline.
         leap: take iterations that are alike in one event; without, the same results slower.
         log_decisions: keep every decision with the numbers it was made from.
-        diary: notes what happens to one session; it is told of this run only: pass a fresh one.
+        session_log: takes what happens to one session; it is told of this run only: pass a fresh one.
         on_progress: called about a hundred times with the share of sessions that have left, where it is known.
         believed: costs by which the engine and its policies decide, where they know other ones than ``profile``.
         short_cuts: take every way that only makes the run faster, leaps among them; without, equal results, slower.
