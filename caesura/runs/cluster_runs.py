@@ -44,7 +44,7 @@ def simulate_replicas(
     Raises:
         SimulationError: the simulation cannot go on.
     """
-    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "diary": session_log}
+    options: dict[str, Any] = {"log_decisions": log_decisions, "on_progress": on_progress, "session_log": session_log}
     return simulate_shard(
         sessions,
         specs=cluster.specs(system),

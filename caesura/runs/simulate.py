@@ -121,7 +121,7 @@ def simulate(
         run: what to simulate.
         policy: a fresh policy object to use instead of the one that the run's system names.
         log_decisions: keep every decision with the numbers it was made from.
-        diary: a fresh one, that notes what happens to one session.
+        session_log: a fresh one, that takes what happens to one session.
         on_progress: called now and then with the share of sessions that have left.
         in_shards: simulates a cluster that can be split in several processes.
 
