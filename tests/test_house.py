@@ -16,8 +16,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("caesura", "profiler", "sim", "policies", "traces")
-KNOWN_CIRCLES: tuple[set[str], ...] = ()
-"""Circles that are still to be broken. This list only shrinks."""
 
 
 @cache
@@ -106,14 +104,11 @@ def test_no_modules_import_each_other() -> None:
     names = set(modules())
     graph = {name: imported_by(tree, names) - {name} for name, tree in modules().items()}
     assert sum(map(len, graph.values())) > 500, "the imports of the house are not all found"
-    new = [sorted(found) for found in circles(graph) if not any(found <= known for known in KNOWN_CIRCLES)]
-    assert new == []
+    assert [sorted(found) for found in circles(graph)] == []
 
 
 SHARED_NAMES = {"Floats"}
 """Names that stand for the same thing wherever they are defined: an array of float64."""
-KNOWN_NAMESAKES = {"Key"}
-"""Names that still stand for several things. This list only shrinks."""
 
 
 def public_classes(tree: ast.Module) -> Iterator[str]:
@@ -147,17 +142,15 @@ def test_no_two_classes_share_a_name() -> None:
             homes[name].append(module)
     assert len(homes) > 300, "the classes of the house are not all found"
     namesakes = {name: found for name, found in homes.items() if len(found) > 1}
-    assert namesakes.keys() - SHARED_NAMES - KNOWN_NAMESAKES == set(), namesakes
+    assert namesakes.keys() - SHARED_NAMES == set(), namesakes
 
 
 PERSONS = re.compile(r"\b(whoever|whomever|nobody|somebody|everybody|anybody|someone|anyone)\b", re.IGNORECASE)
 UNNAMED = re.compile(r'"""(The same|Likewise)\b')
-STILL_TO_WORD = {"sim.costs.roofline", "sim.engine.preemptive"}
-"""Modules with such words still in them. This list only shrinks."""
 
 
 def test_sentences_name_what_they_are_about() -> None:
     """A session or a block is called by its name, and no docstring refers to the one above it."""
     assert PERSONS.search("the blocks that nobody holds") and UNNAMED.search('def f():\n    """The same, sorted."""')
     unnamed = {name for name, text in sources().items() if PERSONS.search(text) or UNNAMED.search(text)}
-    assert unnamed - STILL_TO_WORD == set()
+    assert unnamed == set()

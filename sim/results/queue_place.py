@@ -12,7 +12,6 @@ from sim.engine.order_calls import PreemptiveOrderCaller
 from sim.engine.queues import by_key
 from sim.session import READY, SessionState, Status
 
-Key = tuple[float, ...]
 Numbers = Mapping[str, float]
 OWED = "turn owed"
 _WAITING = (Status.WAITING, Status.SWAPPED)
@@ -29,7 +28,7 @@ class QueuePlace:
         self._engine = engine
         self._order: QueueOrder = engine.policy_caller.order
 
-    def joined(self, state: SessionState, key: Key) -> dict[str, Any]:
+    def joined(self, state: SessionState, key: tuple[float, ...]) -> dict[str, Any]:
         """The session becomes ready with ``key``; empty if no other is ready."""
         others = self._others(state)
         if not others:
@@ -40,7 +39,7 @@ class QueuePlace:
             "next_before": {next_before.session.id: self._numbers(next_before.key)} if next_before else {}
         }
 
-    def passed(self, state: SessionState, moved: list[tuple[SessionState, Key]]) -> dict[str, Any]:
+    def passed(self, state: SessionState, moved: list[tuple[SessionState, tuple[float, ...]]]) -> dict[str, Any]:
         """Which sessions pass it and which it passes when keys become those of ``moved``; empty for none.
 
         A session that becomes ready comes from behind all others. A running session is in the queue only
@@ -63,14 +62,14 @@ class QueuePlace:
         numbers = {"was": self._numbers(was) if key != was else {}, "passes": passes, "passed_by": passed_by}
         return self._place(key, len(after), len({*others, *keys})) | numbers
 
-    def _place(self, key: Key, before: int, others: int) -> dict[str, Any]:
+    def _place(self, key: tuple[float, ...], before: int, others: int) -> dict[str, Any]:
         place = {"key": self._numbers(key), "before": before, "others": others}
         order = self._engine.order_caller
         if isinstance(order, PreemptiveOrderCaller) and order.keys_drift and order.asked_at < self._engine.now:
             place["running_ranked_at"] = order.asked_at
         return place
 
-    def _numbers(self, key: Key) -> dict[str, float]:
+    def _numbers(self, key: tuple[float, ...]) -> dict[str, float]:
         """By name; all but the last, which only breaks ties."""
         return {OWED: key[-1]} if key[0] == -math.inf else dict(self._order.named(key[:-1]))
 
