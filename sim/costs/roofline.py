@@ -131,7 +131,7 @@ def derive(model: ModelShape, gpu: Datasheet, assume: Assumptions | None = None,
             f"Datasheet of the {gpu.name} and the shape of {model.name}; assumed: {assume.memory_share:.0%} of the "
             f"memory bandwidth, {assume.compute_share:.0%} of the matrix rate, {assume.link_share:.0%} of the host "
             f"link, {assume.overhead_s * 1e3:g} ms of host work an iteration{_exchange_text(assume, gpus)}. "
-            "Nobody has measured this."
+            "This was not measured."
         ),
         kv_bytes_per_token=kv,
         kv_capacity_tokens=int(pool / kv),

@@ -234,7 +234,7 @@ class PreemptiveScheduler:
         """See that ``blocks`` blocks are free beyond those promised before and those that decoding sessions take now;
         paused contexts give way, then later ones.
 
-        Nobody gives way unless it is enough; copies beside the batch free their blocks at their end.
+        No session gives way unless it is enough; copies beside the batch free their blocks at their end.
         """
         kv, evictor, decoding = self._kv, self._evictor, self._queues.decoding
         blocks += self._promised(state)
