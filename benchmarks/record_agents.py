@@ -17,7 +17,7 @@ import numpy as np
 from caesura.config.profiles import read_profile
 from caesura.config.systems import System, load_preset
 from caesura.config.workload import read_trace
-from caesura.fidelity.record_runs import Plan, _record, _set_up
+from caesura.fidelity.record_runs import RecordingPlan, record_run, set_up_engine
 from sim.costs.profile import Profile
 from traces.session import Call, Pause, Session
 
@@ -100,7 +100,7 @@ def _scaled(session: Session, scale: int) -> Session:
 
 
 @dataclass(frozen=True)
-class AgentPlan(Plan):
+class AgentPlan(RecordingPlan):
     """A plan whose sessions are given."""
 
     served: tuple[Session, ...] = ()
@@ -147,10 +147,10 @@ def main() -> None:
     options = parser.parse_args()
     plan = plan_of(options.device, read_profile(options.profile), options.seed)
     systems = [_system(name) for name in SYSTEMS]
-    engine = _set_up(plan, systems, lambda text: print(text, flush=True))
+    engine = set_up_engine(plan, systems, lambda text: print(text, flush=True))
     for system in systems:
         if not (options.out / f"{system.name}.load-{LOAD:g}" / "run.json").is_file():
-            print(system.name, _record(plan, system, LOAD, engine, options.out), flush=True)
+            print(system.name, record_run(plan, system, LOAD, engine, options.out), flush=True)
 
 
 if __name__ == "__main__":

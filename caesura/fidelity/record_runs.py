@@ -95,7 +95,7 @@ def record_runs(
     recorded = [_is_recorded(plan, system, load, out) for load, system in wanted]
     if all(recorded):
         return folders
-    engine = engine or _set_up(plan, systems, say)
+    engine = engine or set_up_engine(plan, systems, say)
     for number, ((load, system), done) in enumerate(zip(wanted, recorded, strict=True), start=1):
         name = f"{system.name} at {load:g}/s ({number} of {len(wanted)})"
         if done:
@@ -103,7 +103,7 @@ def record_runs(
             continue
         say(f"{name}: {plan.duration:g} s of arrivals{f', cut at {plan.horizon:g} s' if plan.horizon else ''}")
         begun = time.perf_counter()
-        said = _record(plan, system, load, engine, out)
+        said = record_run(plan, system, load, engine, out)
         say(f"{name}: {time.perf_counter() - begun:.0f} s; {said}")
     return folders
 
@@ -144,7 +144,7 @@ def _same_rules(recorded: Mapping[str, Any], system: System) -> bool:
     return engine == system.engine and others == {name: rule for name, rule in rules.items() if name != "engine"}
 
 
-def _set_up(plan: RecordingPlan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
+def set_up_engine(plan: RecordingPlan, systems: Sequence[System], say: Callable[[str], None]) -> RealEngine:
     """One backend for all runs, as large in each respect as one of them needs.
 
     Raises:
@@ -225,7 +225,7 @@ def _budget(system: System, profile: Profile) -> int:
     return profile.saturation_tokens if budget == "saturation" else budget
 
 
-def _record(plan: RecordingPlan, system: System, load: float, engine: RealEngine, out: Path) -> str:
+def record_run(plan: RecordingPlan, system: System, load: float, engine: RealEngine, out: Path) -> str:
     """Make one run and write it; returns what to say of it."""
     from profiler.measure.commit import commit_of
     from profiler.serving.recorded_run import RecordedRun, save

@@ -58,7 +58,7 @@ def _processors_a_head(cache: KVCache) -> float:
 
 
 def _most_chunk_pieces(cache: KVCache) -> int:
-    """The most pieces for each KV head, if contexts are cut: what they leave to be merged must fit into the workspace."""
+    """The most pieces for each KV head, if contexts are cut: what these leave to merge must fit into the workspace."""
     config, tile = cache.config, TILES[0][1]
     room = WORKSPACE_BYTES // (4 * tile * config.heads * (config.head_dim + 1)) - 1
     return max(1, min(room, int(MOST_PIECES_A_PROCESSOR * _processors_a_head(cache))))

@@ -29,7 +29,8 @@ STEPS = ((512, 16), (1024, 32), (2560, 64), (4096, 128))
 
 def pass_sizes(most: int) -> tuple[int, ...]:
     """Numbers of tokens that passes with chunks are padded to, up to ``most`` or just above."""
-    sizes, last = [], 0
+    sizes: list[int] = []
+    last = 0
     for up_to, step in STEPS:
         sizes += range(last + step, up_to + 1, step)
         last = up_to
