@@ -94,7 +94,7 @@ def fit_forward(points: Measurements, packing: Packing = NO_PACKING, seed: int =
         theta, errors = bumpy
     else:
         knots = ()
-    for name in OPTIONAL.keys() - without:
+    for name in [name for name in OPTIONAL if name not in without]:
         fewer = _fit_and_validate(points, knots, [theta], seed, without | {name})
         mine = np.isin(points.sets, OPTIONAL[name])
         if SHOWS * _score(fewer[1][mine]) < _score(errors[mine]):

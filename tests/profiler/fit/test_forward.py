@@ -37,7 +37,8 @@ def test_the_costs_of_the_paper_gpu_are_found(samples: Samples) -> None:
     fit = fit_forward(points[on_grid], known.PACKING)
     found, truth = fit.forward, known.FORWARD
     assert found.matrix_factors == ()
-    assert (found.mixed_read_s, found.unequal_read_s, found.path_s) == (0.0, 0.0, 0.0)
+    assert max(found.mixed_read_s, found.unequal_read_s) < 0.01 * truth.decode_read_s
+    assert found.path_s == 0.0
     for name, share in (
         ("per_token_s", 0.02),
         ("decode_read_s", 0.02),
