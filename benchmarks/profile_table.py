@@ -11,10 +11,11 @@ from caesura.results.text_table import TextTable
 from sim.costs.profile import Measurement, Profile, load_profile
 
 ERRORS = {
-    "held_out": "{points} random batches not fitted, %",
+    "held_out": "random batches not fitted, %",
     "held_out_decode": "of these: decoding only",
     "held_out_prefill": "chunks only",
     "held_out_mixed": "both",
+    "held_out_long": "with contexts of more than 8,192 tokens",
     "cross_validated": "the grid, cross-validated",
     "recompute": "recomputing whole contexts, by chunk size",
     "serving": "iterations of its own serving run",
@@ -45,6 +46,7 @@ def _column(profile: Profile, facts: Mapping[str, Any]) -> dict[str, str]:
         "card, driver": f"{measured.machine['card']}, {measured.machine['driver']}",
         "measured at": measured.date,
         "measuring, and setting up before, s": f"{took:.0f} + {sum(facts['set_up_s']):.0f}",
+        "random batches": f"{measured.errors['held_out'].points}",
         **_errors(measured),
         "saturation point, tokens": f"{profile.saturation_tokens}",
         f"KV capacity at {share:.0f} % of the memory, tokens": f"{profile.kv_capacity_tokens:,}",
@@ -57,7 +59,7 @@ def _column(profile: Profile, facts: Mapping[str, Any]) -> dict[str, str]:
 
 def _errors(measured: Measurement) -> dict[str, str]:
     return {
-        heading.format(points=error.points): f"{100 * error.median:.1f} / {100 * error.p95:.1f}"
+        heading: f"{100 * error.median:.1f} / {100 * error.p95:.1f}" if error is not None else "–"
         for name, heading in ERRORS.items()
-        for error in [measured.errors[name]]
+        for error in [measured.errors.get(name)]
     }

@@ -23,12 +23,14 @@ class Attention(Protocol):
         sizes: numbers of decoding sessions that batches are padded to, ascending; empty: no padding.
         most_pieces: pieces that long contexts of decoding sessions are cut into, all together; 0 if they are not cut.
         piece_tokens: the shortest piece.
+        chunk_tiles: tokens of the tiles that chunks are taken in, ascending; none where they are not padded.
     """
 
     cache: KVCache
     sizes: tuple[int, ...]
     most_pieces: int
     piece_tokens: int
+    chunk_tiles: tuple[int, ...]
 
     def padded(self, decodes: int) -> int:
         """The number of decoding sessions that a batch of ``decodes`` is padded to."""
@@ -50,6 +52,7 @@ class TorchPagedAttention:
         self.cache = cache
         self.sizes: tuple[int, ...] = ()
         self.most_pieces, self.piece_tokens = 0, 1
+        self.chunk_tiles: tuple[int, ...] = ()
         self._decode: Sequences | None = None
         self._chunks: Sequences | None = None
 

@@ -12,6 +12,8 @@ from sim.costs.profile import Profile
 
 MEDIAN_AIM, P95_AIM = 0.03, 0.08
 """Largest relative errors, in the median and at P95, of costs that meet their aim."""
+HELD_OUT = ("held-out", "held-out-long")
+"""Sets of random batches, which no fit has seen."""
 
 
 @dataclass(frozen=True, slots=True)

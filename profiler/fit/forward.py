@@ -19,6 +19,7 @@ PARAMETERS = (
     "overhead_s",
     "chunks_overhead_s",
     "launch_s",
+    "mixed_launch_s",
     "mixed_s",
     "weights_s",
     "per_token_s",
@@ -29,7 +30,17 @@ PARAMETERS = (
     "prefill_read_s",
     "pair_s",
     "knee",
+    "mixed_read_s",
+    "unequal_read_s",
+    "path_s",
+    "path_tokens",
+    "path_filled",
 )
+OPTIONAL = {"mixed_read_s": ("mixed",), "unequal_read_s": ("unequal",), "path_s": ("prefill", "chunks")}
+"""Costs that are kept only if they show in the sets of points that were measured for each."""
+SHOWS = 0.98
+"""They are kept if without them the cross-validated error of that set is larger than it is with them by more than this
+share."""
 KNEES = (2.0, 4.0, 8.0)
 SHARPEST_KNEE = 16.0
 FOLDS = 5
@@ -75,21 +86,38 @@ def fit_forward(points: Measurements, packing: Packing = NO_PACKING, seed: int =
     with_chunks = points.chunks > 0
     if len(points) < 2 * len(PARAMETERS) or with_chunks.all() or not with_chunks.any():
         raise NotEnoughPoints(f"{len(points)} points, {int(with_chunks.sum())} of them with chunks, cannot be fitted")
-    starts = _starts(points)
-    plain = _fit_and_validate(points, (), starts, seed)
+    without = _unmeasured(points)
+    theta, errors = _fit_and_validate(points, (), _starts(points), seed, without)
     knots = tuple(int(x) for x in np.unique(points.tokens[points.sets != "mixed"]))
-    bumpy = _fit_and_validate(points, knots, [np.concatenate((plain[0], np.zeros(len(knots))))], seed)
-    better = _score(bumpy[1]) < WORTH * _score(plain[1])
-    theta, errors = bumpy if better else plain
-    forward = _forward_of(theta, knots if better else (), points)
-    return ForwardFit(forward.model_copy(update=asdict(packing)), errors)
+    bumpy = _fit_and_validate(points, knots, [np.concatenate((theta, np.zeros(len(knots))))], seed, without)
+    if _score(bumpy[1]) < WORTH * _score(errors):
+        theta, errors = bumpy
+    else:
+        knots = ()
+    for name in OPTIONAL.keys() - without:
+        fewer = _fit_and_validate(points, knots, [theta], seed, without | {name})
+        mine = np.isin(points.sets, OPTIONAL[name])
+        if SHOWS * _score(fewer[1][mine]) < _score(errors[mine]):
+            without, (theta, errors) = without | {name}, fewer
+    return ForwardFit(_forward_of(theta, knots, points).model_copy(update=asdict(packing)), errors)
+
+
+def _unmeasured(points: Measurements) -> frozenset[str]:
+    """Costs that nothing was measured for: of pieces where it is not known how contexts are cut, and those that show in
+    sets of points that are not there, such as in samples of formerly."""
+    found = {name for name, sets in OPTIONAL.items() if not np.isin(points.sets, sets).any()}
+    if not points.unequal.any():
+        found.add("unequal_read_s")
+    if not points.pieces.any():
+        found.add("per_piece_s")
+    return frozenset(found)
 
 
 def device_seconds(forward: PhysicalForward, points: Measurements) -> Floats:
     """What ``sim.costs.cost_model.CostModel`` predicts for all points at once, without the engine's share."""
     theta = np.array([getattr(forward, name) for name in PARAMETERS] + [factor for _, factor in forward.matrix_factors])
     theta[len(PARAMETERS) :] = np.log(theta[len(PARAMETERS) :])
-    return _seconds(theta, tuple(x for x, _ in forward.matrix_factors), points)
+    return _seconds(theta, tuple(x for x, _ in forward.matrix_factors), points, points.expected_pairs)
 
 
 def relative(predicted: Floats, measured: Floats) -> Floats:
@@ -110,8 +138,11 @@ def error_of(errors: Floats) -> Error:
     )
 
 
-def _seconds(theta: Floats, knots: tuple[int, ...], points: Measurements) -> Floats:
-    """The equation of ``PhysicalForward``; ``theta`` in the order of ``PARAMETERS``, then logarithms of the factors."""
+def _seconds(theta: Floats, knots: tuple[int, ...], points: Measurements, pairs: Floats) -> Floats:
+    """The equation of ``PhysicalForward``; ``theta`` in the order of ``PARAMETERS``, then logarithms of the factors.
+
+    A fit is told the ``pairs`` that there really were: the grid has round numbers of tokens, which fill their tiles.
+    """
     value = dict(zip(PARAMETERS, theta, strict=False))
     tokens, chunks = points.tokens, points.chunks
     any_chunk = chunks > 0
@@ -123,12 +154,17 @@ def _seconds(theta: Floats, knots: tuple[int, ...], points: Measurements) -> Flo
         + value["per_session_s"] * (points.padded + chunks)
         + value["per_chunk_s"] * chunks
         + matrix
-        + value["decode_read_s"] * points.decode_context
+        + (value["decode_read_s"] + value["unequal_read_s"] * points.unequal) * points.decode_context
+        + value["mixed_read_s"] * any_chunk * points.decode_context
         + value["per_piece_s"] * points.pieces
         + value["prefill_read_s"] * points.chunk_context
-        + value["pair_s"] * points.pairs
+        + value["pair_s"] * pairs
+        + value["path_s"]
+        * np.minimum(points.chunk_context / np.maximum(chunks, 1), value["path_tokens"])
+        * np.maximum(0.0, 1.0 - points.chunk_tokens / np.maximum(value["path_filled"], 1.0))
     )
-    device = np.where(any_chunk, np.maximum(device, value["launch_s"]), device)
+    launch = value["launch_s"] + value["mixed_launch_s"] * (points.decodes > 0)
+    device = np.where(any_chunk, np.maximum(device, launch), device)
     seconds: Floats = value["overhead_s"] + value["chunks_overhead_s"] * any_chunk + device
     return seconds
 
@@ -140,50 +176,94 @@ def _norm(a: float, b: Floats, p: float) -> Floats:
 
 
 def _fit_and_validate(
-    points: Measurements, knots: tuple[int, ...], starts: list[Floats], seed: int
+    points: Measurements, knots: tuple[int, ...], starts: list[Floats], seed: int, without: frozenset[str]
 ) -> tuple[Floats, Floats]:
-    """The best fit to all points, and each point's error by a fit without its fold."""
-    theta = min((_fit(points, knots, start) for start in starts), key=lambda found: found[1])[0]
+    """The best fit to all points, and each point's error by a fit without its fold. Costs ``without`` are zero."""
+    theta = min((_fit(points, knots, start, without) for start in starts), key=lambda found: found[1])[0]
     fold = np.random.default_rng(seed).permutation(len(points)) % FOLDS
     errors = np.zeros(len(points))
     for index in range(FOLDS):
         held: Mask = fold == index
-        other, _ = _fit(points[~held], knots, theta)
-        errors[held] = relative(_seconds(other, knots, points[held]), points.seconds[held])
+        other, _ = _fit(points[~held], knots, theta, without)
+        errors[held] = relative(_seconds(other, knots, points[held], points.tiled_pairs[held]), points.seconds[held])
     return theta, errors
 
 
-def _fit(points: Measurements, knots: tuple[int, ...], start: Floats) -> tuple[Floats, float]:
+def _fit(points: Measurements, knots: tuple[int, ...], start: Floats, without: frozenset[str]) -> tuple[Floats, float]:
     """Least squares from ``start``. Returns parameters and cost."""
-    scale, free = _scales(points, knots), _free(points, knots)
+    scale = _scales(points, knots)
+    fixed = without | {"path_tokens", "path_filled"} if "path_s" in without else without
+    free = np.array([*(name not in fixed for name in PARAMETERS), *(True for _ in knots)])
     low, high = np.zeros(len(start)), np.full(len(start), np.inf)
     low[PARAMETERS.index("per_token_s")] = 1e-6
     knee = PARAMETERS.index("knee")
     low[knee], high[knee] = 1.0 / scale[knee], SHARPEST_KNEE / scale[knee]
+    for index in (PARAMETERS.index(name) for name in ("path_tokens", "path_filled")):
+        low[index] = 1.0 / scale[index]
     low[len(PARAMETERS) :] = -0.7
 
-    def residuals(scaled: Floats) -> Floats:
-        theta = np.zeros(len(start))
-        theta[free] = scaled * scale[free]
-        errors = relative(_seconds(theta, knots, points), points.seconds)
-        bent = 2 * OUTLIER**2 * (np.sqrt(1 + (errors / OUTLIER) ** 2) - 1)
-        shrunk = np.sign(errors) * np.sqrt(bent)
-        factors = theta[len(PARAMETERS) :]
-        together: Floats = np.concatenate((shrunk, STIFFNESS * np.diff(factors), FLATNESS * factors))
-        return together
-
+    problem = _Problem(points, knots, scale, free)
     begin = np.clip(start / scale, low + 1e-9, high - 1e-9)
     bounds, most = (low[free], high[free]), 60 if knots else 300
-    found = least_squares(residuals, begin[free], bounds=bounds, max_nfev=most, tr_solver="lsmr")
-    theta = np.zeros(len(start))
-    theta[free] = found.x * scale[free]
-    return theta, float(found.cost)
+    found = least_squares(problem.residuals, begin[free], problem.jacobian, bounds, max_nfev=most, tr_solver="lsmr")
+    return problem.theta(found.x), float(found.cost)
 
 
-def _free(points: Measurements, knots: tuple[int, ...]) -> Mask:
-    """Which parameters are fitted: the cost of pieces only where it is known how contexts are cut."""
-    cut = bool(points.pieces.any())
-    return np.array([*(cut or name != "per_piece_s" for name in PARAMETERS), *(True for _ in knots)])
+class _Problem:
+    """What the solver is asked: relative errors, large ones at less than their square, and unevenness of the factors.
+
+    Args:
+        scale, free: of all that could be fitted, and which of it is.
+    """
+
+    def __init__(self, points: Measurements, knots: tuple[int, ...], scale: Floats, free: Mask) -> None:
+        self._points, self._knots, self._scale, self._free = points, knots, scale, free
+        each = np.eye(len(knots))
+        self._weights = (
+            np.array([np.interp(points.tokens, knots, one) for one in each]).reshape(len(knots), len(points)).T
+        )
+        self._even = np.vstack((STIFFNESS * np.diff(each, axis=0), FLATNESS * each)) if knots else np.zeros((0, 0))
+
+    def theta(self, scaled: Floats) -> Floats:
+        """All that could be fitted, from what is; the rest is zero."""
+        theta = np.zeros(len(self._scale))
+        theta[self._free] = scaled * self._scale[self._free]
+        return theta
+
+    def residuals(self, scaled: Floats) -> Floats:
+        theta = self.theta(scaled)
+        errors = relative(self._seconds(theta), self._points.seconds)
+        bent = 2 * OUTLIER**2 * (np.sqrt(1 + (errors / OUTLIER) ** 2) - 1)
+        shrunk = np.sign(errors) * np.sqrt(bent)
+        together: Floats = np.concatenate((shrunk, self._even @ theta[len(PARAMETERS) :]))
+        return together
+
+    def jacobian(self, scaled: Floats) -> Floats:
+        """By differences for the costs; the factors share one, since each is a part of those between which it lies."""
+        theta, single = self.theta(scaled), len(PARAMETERS)
+        now = self._seconds(theta)
+        columns = np.zeros((len(now), len(theta)))
+        for index in np.flatnonzero(self._free[:single]):
+            step = 1e-7 * max(theta[index], self._scale[index])
+            moved = theta.copy()
+            moved[index] += step
+            columns[:, index] = (self._seconds(moved) - now) / step
+        if self._knots:
+            factors = np.exp(theta[single:])
+            moved = theta.copy()
+            moved[single:] += 1e-7
+            all_at_once = (self._seconds(moved) - now) / 1e-7
+            columns[:, single:] = self._weights * factors * (all_at_once / (self._weights @ factors))[:, None]
+        errors = relative(now, self._points.seconds)
+        bend = np.sqrt(0.5 * (np.sqrt(1 + (errors / OUTLIER) ** 2) + 1)) / np.sqrt(1 + (errors / OUTLIER) ** 2)
+        columns *= (bend / self._points.seconds)[:, None]
+        below = np.zeros((len(self._even), len(theta)))
+        below[:, single:] = self._even
+        together: Floats = (np.vstack((columns, below)) * self._scale)[:, self._free]
+        return together
+
+    def _seconds(self, theta: Floats) -> Floats:
+        return _seconds(theta, self._knots, self._points, self._points.tiled_pairs)
 
 
 def _scales(points: Measurements, knots: tuple[int, ...]) -> Floats:
@@ -201,21 +281,28 @@ def _scales(points: Measurements, knots: tuple[int, ...]) -> Floats:
         "decode_read_s": per(points.decode_context),
         "per_piece_s": per(points.pieces),
         "prefill_read_s": per(points.chunk_context),
-        "pair_s": per(points.pairs),
+        "pair_s": per(points.tiled_pairs),
         "knee": 4.0,
+        "mixed_read_s": per(points.decode_context),
+        "unequal_read_s": per(points.decode_context),
+        "path_s": per(points.chunk_context / np.maximum(points.chunks, 1)),
+        "path_tokens": 1000.0,
+        "path_filled": 1000.0,
     }
     return np.array([*(scale.get(name, least) for name in PARAMETERS), *(1.0 for _ in knots)])
 
 
 def _starts(points: Measurements) -> list[Floats]:
-    """Where to begin: three knees, with and without a floor under passes with chunks."""
+    """Where to begin: three knees, with and without floors under passes with chunks."""
     floor = float(points.seconds[points.chunks > 0].min())
     shares = {"overhead_s": 0.1, "chunks_overhead_s": 0.05, "weights_s": 0.8, "per_token_s": 0.8, "decode_read_s": 0.6}
+    shares |= {"path_s": 0.3, "path_tokens": 0.8, "path_filled": 0.6}
     scale, starts = _scales(points, ()), []
     for knee in KNEES:
         for launch in (0.0, 0.9 * floor):
             start = scale * np.array([*(shares.get(name, 0.05) for name in PARAMETERS)])
             start[PARAMETERS.index("knee")], start[PARAMETERS.index("launch_s")] = knee, launch
+            start[PARAMETERS.index("mixed_launch_s")] = 0.1 * launch
             starts.append(start)
     return starts
 
@@ -231,11 +318,13 @@ def _forward_of(theta: Floats, knots: tuple[int, ...], points: Measurements) -> 
     values = dict(zip(PARAMETERS, (float(number) for number in theta), strict=False))
     scales = dict(zip(PARAMETERS, _scales(points, knots), strict=False))
     for name in PARAMETERS:
-        if name not in {"knee", "per_token_s"} and values[name] < 1e-4 * scales[name]:
+        if name not in {"knee", "per_token_s", "path_tokens", "path_filled"} and values[name] < 1e-4 * scales[name]:
             values[name] = 0.0
+    for name in ("path_tokens", "path_filled"):
+        values[name] = max(1.0, values[name] if values["path_s"] else 1.0)
     without = PhysicalForward(**values)
-    if values["launch_s"] and not _floor_matters(without, points):
-        without = without.model_copy(update={"launch_s": 0.0})
+    if (values["launch_s"] or values["mixed_launch_s"]) and not _floor_matters(without, points):
+        without = without.model_copy(update={"launch_s": 0.0, "mixed_launch_s": 0.0})
     return without.model_copy(update={"matrix_factors": _pruned(knots, np.exp(theta[len(PARAMETERS) :]))})
 
 
@@ -257,5 +346,5 @@ def _pruned(knots: tuple[int, ...], factors: Floats) -> tuple[tuple[int, float],
 
 def _floor_matters(forward: PhysicalForward, points: Measurements) -> bool:
     """Whether any measured pass is as short as the launch of its kernels."""
-    without = device_seconds(forward.model_copy(update={"launch_s": 0.0}), points)
+    without = device_seconds(forward.model_copy(update={"launch_s": 0.0, "mixed_launch_s": 0.0}), points)
     return bool((device_seconds(forward, points) > without).any())

@@ -21,6 +21,7 @@ class Packing:
 
     Attributes:
         decode_sizes, pass_sizes: to what it pads decoding sessions, and the tokens of passes with chunks.
+        chunk_tiles: tokens of the tiles that attention takes chunks in; none where that is not known.
         most_pieces, piece_tokens: into how many pieces it cuts the contexts of decoding sessions at most, and the
             shortest; no pieces where attention does not cut or where it is not known.
     """
@@ -29,12 +30,14 @@ class Packing:
     pass_sizes: tuple[int, ...] = ()
     most_pieces: int = 0
     piece_tokens: int = 1
+    chunk_tiles: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Packing:
         """As the facts of a folder of samples have it; what older ones do not say is as above."""
-        decode, whole = (tuple(int(size) for size in facts.get(name, ())) for name in ("decode_sizes", "pass_sizes"))
-        return cls(decode, whole, int(facts.get("most_pieces", 0)), int(facts.get("piece_tokens", 1)))
+        names = ("decode_sizes", "pass_sizes", "chunk_tiles")
+        decode, whole, tiles = (tuple(int(size) for size in facts.get(name, ())) for name in names)
+        return cls(decode, whole, int(facts.get("most_pieces", 0)), int(facts.get("piece_tokens", 1)), tiles)
 
 
 NO_PACKING = Packing()
@@ -46,9 +49,11 @@ class Measurements:
 
     Attributes:
         names, sets: which point, of which set.
-        decodes, padded, decode_context, chunks, chunk_tokens, chunk_context, pairs: as in ``sim.costs.batch.Batch``;
-            ``padded`` are decoding sessions with padding.
+        decodes, padded, decode_context, decode_spread, chunks, chunk_tokens, chunk_context, pairs: as in
+            ``sim.costs.batch.Batch``; ``padded`` are decoding sessions with padding.
         tokens: query tokens with padding: what the matrix products work on.
+        expected_pairs, tiled_pairs: query-key pairs of chunks with padding, as the cost model expects them and as they
+            really were; the former again where that is not known.
         pieces: into which the contexts of decoding sessions are cut.
         seconds, low, high: median, 10th and 90th percentile.
         host_s: median of the host's work to queue it.
@@ -61,11 +66,14 @@ class Measurements:
     decodes: Floats
     padded: Floats
     decode_context: Floats
+    decode_spread: Floats
     chunks: Floats
     chunk_tokens: Floats
     chunk_context: Floats
     pairs: Floats
     tokens: Floats
+    expected_pairs: Floats
+    tiled_pairs: Floats
     pieces: Floats
     seconds: Floats
     low: Floats
@@ -77,11 +85,17 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.seconds)
 
+    @property
+    def unequal(self) -> Floats:
+        """How unequal the contexts of decoding sessions are: u of ``sim.costs.profile.PhysicalForward``."""
+        found: Floats = self.decode_spread / np.maximum(self.decode_spread + self.decode_context**2, 1.0)
+        return found
+
     def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Measurements:
         return Measurements(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
 
-SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
+SHAPE = ("decodes", "padded", "decode_context", "decode_spread", "chunks", "chunk_tokens", "chunk_context", "pairs")
 
 
 def measurements_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Measurements:
@@ -91,6 +105,8 @@ def measurements_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Mea
         packing: of the backend that they were measured with.
     """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
+    if "decode_spread" not in samples:  # measured before it was noted
+        samples = samples.assign(decode_spread=0)
     groups = samples.groupby(names_of(samples), sort=False)
     first, times = groups.first(), groups["device_s"]
     columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}
@@ -99,6 +115,8 @@ def measurements_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Mea
         sets=np.array(first["set"].astype(str), dtype=np.str_),
         **columns,
         tokens=_padded_tokens(columns, packing.pass_sizes),
+        expected_pairs=(expected := _expected_pairs(columns, packing.chunk_tiles)),
+        tiled_pairs=first["tiled_pairs"].to_numpy(dtype=np.float64) if "tiled_pairs" in first else expected,
         pieces=_pieces(columns, packing),
         seconds=times.median().to_numpy(dtype=np.float64),
         low=times.quantile(0.1).to_numpy(dtype=np.float64),
@@ -120,6 +138,16 @@ def _padded_tokens(columns: dict[str, Floats], pass_sizes: tuple[int, ...]) -> F
     shorter = (columns["chunks"] > 0) & (tokens <= (sizes[-1] if len(sizes) else 0))
     tokens[shorter] = sizes[np.searchsorted(sizes, tokens[shorter])]
     return tokens
+
+
+def _expected_pairs(columns: dict[str, Floats], tiles: tuple[int, ...]) -> Floats:
+    """See ``sim.profile.PhysicalForward``."""
+    if not tiles:
+        return columns["pairs"]
+    mean = columns["chunk_tokens"] / np.maximum(columns["chunks"], 1)
+    tile = np.array(tiles, dtype=np.float64)[np.minimum(np.searchsorted(tiles, mean), len(tiles) - 1)]
+    found: Floats = columns["pairs"] + 0.5 * (tile - 1) * columns["chunk_context"]
+    return found
 
 
 def _pieces(columns: dict[str, Floats], packing: Packing) -> Floats:

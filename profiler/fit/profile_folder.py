@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from profiler.fit.copies import CopyFit, fit_copies
-from profiler.fit.findings import MEDIAN_AIM, P95_AIM, Findings, recompute_time
+from profiler.fit.findings import HELD_OUT, MEDIAN_AIM, P95_AIM, Findings, recompute_time
 from profiler.fit.forward import ForwardFit, NotEnoughPoints, device_seconds, error_of, fit_forward, relative
 from profiler.fit.host import SERVED, fit_host, host_figures
 from profiler.fit.measurements import Floats, Mask, Measurements, Packing, measurements_of
@@ -81,7 +81,7 @@ def _fit(iterations: pd.DataFrame, packing: Packing, seed: int) -> tuple[Measure
 
 
 def _on_grid(points: Measurements) -> Mask:
-    grid: Mask = ~np.isin(points.sets, ("held-out", "reference"))
+    grid: Mask = ~np.isin(points.sets, (*HELD_OUT, "reference"))
     return grid
 
 
@@ -161,9 +161,11 @@ def _saturation_figures(profile: Profile) -> dict[str, float]:
 
 def _errors(points: Measurements, predicted: Floats) -> dict[str, Error]:
     """Errors on the random batches, in all and by kind."""
-    errors, held_out = relative(predicted, points.seconds), points.sets == "held-out"
+    errors, held_out = relative(predicted, points.seconds), np.isin(points.sets, HELD_OUT)
     decodes, chunks = points.decodes > 0, points.chunks > 0
-    return {
+    longer = points.sets == "held-out-long"
+    by_length = {"held_out_short": error_of(errors[held_out & ~longer]), "held_out_long": error_of(errors[longer])}
+    return (by_length if longer.any() else {}) | {
         "held_out": error_of(errors[held_out]),
         "held_out_decode": error_of(errors[held_out & decodes & ~chunks]),
         "held_out_prefill": error_of(errors[held_out & ~decodes & chunks]),

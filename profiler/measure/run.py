@@ -82,6 +82,7 @@ def _note_setup(samples: Samples, setup: MeasurementSetup) -> None:
         pass_sizes=setup.backend.executor.pass_sizes,
         most_pieces=attention.most_pieces,
         piece_tokens=attention.piece_tokens,
+        chunk_tiles=list(attention.chunk_tiles),
         attention=type(attention).__name__,
         swap_way=setup.backend.swapper.way,
         set_up_s=[*samples.facts.get("set_up_s", []), round(setup.set_up_s, 1)],

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from policies.registry import make_order, make_policy
-from profiler.serving.iterations import KEPT
+from profiler.serving.iterations import KEPT, LATER
 from profiler.serving.real_engine import missing_parts
 from sim.costs.profile import Profile
 from sim.engine.settings import EngineSettings
@@ -147,7 +147,7 @@ def _read_steps(file: Path, count: int | None) -> pd.DataFrame | None:
     if not file.exists():
         return None
     iterations = _in_seconds(pd.read_parquet(file))
-    if lacking := [name for name in KEPT if name not in iterations]:
+    if lacking := [name for name in KEPT if name not in iterations and name not in LATER]:
         raise ValueError(f"{file} lacks {', '.join(lacking)}")
     if count is not None and len(iterations) != count:
         raise ValueError(f"{file} has {len(iterations):,} iterations, and the run had {count:,}")

@@ -28,8 +28,9 @@ class BranchSet(Protocol):
 @dataclass(slots=True)
 class Batch:
     """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention,
-    ``new_calls``
-    calls that begin to compute, ``first_calls`` the first calls among them."""
+    ``new_calls`` calls that begin to compute, ``first_calls`` the first calls among them. ``decode_spread`` is
+    n * (c1^2 + ... + cn^2) - (c1 + ... + cn)^2 of the contexts of n decoding sessions: n^2 times their variance, 0
+    where all are equally long, and unchanged after each has grown by a token."""
 
     decode_sessions: int = 0
     decode_context: int = 0
@@ -39,6 +40,7 @@ class Batch:
     prefill_pairs: int = 0
     new_calls: int = 0
     first_calls: int = 0
+    decode_spread: int = 0
 
     def add_missing(self, state: BranchSet, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
@@ -68,6 +70,7 @@ class Batch:
             self.prefill_pairs,
             self.new_calls,
             self.first_calls,
+            self.decode_spread,
         )
 
     def add_chunk(self, start: int, tokens: int) -> None:

@@ -27,6 +27,8 @@ class CostModel:
         self._linear = forward if isinstance(forward, LinearForward) else None
         self._physical = forward if isinstance(forward, PhysicalForward) else None
         self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
+        self._mixed_read_s = self._physical.mixed_read_s if self._physical is not None else 0.0
+        self._unequal_read_s = self._physical.unequal_read_s if self._physical is not None else 0.0
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
         self._per_chunk_s, self._chunked_s, self._per_call_s = host.per_chunk_s, host.chunked_s, host.per_call_s
@@ -38,6 +40,7 @@ class CostModel:
         self._forward_times: dict[tuple[int, int], float] = {}
         self._decode_times: dict[int, float] = {}  # by sessions, without their contexts
         self._launch_s = self._physical.launch_s if self._physical is not None else 0.0
+        self._mixed_launch_s = self._physical.mixed_launch_s if self._physical is not None else 0.0
         cuts = self._physical is not None and self._physical.most_pieces > 0
         self._per_piece_s = self._physical.per_piece_s if self._physical is not None and cuts else 0.0
         swap, size = profile.swap, profile.kv_bytes_per_token
@@ -68,9 +71,14 @@ class CostModel:
         if self._per_piece_s and batch.decode_sessions:
             seconds += self._cut_time(batch.decode_sessions, batch.decode_context)
         seconds += self._decode_read_s * batch.decode_context
-        if self._launch_s and batch.prefill_sessions:
-            return max(seconds, self.host_time(batch) + self._launch_s)
-        return seconds
+        if self._unequal_read_s and batch.decode_spread:
+            seconds += self._unequal_time(batch.decode_context, batch.decode_spread)
+        if not batch.prefill_sessions:
+            return seconds
+        if self._mixed_read_s:
+            seconds += self._mixed_read_s * batch.decode_context
+        launch = self._launch_s + (self._mixed_launch_s if batch.decode_sessions else 0.0)
+        return max(seconds, self.host_time(batch) + launch) if launch else seconds
 
     def ends(self, batch: Batch, begin: float, iterations: int) -> list[float]:
         """Times at which iterations of ``batch`` end that follow one another, s; see ``step_times``."""
@@ -91,6 +99,8 @@ class CostModel:
         if batch.new_calls:
             later = self._without_decode_context(replace(batch, new_calls=0, first_calls=0))
         contexts = range(context + step, context + step * iterations, step)
+        if self._unequal_read_s and batch.decode_spread:
+            return self._unequal_passes(batch, first, later, range(context, contexts.stop, step))
         if self._per_piece_s and step:
             cut = self._cut_time(step, context)
             if not self._is_cut_no_further(step, context):
@@ -98,6 +108,19 @@ class CostModel:
                 return chain((first + cut + slope * context,), cuts)
             first, later = first + cut, later + cut
         return chain((first + slope * context,), (later + slope * tokens for tokens in contexts))
+
+    def _unequal_passes(self, batch: Batch, first: float, later: float, contexts: range) -> Iterator[float]:
+        """As ``passes``, for decoding sessions of unequal contexts: ``contexts`` tokens in all in each iteration."""
+        slope, spread, cuts, sessions = self._decode_read_s, batch.decode_spread, self._per_piece_s, contexts.step
+        fixed = first
+        for tokens in contexts:
+            cut = fixed + self._cut_time(sessions, tokens) if cuts else fixed
+            yield cut + slope * tokens + self._unequal_time(tokens, spread)
+            fixed = later
+
+    def _unequal_time(self, context: int, spread: int) -> float:
+        """Seconds that ``context`` tokens of decoding sessions cost more where these have unequal contexts."""
+        return self._unequal_read_s * context * (spread / (spread + context * context))
 
     def _chunk_passes(self, batch: Batch, iterations: int) -> Iterator[float]:
         tokens = batch.prefill_tokens
@@ -151,7 +174,7 @@ class CostModel:
             + cost.per_chunk_s * batch.prefill_sessions
             + _matrix_time(cost, tokens)
             + cost.prefill_read_s * batch.prefill_context
-            + cost.pair_s * batch.prefill_pairs
+            + _chunk_attention_time(cost, batch)
             + cost.exchange_s * tokens
         )
 
@@ -218,6 +241,24 @@ class CostModel:
                 self._forward_times.clear()
             seconds = self._forward_times[asked] = self.iteration_time(batch)
         return seconds
+
+
+def _chunk_attention_time(cost: PhysicalForward, batch: Batch) -> float:
+    """Seconds that the attention of chunks takes, beyond reading their contexts."""
+    chunks, context = batch.prefill_sessions, batch.prefill_context
+    pairs: float = batch.prefill_pairs
+    if cost.chunk_tiles and chunks:
+        pairs += 0.5 * (_tile(cost.chunk_tiles, batch.prefill_tokens, chunks) - 1) * context
+    seconds = cost.pair_s * pairs
+    if cost.path_s and chunks:
+        unfilled = 1.0 - batch.prefill_tokens / cost.path_filled
+        seconds += cost.path_s * min(context / chunks, cost.path_tokens) * max(0.0, unfilled)
+    return seconds
+
+
+def _tile(tiles: tuple[int, ...], tokens: int, chunks: int) -> int:
+    """Tokens of the tiles that chunks of ``tokens`` tokens in all are taken in."""
+    return tiles[min(bisect_left(tiles, tokens / chunks), len(tiles) - 1)]
 
 
 def padded(number: int, sizes: tuple[int, ...]) -> int:

@@ -42,15 +42,31 @@ class PowerLimit(_Facts):
 class PhysicalForward(_Facts):
     """A sum of what a forward pass really spends its time on, for x query tokens of n sessions:
 
-    overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
+    overhead_s + chunks_overhead_s + max(launch_s + mixed_launch_s, device), the second to fourth only for passes with
+    chunks, mixed_launch_s only where sessions decode beside them, where
     device = mixed_s + per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
-        + decode_read_s * (context tokens of decoding sessions) + per_piece_s * pieces
-        + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks) + exchange_s * x
+        + (decode_read_s + unequal_read_s * u) * (context tokens of decoding sessions) + per_piece_s * pieces
+        + prefill_read_s * (context tokens of chunks) + pair_s * pairs + path + exchange_s * x
+        + mixed_read_s * (context tokens of decoding sessions), the last where there are chunks
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
     mixed_s counts only where sessions decode beside chunks: each kind has an attention kernel of its own, and one runs
-    after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the
-    decoding sessions as the backend pads them.
+    after the other, and is launched by itself. A pass with chunks cannot end before it is all launched. Both x and n
+    count the decoding sessions as the backend pads them.
+
+    u says how unequal the contexts of n decoding sessions are: 1 - mean^2 / (mean of the squares), 0 if all are equally
+    long, towards 1 if one has most of the tokens.
+
+    pairs are the query-key pairs of chunks, those of padding among them: attention takes the tokens of a chunk in tiles
+    of the smallest of ``chunk_tiles`` that the mean chunk fits into, or of the largest, and the last tile of each is
+    expected to be half empty. So of k chunks with tiles of t tokens,
+
+    pairs = (query-key pairs of chunks) + (t - 1) / 2 * (context tokens of chunks)
+
+    A processor of the GPU reads a stretch of a context for one tile. Where chunks have too few tiles for all of them,
+    attention is not over before the longest stretch is read; long contexts are cut into several, which are merged:
+
+    path = path_s * min((context tokens of chunks) / k, path_tokens) * max(0, 1 - (tokens of chunks) / path_filled)
 
     A backend that keeps all of the GPU's processors at work cuts the contexts of decoding sessions into pieces, and
     each costs something to begin and to merge beyond what is read. With d decoding sessions as they are padded,
@@ -66,6 +82,7 @@ class PhysicalForward(_Facts):
     overhead_s: float = Field(ge=0)
     chunks_overhead_s: float = Field(default=0.0, ge=0)
     launch_s: float = Field(default=0.0, ge=0)
+    mixed_launch_s: float = Field(default=0.0, ge=0)
     weights_s: float = Field(ge=0)
     per_token_s: float = Field(gt=0)
     knee: float = Field(default=4.0, ge=1, description="the exponent p: how sharp the knee is")
@@ -79,6 +96,17 @@ class PhysicalForward(_Facts):
     per_piece_s: float = Field(default=0.0, ge=0)
     prefill_read_s: float = Field(default=0.0, ge=0)
     pair_s: float = Field(ge=0)
+    mixed_read_s: float = Field(
+        default=0.0, ge=0, description="for each context token of decoding sessions, where chunks are computed beside"
+    )
+    unequal_read_s: float = Field(
+        default=0.0, ge=0, description="for each context token of decoding sessions, times u: what unequal ones cost"
+    )
+    path_s: float = Field(
+        default=0.0, ge=0, description="for each token of the stretch of a chunk's context that takes longest to read"
+    )
+    path_tokens: float = Field(default=1.0, ge=1, description="the longest stretch that a chunk's context is read in")
+    path_filled: float = Field(default=1.0, ge=1, description="tokens of chunks that keep all processors at work")
     exchange_s: float = Field(
         default=0.0, ge=0, description="for each of the x tokens, where several GPUs add up what each has computed"
     )
@@ -87,6 +115,10 @@ class PhysicalForward(_Facts):
     )
     pass_sizes: tuple[int, ...] = Field(
         default=(), description="the same for all tokens of a pass with chunks, after the decoding sessions are padded"
+    )
+    chunk_tiles: tuple[int, ...] = Field(
+        default=(),
+        description="tokens of the tiles that attention takes chunks in, ascending; none if there is no padding",
     )
     most_pieces: int = Field(
         default=0, ge=0, description="whole pieces that attention cuts long contexts into, all together"

@@ -39,6 +39,7 @@ class DecodeBatch:
         self._shared_again = 0  # tokens that branches share, once for each branch but the first
         self._members: dict[int, SessionState] = {}
         self._length_sum = 0  # sum of tokens that are read, less tick times seats
+        self._square_sum = 0  # sum of squares of tokens that are read, each less tick
         self._at_edge = [0] * block_size  # members by (resident - tick) modulo the block size
         self._ends: list[tuple[int, int, int, SessionState]] = []  # tick, serial and number of joining; some have left
         self._joins = 0
@@ -55,6 +56,11 @@ class DecodeBatch:
         return self._length_sum + self.num_sequences * self.step
 
     @property
+    def spread(self) -> int:
+        """How unequal the contexts are that attention reads: ``sim.costs.batch.Batch.decode_spread``."""
+        return self.num_sequences * self._square_sum - self._length_sum * self._length_sum
+
+    @property
     def resident_tokens(self) -> int:
         """Resident tokens, those that branches share once."""
         return self._length_sum + self.num_sequences * self.step - self._shared_again
@@ -67,6 +73,7 @@ class DecodeBatch:
         if state.samples == 1:
             self.num_sequences += 1
             self._length_sum += base
+            self._square_sum += base * base
             self._at_edge[base % self.block_size] += 1
         else:
             self._count_set(state, base, state.samples)
@@ -82,6 +89,7 @@ class DecodeBatch:
         if state.samples == 1:
             self.num_sequences -= 1
             self._length_sum -= base
+            self._square_sum -= base * base
             self._at_edge[base % self.block_size] -= 1
         else:
             self._count_set(state, base, -state.samples)
@@ -92,6 +100,7 @@ class DecodeBatch:
         sign = 1 if seats > 0 else -1
         self.num_sequences += seats
         self._length_sum += seats * base
+        self._square_sum += seats * base * base
         steps = self._branches.steps_at(state)
         if steps is not None:
             self._at_edge[(base - steps) % self.block_size] += seats

@@ -273,7 +273,8 @@ class Engine:
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes:
             if decoding.num_sequences:
-                batch = Batch(decoding.num_sequences, decoding.read_tokens + decoding.num_sequences)
+                context = decoding.read_tokens + decoding.num_sequences
+                batch = Batch(decoding.num_sequences, context, decode_spread=decoding.spread)
             elif self.queues.prefilling:
                 batch = Batch()
                 first = min(self.queues.prefilling, key=by_key)

@@ -60,7 +60,11 @@ class Plan:
         """The batch, had nobody recomputed anything."""
         whole = self.batch
         rest = Batch(
-            whole.decode_sessions, whole.decode_context, new_calls=whole.new_calls, first_calls=whole.first_calls
+            whole.decode_sessions,
+            whole.decode_context,
+            new_calls=whole.new_calls,
+            first_calls=whole.first_calls,
+            decode_spread=whole.decode_spread,
         )
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:

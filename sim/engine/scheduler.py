@@ -60,6 +60,7 @@ class Scheduler:
             plan.decoding = True
             plan.batch.decode_sessions = decoding.num_sequences
             plan.batch.decode_context = decoding.read_tokens + decoding.num_sequences
+            plan.batch.decode_spread = decoding.spread
 
     def prefill(self, plan: Plan) -> None:
         """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""

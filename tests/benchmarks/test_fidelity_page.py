@@ -28,7 +28,9 @@ def test_the_page_has_both_marks_and_its_figures():
 
 def test_every_measured_profile_has_its_column():
     rows = profile_rows()
-    assert rows.headings[1:] == ["`h200/llama-3.1-8b`", "`h200/llama-3.1-8b-card-2`", "`h200/vicuna-13b`"]
+    names = ("llama-3.1-8b", "llama-3.1-8b-131k", "llama-3.1-8b-card-2", "vicuna-13b", "vicuna-13b-card-3")
+    assert rows.headings[1:] == [f"`h200/{name}`" for name in names]
     by_name = {row[0]: row[1:] for row in rows.rows}
-    assert by_name["240 random batches not fitted, %"][0] in PAGE.read_text(encoding="utf-8")
-    assert all(len(row) == 4 for row in rows.rows)
+    assert by_name["random batches not fitted, %"][0] in PAGE.read_text(encoding="utf-8")
+    assert by_name["random batches"][:2] == ["240", "320"]
+    assert all(len(row) == 6 for row in rows.rows)

@@ -16,7 +16,7 @@ from sim.costs.batch import Batch, Direction
 from sim.costs.cost_model import CostModel, padded
 from sim.costs.profile import HostCost, PhysicalForward, Profile, SwapCost
 
-EXTENT = Extent()
+EXTENT = Extent(context=8192)
 POOL_BLOCKS = 50_000
 BLOCK_BYTES = 16 * 131072
 SIZES = (1, 2, 4, *range(8, 264, 8))
@@ -37,6 +37,19 @@ FORWARD = PhysicalForward(
     pair_s=1.2e-9,
     **asdict(PACKING),
 )
+LATER = FORWARD.model_copy(
+    update={
+        "launch_s": 3.0e-3,
+        "mixed_launch_s": 1.5e-3,
+        "mixed_read_s": 8e-9,
+        "unequal_read_s": 9e-9,
+        "path_s": 1e-6,
+        "path_tokens": 800.0,
+        "path_filled": 600.0,
+        "chunk_tiles": (4, 16, 32),
+    }
+)
+"""A GPU that also has the costs that were found later."""
 SWAP = SwapCost(out_bytes_per_s=53e9, in_bytes_per_s=50e9, latency_s=25e-6, slowdown_out=0.024, slowdown_in=0.08)
 HOST = HostCost(
     per_iteration_s=0.3e-3,
@@ -102,6 +115,8 @@ def write_samples(folder: Path, noise: float = 0.01, time: Any = DEVICE.iteratio
     )  # fmt: skip
     for point in all_points():
         rows = [sample(point.set, point.shape, noisy(time(point.shape.batch()))) for _ in range(3)]
+        for row in rows:
+            del row["tiled_pairs"]
         samples.append("iterations", point.name, rows)
     _write_copies(samples, noisy)
     _write_serving(samples, noisy)
@@ -114,16 +129,39 @@ def write_samples(folder: Path, noise: float = 0.01, time: Any = DEVICE.iteratio
     return samples
 
 
+def later_samples(folder: Path) -> Samples:
+    """Iterations of the GPU with all costs, whose tiles are as full as the shapes make them; 1 % of noise."""
+    random = np.random.default_rng(0)
+    samples = Samples.begin(folder, {"seed": 0})
+    whole = CostModel(PROFILE.model_copy(update={"forward": LATER, "host": HostCost()}))
+    tiles = LATER.chunk_tiles
+    for point in all_points():
+        batch = point.shape.batch()
+        expected = 0.0
+        if batch.prefill_sessions:
+            exact = LATER.model_copy(update={"chunk_tiles": ()})
+            batch.prefill_pairs = point.shape.tiled_pairs(tiles)
+            expected = CostModel(PROFILE.model_copy(update={"forward": exact, "host": HostCost()})).iteration_time(
+                batch
+            )
+        seconds = expected or whole.iteration_time(batch)
+        rows = [sample(point.set, point.shape, float(seconds * np.exp(random.normal(0.0, 0.01)))) for _ in range(3)]
+        samples.append("iterations", point.name, rows)
+    return samples
+
+
 def sample(kind: str, shape: Shape, seconds: float) -> dict[str, Any]:
     batch = shape.batch()
     sums = {
         "decodes": batch.decode_sessions,
         "padded": padded(batch.decode_sessions, SIZES),
         "decode_context": batch.decode_context,
+        "decode_spread": batch.decode_spread,
         "chunks": batch.prefill_sessions,
         "chunk_tokens": batch.prefill_tokens,
         "chunk_context": batch.prefill_context,
         "pairs": batch.prefill_pairs,
+        "tiled_pairs": shape.tiled_pairs(LATER.chunk_tiles),
     }
     gap = 5e-5 + 60e-6 * batch.prefill_sessions + (0.25e-3 if batch.prefill_sessions else 0.0)
     return {"set": kind, **sums, "device_s": seconds, "host_s": 4e-4, "waited_s": 0.0, "wall_s": seconds + gap}

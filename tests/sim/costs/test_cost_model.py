@@ -127,6 +127,90 @@ def test_attention_that_is_not_cut_has_no_pieces() -> None:
     assert physical(per_piece_s=0.5).iteration_time(batch(4, 9000)) == pytest.approx(0.0, abs=1e-9)
 
 
+def of_contexts(*contexts: int) -> Batch:
+    """Decoding sessions of these contexts."""
+    n, whole = len(contexts), sum(contexts)
+    return Batch(n, whole, decode_spread=n * sum(context * context for context in contexts) - whole * whole)
+
+
+def test_unequal_contexts_cost_more_than_their_sum() -> None:
+    """10 and 30 tokens: mean 20, mean of the squares 500, so 1 - 400 / 500 of 0.5 s for each of 40 tokens. Equal ones,
+    or a single one, cost nothing more; one of a million beside one token nearly (1 - 1 / 2) of 0.5 s a token."""
+    costs = physical(unequal_read_s=0.5)
+    assert costs.iteration_time(of_contexts(10, 30)) == pytest.approx(0.5 * 0.2 * 40)
+    assert max(costs.iteration_time(of_contexts(*equal)) for equal in ((20, 20), (40,))) < 1e-9
+    assert costs.iteration_time(of_contexts(1, 10**6)) == pytest.approx(0.25 * 10**6, rel=1e-5)
+    assert physical().iteration_time(of_contexts(10, 30)) < 1e-9
+
+
+def test_decoding_sessions_may_cost_more_beside_chunks() -> None:
+    """0.5 s for each of 40 tokens, only where a chunk is computed in the same pass."""
+    costs = physical(mixed_read_s=0.5)
+    assert costs.iteration_time(batch(2, 40, (5, 3))) == pytest.approx(20.0)
+    assert costs.iteration_time(batch(2, 40)) < 1e-9
+    assert costs.iteration_time(batch(0, 0, (5, 3))) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("chunks", "seconds"),
+    [
+        (((10, 2),), 0.5 * 12 * (1 - 2 / 50)),
+        (((900, 20),), 0.5 * 100 * (1 - 20 / 50)),  # the context is cut into stretches of 100
+        (((10, 2), (20, 1)), 0.5 * 33 / 2 * (1 - 3 / 50)),  # contexts of 12 and 21 tokens
+        (((900, 50),), 0.0),
+        (((900, 80),), 0.0),  # there are tiles for all processors
+    ],
+)
+def test_few_tokens_wait_for_the_longest_stretch_of_a_context(
+    chunks: tuple[tuple[int, int], ...], seconds: float
+) -> None:
+    """0.5 s for each token of the mean context, up to 100, less what the tokens are of the 50 that fill the GPU."""
+    costs = physical(path_s=0.5, path_tokens=100, path_filled=50)
+    assert costs.iteration_time(batch(0, 0, *chunks)) == pytest.approx(seconds, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "padding"),
+    [
+        (((10, 2),), 1.5 * 12),  # a tile of 4 has 1.5 empty places on average, each with a context of 12
+        (((10, 4),), 1.5 * 14),
+        (((10, 5),), 7.5 * 15),
+        (((100, 90),), 7.5 * 190),  # the largest tiles have 16
+        (((10, 2), (20, 8)), 7.5 * 40),  # 5 in the mean
+    ],
+)
+def test_the_last_tile_of_each_chunk_is_expected_to_be_half_empty(
+    chunks: tuple[tuple[int, int], ...], padding: float
+) -> None:
+    costs = physical(pair_s=0.1, chunk_tiles=(4, 16))
+    pairs = batch(0, 0, *chunks).prefill_pairs
+    assert costs.iteration_time(batch(0, 0, *chunks)) == pytest.approx(0.1 * (pairs + padding))
+
+
+def test_decoding_sessions_beside_chunks_have_kernels_of_their_own_to_launch() -> None:
+    """2 s for chunks, 0.5 s more with decoding sessions beside them; what takes longer on the device hides it."""
+    costs = physical(per_token_s=0.1, launch_s=2.0, mixed_launch_s=0.5)
+    assert costs.iteration_time(batch(0, 0, (0, 3))) == pytest.approx(2.0)
+    assert costs.iteration_time(batch(4, 40, (0, 3))) == pytest.approx(2.5)
+    assert costs.iteration_time(batch(4, 40, (0, 30))) == pytest.approx(3.4)
+    assert costs.iteration_time(batch(4, 40)) == pytest.approx(0.4)
+
+
+def test_costs_that_a_profile_does_not_have_change_no_bit() -> None:
+    """Zero is what profiles measured before these were known have."""
+    parts: dict[str, Any] = {"overhead_s": 0.003, "per_token_s": 1e-4, "decode_read_s": 1.7e-6, "pair_s": 1.3e-9}
+    without = physical(**parts).profile.forward
+    assert isinstance(without, PhysicalForward)
+    later = ("mixed_read_s", "unequal_read_s", "path_s", "mixed_launch_s")
+    assert [getattr(without, name) for name in later] == [0.0] * 4
+    assert without.chunk_tiles == ()
+    spread = of_contexts(700, 3, 45)
+    for one in (spread, batch(3, 748)):
+        one.add_chunk(311, 77)
+        expected = 0.003 + 0.0 + 0.0 + 1e-4 * 80 + 0.0 + 1.3e-9 * one.prefill_pairs + 0.0
+        assert physical(**parts).iteration_time(one) == expected + 1.7e-6 * 748
+
+
 CUT = {"per_piece_s": 1.3e-5, "most_pieces": 30, "piece_tokens": 20, "decode_sizes": (1, 2, 4, 8, 16, 24)}
 
 
@@ -136,19 +220,22 @@ CUT = {"per_piece_s": 1.3e-5, "most_pieces": 30, "piece_tokens": 20, "decode_siz
     st.integers(1, 60),
     st.floats(0, 1e4),
     st.sampled_from(["linear", "physical", "cut"]),
+    st.integers(0, 10**7),
 )
 def test_a_leap_ends_to_the_bit_where_single_iterations_end(
-    sessions: int, context: int, iterations: int, begin: float, kind: str
+    sessions: int, context: int, iterations: int, begin: float, kind: str, spread: int
 ) -> None:
-    """With contexts that are cut further with every token, that are cut no further, and that become so on the way."""
+    """With contexts that are cut further with every token, that are cut no further, and that become so on the way; all
+    equal, and unequal ones, whose spread stays as it is when each grows by a token."""
     parts: dict[str, Any] = {"overhead_s": 0.003, "per_token_s": 1e-4, "decode_read_s": 1.7e-6}
+    parts |= {"unequal_read_s": 2.3e-7 if spread % 2 else 0.0}
     cut = CUT if kind == "cut" else {}
     costs = CostModel(profile()) if kind == "linear" else physical(**parts, **cut)
     now, ends = begin, []
     for done in range(iterations):
-        now += costs.iteration_time(batch(sessions, context + done * sessions))
+        now += costs.iteration_time(Batch(sessions, context + done * sessions, decode_spread=spread))
         ends.append(now)
-    assert costs.ends(batch(sessions, context), begin, iterations) == ends
+    assert costs.ends(Batch(sessions, context, decode_spread=spread), begin, iterations) == ends
 
 
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 300))

@@ -78,6 +78,8 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
         assert len(group) == len(inside)
         assert group.num_sequences == sum(one.state.samples for one in inside.values())
         assert group.read_tokens == sum(one.state.samples * one.resident for one in inside.values())
+        read = [one.resident for one in inside.values() for _ in range(one.state.samples)]
+        assert group.spread == len(read) * sum(tokens * tokens for tokens in read) - sum(read) ** 2
         again = sum((one.state.samples - 1) * one.state.fork for one in inside.values())
         assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
         assert group.blocks_needed() == sum(contexts.blocks_to_append(one.state, 1) for one in inside.values())
