@@ -164,7 +164,12 @@ def _errors(points: Measurements, predicted: Floats) -> dict[str, Error]:
     errors, held_out = relative(predicted, points.seconds), np.isin(points.sets, HELD_OUT)
     decodes, chunks = points.decodes > 0, points.chunks > 0
     longer = points.sets == "held-out-long"
-    by_length = {"held_out_short": error_of(errors[held_out & ~longer]), "held_out_long": error_of(errors[longer])}
+    short = held_out & ~longer
+    by_length = {
+        "held_out_short": error_of(errors[short]),
+        "held_out_short_mixed": error_of(errors[short & decodes & chunks]),
+        "held_out_long": error_of(errors[longer]),
+    }
     return (by_length if longer.any() else {}) | {
         "held_out": error_of(errors[held_out]),
         "held_out_decode": error_of(errors[held_out & decodes & ~chunks]),

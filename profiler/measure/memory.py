@@ -13,7 +13,7 @@ from profiler.measure.grid import Shape
 from profiler.measure.iteration_runner import IterationRunner
 
 WORKSPACE_BYTES = 512 << 20
-GRAPH_BYTES = 4 << 30
+GRAPH_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
