@@ -29,7 +29,16 @@ PARAMETERS = (
     "prefill_read_s",
     "pair_s",
     "knee",
+    "mixed_read_s",
+    "unequal_read_s",
+    "path_s",
+    "path_tokens",
 )
+OPTIONAL = {"mixed_read_s": ("mixed",), "unequal_read_s": ("unequal",), "path_s": ("prefill", "chunks")}
+"""Costs that are kept only if they show in the sets of points that were measured for each."""
+SHOWS = 0.98
+"""They are kept if without them the cross-validated error of that set is larger than it is with them by more than this
+share."""
 KNEES = (2.0, 4.0, 8.0)
 SHARPEST_KNEE = 16.0
 FOLDS = 5
@@ -75,14 +84,31 @@ def fit_forward(points: Points, packing: Packing = NO_PACKING, seed: int = 0) ->
     with_chunks = points.chunks > 0
     if len(points) < 2 * len(PARAMETERS) or with_chunks.all() or not with_chunks.any():
         raise NotEnoughPoints(f"{len(points)} points, {int(with_chunks.sum())} of them with chunks, cannot be fitted")
-    starts = _starts(points)
-    plain = _fit_and_validate(points, (), starts, seed)
+    without = _unmeasured(points)
+    theta, errors = _fit_and_validate(points, (), _starts(points), seed, without)
     knots = tuple(int(x) for x in np.unique(points.tokens[points.sets != "mixed"]))
-    bumpy = _fit_and_validate(points, knots, [np.concatenate((plain[0], np.zeros(len(knots))))], seed)
-    better = _score(bumpy[1]) < WORTH * _score(plain[1])
-    theta, errors = bumpy if better else plain
-    forward = _forward_of(theta, knots if better else (), points)
-    return ForwardFit(forward.model_copy(update=asdict(packing)), errors)
+    bumpy = _fit_and_validate(points, knots, [np.concatenate((theta, np.zeros(len(knots))))], seed, without)
+    if _score(bumpy[1]) < WORTH * _score(errors):
+        theta, errors = bumpy
+    else:
+        knots = ()
+    for name in OPTIONAL.keys() - without:
+        fewer = _fit_and_validate(points, knots, [theta], seed, without | {name})
+        mine = np.isin(points.sets, OPTIONAL[name])
+        if SHOWS * _score(fewer[1][mine]) < _score(errors[mine]):
+            without, (theta, errors) = without | {name}, fewer
+    return ForwardFit(_forward_of(theta, knots, points).model_copy(update=asdict(packing)), errors)
+
+
+def _unmeasured(points: Points) -> frozenset[str]:
+    """Costs that nothing was measured for: of pieces where it is not known how contexts are cut, and those that show in
+    sets of points that are not there, such as in samples of formerly."""
+    found = {name for name, sets in OPTIONAL.items() if not np.isin(points.sets, sets).any()}
+    if not points.unequal.any():
+        found.add("unequal_read_s")
+    if not points.pieces.any():
+        found.add("per_piece_s")
+    return frozenset(found)
 
 
 def device_seconds(forward: PhysicalForward, points: Points) -> Floats:
@@ -123,10 +149,14 @@ def _seconds(theta: Floats, knots: tuple[int, ...], points: Points) -> Floats:
         + value["per_session_s"] * (points.padded + chunks)
         + value["per_chunk_s"] * chunks
         + matrix
-        + value["decode_read_s"] * points.decode_context
+        + (value["decode_read_s"] + value["unequal_read_s"] * points.unequal) * points.decode_context
+        + value["mixed_read_s"] * any_chunk * points.decode_context
         + value["per_piece_s"] * points.pieces
         + value["prefill_read_s"] * points.chunk_context
-        + value["pair_s"] * points.pairs
+        + np.maximum(
+            value["pair_s"] * points.pairs,
+            value["path_s"] * np.minimum(points.chunk_context / np.maximum(chunks, 1), value["path_tokens"]),
+        )
     )
     device = np.where(any_chunk, np.maximum(device, value["launch_s"]), device)
     seconds: Floats = value["overhead_s"] + value["chunks_overhead_s"] * any_chunk + device
@@ -139,25 +169,30 @@ def _norm(a: float, b: Floats, p: float) -> Floats:
     return joined
 
 
-def _fit_and_validate(points: Points, knots: tuple[int, ...], starts: list[Floats], seed: int) -> tuple[Floats, Floats]:
-    """The best fit to all points, and each point's error by a fit without its fold."""
-    theta = min((_fit(points, knots, start) for start in starts), key=lambda found: found[1])[0]
+def _fit_and_validate(
+    points: Points, knots: tuple[int, ...], starts: list[Floats], seed: int, without: frozenset[str]
+) -> tuple[Floats, Floats]:
+    """The best fit to all points, and each point's error by a fit without its fold. Costs ``without`` are zero."""
+    theta = min((_fit(points, knots, start, without) for start in starts), key=lambda found: found[1])[0]
     fold = np.random.default_rng(seed).permutation(len(points)) % FOLDS
     errors = np.zeros(len(points))
     for index in range(FOLDS):
         held: Mask = fold == index
-        other, _ = _fit(points[~held], knots, theta)
+        other, _ = _fit(points[~held], knots, theta, without)
         errors[held] = relative(_seconds(other, knots, points[held]), points.seconds[held])
     return theta, errors
 
 
-def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats, float]:
+def _fit(points: Points, knots: tuple[int, ...], start: Floats, without: frozenset[str]) -> tuple[Floats, float]:
     """Least squares from ``start``. Returns parameters and cost."""
-    scale, free = _scales(points, knots), _free(points, knots)
+    scale = _scales(points, knots)
+    fixed = without | {"path_tokens"} if "path_s" in without else without
+    free = np.array([*(name not in fixed for name in PARAMETERS), *(True for _ in knots)])
     low, high = np.zeros(len(start)), np.full(len(start), np.inf)
     low[PARAMETERS.index("per_token_s")] = 1e-6
     knee = PARAMETERS.index("knee")
     low[knee], high[knee] = 1.0 / scale[knee], SHARPEST_KNEE / scale[knee]
+    low[PARAMETERS.index("path_tokens")] = 1.0 / scale[PARAMETERS.index("path_tokens")]
     low[len(PARAMETERS) :] = -0.7
 
     def residuals(scaled: Floats) -> Floats:
@@ -178,12 +213,6 @@ def _fit(points: Points, knots: tuple[int, ...], start: Floats) -> tuple[Floats,
     return theta, float(found.cost)
 
 
-def _free(points: Points, knots: tuple[int, ...]) -> Mask:
-    """What is fitted: the cost of pieces only where it is known how contexts are cut."""
-    cut = bool(points.pieces.any())
-    return np.array([*(cut or name != "per_piece_s" for name in PARAMETERS), *(True for _ in knots)])
-
-
 def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
     """What each parameter would be if it alone explained the largest iterations: numbers near 1 suit the solver."""
     least = float(points.seconds.min())
@@ -201,6 +230,10 @@ def _scales(points: Points, knots: tuple[int, ...]) -> Floats:
         "prefill_read_s": per(points.chunk_context),
         "pair_s": per(points.pairs),
         "knee": 4.0,
+        "mixed_read_s": per(points.decode_context),
+        "unequal_read_s": per(points.decode_context),
+        "path_s": per(points.chunk_context / np.maximum(points.chunks, 1)),
+        "path_tokens": 1000.0,
     }
     return np.array([*(scale.get(name, least) for name in PARAMETERS), *(1.0 for _ in knots)])
 
@@ -209,6 +242,7 @@ def _starts(points: Points) -> list[Floats]:
     """Where to begin: three knees, with and without a floor under passes with chunks."""
     floor = float(points.seconds[points.chunks > 0].min())
     shares = {"overhead_s": 0.1, "chunks_overhead_s": 0.05, "weights_s": 0.8, "per_token_s": 0.8, "decode_read_s": 0.6}
+    shares |= {"path_s": 0.3, "path_tokens": 1.2}
     scale, starts = _scales(points, ()), []
     for knee in KNEES:
         for launch in (0.0, 0.9 * floor):
@@ -229,8 +263,9 @@ def _forward_of(theta: Floats, knots: tuple[int, ...], points: Points) -> Physic
     values = dict(zip(PARAMETERS, (float(number) for number in theta), strict=False))
     scales = dict(zip(PARAMETERS, _scales(points, knots), strict=False))
     for name in PARAMETERS:
-        if name not in {"knee", "per_token_s"} and values[name] < 1e-4 * scales[name]:
+        if name not in {"knee", "per_token_s", "path_tokens"} and values[name] < 1e-4 * scales[name]:
             values[name] = 0.0
+    values["path_tokens"] = max(1.0, values["path_tokens"] if values["path_s"] else 1.0)
     without = PhysicalForward(**values)
     if values["launch_s"] and not _floor_matters(without, points):
         without = without.model_copy(update={"launch_s": 0.0})

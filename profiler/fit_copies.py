@@ -78,8 +78,14 @@ def _as_in_service(copies: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _figures(copies: pd.DataFrame, beside: pd.DataFrame, overlaps: bool) -> dict[str, float]:
-    largest = copies[copies["blocks"] == copies["blocks"].max()]
+    largest = copies[copies["blocks"] == copies.loc[copies["kind"] == "both", "blocks"].max()]
     figures: dict[str, float] = {"largest_copy_bytes": float(largest["bytes"].max())}
+    longest = copies[copies["blocks"] == copies["blocks"].max()]
+    if longest["blocks"].max() > largest["blocks"].max():
+        figures["longest_copy_bytes"] = float(longest["bytes"].max())
+        for way in WAYS:
+            rows = longest[longest["direction"] == way]
+            figures[f"{way}_longest_bytes_per_s"] = float((rows["bytes"] / rows["device_s"]).median())
     for way in WAYS:
         mine = largest[largest["direction"] == way]
         for kind in ("alone", "both"):

@@ -103,7 +103,7 @@ def _series(iterations: pd.DataFrame, forward: PhysicalForward, points: Points) 
         work=busy / median,
         times=times,
         passes=passes,
-        chosen=usual & (points.sets[passes] != "held-out"),
+        chosen=usual & ~np.char.startswith(points.sets[passes], "held-out"),
     )
 
 

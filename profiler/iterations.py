@@ -21,8 +21,11 @@ BATCH = {
     "pairs": "prefill_pairs",
     "begun": "begun",
     "opened": "opened",
+    "decode_spread": "decode_spread",
 }
 """Columns of a recorded iteration, and what a batch calls them."""
+LATER = ("decode_spread",)
+"""Columns that iterations recorded earlier do not have; there they count as 0."""
 KEPT = (*BATCH, "copies_out", "copies_in", "stalled", "device_s", "wall_s", "ended_s")
 """Columns that a recorded run keeps."""
 
@@ -53,5 +56,6 @@ def iteration_rows(timings: Timings) -> list[dict[str, Any]]:
 
 def batches(rows: pd.DataFrame) -> Iterator[Batch]:
     """The batch of each row, one after the other."""
+    rows = rows.assign(**{name: 0 for name in LATER if name not in rows})
     for sums in zip(*(rows[name].tolist() for name in BATCH), strict=True):
         yield Batch(**dict(zip(BATCH.values(), sums, strict=True)))

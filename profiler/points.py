@@ -45,8 +45,8 @@ class Points:
 
     Attributes:
         names, sets: which point, of which set.
-        decodes, padded, decode_context, chunks, chunk_tokens, chunk_context, pairs: as in ``sim.plan.Batch``;
-            ``padded`` are decoding sessions with padding.
+        decodes, padded, decode_context, decode_spread, chunks, chunk_tokens, chunk_context, pairs: as in
+            ``sim.plan.Batch``; ``padded`` are decoding sessions with padding.
         tokens: query tokens with padding: what the matrix products work on.
         pieces: into which the contexts of decoding sessions are cut.
         seconds, low, high: median, 10th and 90th percentile.
@@ -60,6 +60,7 @@ class Points:
     decodes: Floats
     padded: Floats
     decode_context: Floats
+    decode_spread: Floats
     chunks: Floats
     chunk_tokens: Floats
     chunk_context: Floats
@@ -76,11 +77,17 @@ class Points:
     def __len__(self) -> int:
         return len(self.seconds)
 
+    @property
+    def unequal(self) -> Floats:
+        """How unequal the contexts of decoding sessions are: u of ``sim.profile.PhysicalForward``."""
+        found: Floats = self.decode_spread / np.maximum(self.decode_spread + self.decode_context**2, 1.0)
+        return found
+
     def __getitem__(self, chosen: Mask | npt.NDArray[np.intp]) -> Points:
         return Points(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
 
-SHAPE = ("decodes", "padded", "decode_context", "chunks", "chunk_tokens", "chunk_context", "pairs")
+SHAPE = ("decodes", "padded", "decode_context", "decode_spread", "chunks", "chunk_tokens", "chunk_context", "pairs")
 
 
 def points_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Points:
@@ -90,6 +97,8 @@ def points_of(samples: pd.DataFrame, packing: Packing = NO_PACKING) -> Points:
         packing: of the backend that they were measured with.
     """
     samples = samples.assign(gap_s=samples["wall_s"] - samples["device_s"])
+    if "decode_spread" not in samples:  # measured before it was noted
+        samples = samples.assign(decode_spread=0)
     groups = samples.groupby(names_of(samples), sort=False)
     first, times = groups.first(), groups["device_s"]
     columns: dict[str, npt.NDArray[np.float64]] = {name: first[name].to_numpy(dtype=np.float64) for name in SHAPE}

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from profiler.fit import relative
 from profiler.fit_host import cold_seconds
 from profiler.points import Floats, Mask, Points
-from profiler.profile_folder import MEDIAN_AIM, P95_AIM, recompute_time
+from profiler.profile_folder import HELD_OUT, MEDIAN_AIM, P95_AIM, recompute_time
 from profiler.saturation import convex
 from sim.costs import CostModel
 from sim.plan import Batch
@@ -89,10 +89,13 @@ def mixed(findings: Findings) -> Figure:
     """Predicted against measured time of iterations with several chunks, mixed ones, and random ones."""
     figure, axes = _panel(findings, "Mixed iterations", "ms on the device, measured", "ms, predicted")
     points, predicted = findings.points, findings.predicted
-    series = (("held-out", GREY, "o"), ("mixed", RED, "s"), ("chunks", GREEN, "^"))
-    for kind, colour, marker in series:
-        mine = points.sets == kind
-        label = {"held-out": "random, not fitted", "mixed": "decodes + chunk", "chunks": "several chunks"}[kind]
+    series = (
+        (HELD_OUT, GREY, "o", "random, not fitted"),
+        (("mixed",), RED, "s", "decodes + chunk"),
+        (("chunks",), GREEN, "^", "several chunks"),
+    )
+    for kinds, colour, marker, label in series:
+        mine = _of(points, *kinds)
         label = f"{label} ({int(mine.sum())})"
         axes.plot(1e3 * points.seconds[mine], 1e3 * predicted[mine], marker, color=colour, markersize=4, label=label,
                   alpha=0.75, markeredgewidth=0)  # fmt: skip
@@ -110,7 +113,7 @@ def errors(findings: Findings) -> Figure:
     figure, axes = _panel(findings, "Errors of prediction", "predicted / measured − 1, %", "random batches")
     points = findings.points
     all_errors = 100 * relative(findings.predicted, points.seconds)
-    held_out = all_errors[points.sets == "held-out"]
+    held_out = all_errors[_of(points, *HELD_OUT)]
     reach = max(12.0, float(np.quantile(np.abs(held_out), 0.98))) if len(held_out) else 12.0
     axes.hist(np.clip(held_out, -reach, reach), bins=np.linspace(-reach, reach, 49).tolist(), color=GREY)
     for aim, style in ((MEDIAN_AIM, "-"), (P95_AIM, "--")):

@@ -29,6 +29,8 @@ HELD_OUT_AIM = 200
 SATURATION_REACH = 2048
 """Tokens: beyond, attention within the chunk is no longer small beside the matrix products."""
 DIGITS = 6
+HELD_OUT = ("held-out", "held-out-long")
+"""Sets of random batches, which no fit has seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _fit(iterations: pd.DataFrame, packing: Packing, seed: int) -> tuple[Points,
 
 
 def _on_grid(points: Points) -> Mask:
-    grid: Mask = ~np.isin(points.sets, ("held-out", "reference"))
+    grid: Mask = ~np.isin(points.sets, (*HELD_OUT, "reference"))
     return grid
 
 
@@ -182,9 +184,11 @@ def _saturation_figures(profile: Profile) -> dict[str, float]:
 
 def _errors(points: Points, predicted: Floats) -> dict[str, Error]:
     """Of the random batches, in all and by kind."""
-    errors, held_out = relative(predicted, points.seconds), points.sets == "held-out"
+    errors, held_out = relative(predicted, points.seconds), np.isin(points.sets, HELD_OUT)
     decodes, chunks = points.decodes > 0, points.chunks > 0
-    return {
+    longer = points.sets == "held-out-long"
+    by_length = {"held_out_short": error_of(errors[held_out & ~longer]), "held_out_long": error_of(errors[longer])}
+    return (by_length if longer.any() else {}) | {
         "held_out": error_of(errors[held_out]),
         "held_out_decode": error_of(errors[held_out & decodes & ~chunks]),
         "held_out_prefill": error_of(errors[held_out & ~decodes & chunks]),

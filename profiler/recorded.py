@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from policies.registry import make_order, make_policy
-from profiler.iterations import KEPT
+from profiler.iterations import KEPT, LATER
 from sim.profile import Profile
 from sim.record import RunRecord
 from sim.settings import EngineSettings
@@ -137,7 +137,7 @@ def _read_steps(file: Path, count: int | None) -> pd.DataFrame | None:
     if not file.exists():
         return None
     iterations = _in_seconds(pd.read_parquet(file))
-    if lacking := [name for name in KEPT if name not in iterations]:
+    if lacking := [name for name in KEPT if name not in iterations and name not in LATER]:
         raise ValueError(f"{file} lacks {', '.join(lacking)}")
     if count is not None and len(iterations) != count:
         raise ValueError(f"{file} has {len(iterations):,} iterations, and the run had {count:,}")

@@ -56,6 +56,7 @@ class Batching:
             plan.decoding = True
             plan.batch.decode_sessions = decoding.seats
             plan.batch.decode_context = decoding.read_tokens + decoding.seats
+            plan.batch.decode_spread = decoding.spread
 
     def prefill(self, plan: Plan) -> None:
         """Sessions admitted before compute on, in the queue's order; they may preempt later ones of their kind."""

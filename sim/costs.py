@@ -26,6 +26,8 @@ class CostModel:
         self._linear = forward if isinstance(forward, LinearForward) else None
         self._physical = forward if isinstance(forward, PhysicalForward) else None
         self._decode_read_s = self._physical.decode_read_s if self._physical is not None else 0.0
+        self._mixed_read_s = self._physical.mixed_read_s if self._physical is not None else 0.0
+        self._unequal_read_s = self._physical.unequal_read_s if self._physical is not None else 0.0
         host = profile.host
         self._per_iteration_s, self._per_session_s = host.per_iteration_s, host.per_session_s
         self._per_chunk_s, self._chunked_s, self._per_call_s = host.per_chunk_s, host.chunked_s, host.per_call_s
@@ -67,7 +69,13 @@ class CostModel:
         if self._per_piece_s and batch.decode_sessions:
             seconds += self._cut_time(batch.decode_sessions, batch.decode_context)
         seconds += self._decode_read_s * batch.decode_context
-        if self._launch_s and batch.prefill_sessions:
+        if self._unequal_read_s and batch.decode_spread:
+            seconds += self._unequal_time(batch.decode_context, batch.decode_spread)
+        if not batch.prefill_sessions:
+            return seconds
+        if self._mixed_read_s:
+            seconds += self._mixed_read_s * batch.decode_context
+        if self._launch_s:
             return max(seconds, self.outside_device(batch) + self._launch_s)
         return seconds
 
@@ -90,6 +98,8 @@ class CostModel:
         if batch.begun:
             later = self._without_decode_context(replace(batch, begun=0, opened=0))
         contexts = range(context + step, context + step * iterations, step)
+        if self._unequal_read_s and batch.decode_spread:
+            return self._unequal_passes(batch, first, later, range(context, contexts.stop, step))
         if self._per_piece_s and step:
             cut = self._cut_time(step, context)
             if not self._is_cut_no_further(step, context):
@@ -97,6 +107,19 @@ class CostModel:
                 return chain((first + cut + slope * context,), cuts)
             first, later = first + cut, later + cut
         return chain((first + slope * context,), (later + slope * tokens for tokens in contexts))
+
+    def _unequal_passes(self, batch: Batch, first: float, later: float, contexts: range) -> Iterator[float]:
+        """As ``passes``, for decoding sessions of unequal contexts: ``contexts`` tokens in all in each iteration."""
+        slope, spread, cuts, sessions = self._decode_read_s, batch.decode_spread, self._per_piece_s, contexts.step
+        fixed = first
+        for tokens in contexts:
+            cut = fixed + self._cut_time(sessions, tokens) if cuts else fixed
+            yield cut + slope * tokens + self._unequal_time(tokens, spread)
+            fixed = later
+
+    def _unequal_time(self, context: int, spread: int) -> float:
+        """Seconds that ``context`` tokens of decoding sessions cost more where these have unequal contexts."""
+        return self._unequal_read_s * context * (spread / (spread + context * context))
 
     def _chunk_passes(self, batch: Batch, iterations: int) -> Iterator[float]:
         tokens = batch.prefill_tokens
@@ -150,7 +173,7 @@ class CostModel:
             + cost.per_chunk_s * batch.prefill_sessions
             + _matrix_time(cost, tokens)
             + cost.prefill_read_s * batch.prefill_context
-            + cost.pair_s * batch.prefill_pairs
+            + _chunk_attention_time(cost, batch)
             + cost.exchange_s * tokens
         )
 
@@ -217,6 +240,14 @@ class CostModel:
                 self._forward_times.clear()
             seconds = self._forward_times[asked] = self.iteration_time(batch)
         return seconds
+
+
+def _chunk_attention_time(cost: PhysicalForward, batch: Batch) -> float:
+    """Seconds that the query-key pairs of chunks take, or the longest stretch of a context."""
+    seconds = cost.pair_s * batch.prefill_pairs
+    if not (cost.path_s and batch.prefill_sessions):
+        return seconds
+    return max(seconds, cost.path_s * min(batch.prefill_context / batch.prefill_sessions, cost.path_tokens))
 
 
 def padded(number: int, sizes: tuple[int, ...]) -> int:

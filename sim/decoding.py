@@ -39,6 +39,7 @@ class DecodeGroup:
         self._shared_again = 0  # tokens that branches share, once for each branch but the first
         self._members: dict[int, LiveSession] = {}
         self._length_sum = 0  # sum of tokens that are read, less tick times seats
+        self._square_sum = 0  # sum of squares of tokens that are read, each less tick
         self._at_edge = [0] * block_size  # members by (resident - tick) modulo the block size
         self._ends: list[tuple[int, int, int, LiveSession]] = []  # tick, serial and number of joining; some have left
         self._joins = 0
@@ -55,6 +56,11 @@ class DecodeGroup:
         return self._length_sum + self.seats * self.tick
 
     @property
+    def spread(self) -> int:
+        """How unequal the contexts are that attention reads: ``sim.plan.Batch.decode_spread``."""
+        return self.seats * self._square_sum - self._length_sum * self._length_sum
+
+    @property
     def resident_tokens(self) -> int:
         """Resident tokens, those that branches share once."""
         return self._length_sum + self.seats * self.tick - self._shared_again
@@ -67,6 +73,7 @@ class DecodeGroup:
         if live.samples == 1:
             self.seats += 1
             self._length_sum += base
+            self._square_sum += base * base
             self._at_edge[base % self.block_size] += 1
         else:
             self._count_set(live, base, live.samples)
@@ -82,6 +89,7 @@ class DecodeGroup:
         if live.samples == 1:
             self.seats -= 1
             self._length_sum -= base
+            self._square_sum -= base * base
             self._at_edge[base % self.block_size] -= 1
         else:
             self._count_set(live, base, -live.samples)
@@ -92,6 +100,7 @@ class DecodeGroup:
         sign = 1 if seats > 0 else -1
         self.seats += seats
         self._length_sum += seats * base
+        self._square_sum += seats * base * base
         steps = self._branches.steps_at(live)
         if steps is not None:
             self._at_edge[(base - steps) % self.block_size] += seats

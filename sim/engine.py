@@ -269,7 +269,7 @@ class Engine:
         batch, decoding = plan.batch, self.queues.decoding
         if not plan.computes:
             if decoding.seats:
-                batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats)
+                batch = Batch(decoding.seats, decoding.read_tokens + decoding.seats, decode_spread=decoding.spread)
             elif self.queues.prefilling:
                 batch = Batch()
                 first = min(self.queues.prefilling, key=by_key)

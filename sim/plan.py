@@ -62,7 +62,9 @@ class Chunk:
 @dataclass(slots=True)
 class Batch:
     """The sums that an iteration's cost depends on. Tokens; ``pairs`` are query-key pairs of chunk attention, ``begun``
-    calls that begin to compute, ``opened`` the first calls among them."""
+    calls that begin to compute, ``opened`` the first calls among them. ``decode_spread`` is n * (c1^2 + ... + cn^2) -
+    (c1 + ... + cn)^2 of the contexts of n decoding sessions: n^2 times their variance, 0 where all are equally long,
+    and the same after each has grown by a token."""
 
     decode_sessions: int = 0
     decode_context: int = 0
@@ -72,6 +74,7 @@ class Batch:
     prefill_pairs: int = 0
     begun: int = 0
     opened: int = 0
+    decode_spread: int = 0
 
     def add_missing(self, live: LiveSession, start: int, tokens: int) -> None:
         """Add missing tokens of a context; beyond the fork of a branch set each branch has a chunk of its own."""
@@ -101,6 +104,7 @@ class Batch:
             self.prefill_pairs,
             self.begun,
             self.opened,
+            self.decode_spread,
         )
 
     def add_chunk(self, start: int, tokens: int) -> None:
@@ -159,7 +163,13 @@ class Plan:
     def batch_without_recompute(self) -> Batch:
         """The batch, had nobody recomputed anything."""
         whole = self.batch
-        rest = Batch(whole.decode_sessions, whole.decode_context, begun=whole.begun, opened=whole.opened)
+        rest = Batch(
+            whole.decode_sessions,
+            whole.decode_context,
+            begun=whole.begun,
+            opened=whole.opened,
+            decode_spread=whole.decode_spread,
+        )
         for chunk in self.chunks:
             if chunk.tokens > chunk.recomputed:
                 rest.add_missing(chunk.live, chunk.start + chunk.recomputed, chunk.tokens - chunk.recomputed)

@@ -44,13 +44,24 @@ class PhysicalForward(_Facts):
 
     overhead_s + chunks_overhead_s + max(launch_s, device), the second and third only for passes with chunks, where
     device = mixed_s + per_session_s * n + per_chunk_s * chunks + f(x) * ((weights_s)^p + (per_token_s * x)^p)^(1/p)
-        + decode_read_s * (context tokens of decoding sessions) + per_piece_s * pieces
-        + prefill_read_s * (context tokens of chunks) + pair_s * (query-key pairs of chunks) + exchange_s * x
+        + (decode_read_s + unequal_read_s * u) * (context tokens of decoding sessions) + per_piece_s * pieces
+        + prefill_read_s * (context tokens of chunks) + max(pair_s * (query-key pairs of chunks), path) + exchange_s * x
+        + mixed_read_s * (context tokens of decoding sessions), the last where there are chunks
 
     The p-norm joins the time to read the weights, which hides matrix work, with the matrix work, which hides the read.
     mixed_s counts only where sessions decode beside chunks: each kind has an attention kernel of its own, and one runs
     after the other. A pass with chunks cannot end before the host has launched its kernels. Both x and n count the
     decoding sessions as the backend pads them.
+
+    u says how unequal the contexts of n decoding sessions are: 1 - mean^2 / (mean of the squares), 0 if all are equally
+    long, towards 1 if one has most of the tokens.
+
+    A processor of the GPU reads a stretch of a context from one end to the other. Where chunks are few and short, the
+    longest stretch keeps attention from being over, whatever the others could do: with k chunks,
+
+    path = path_s * min((context tokens of chunks) / k, path_tokens)
+
+    since longer contexts are cut into several stretches.
 
     A backend that keeps all of the GPU's processors at work cuts the contexts of decoding sessions into pieces, and
     each costs something to begin and to merge beyond what is read. With d decoding sessions as they are padded,
@@ -79,6 +90,16 @@ class PhysicalForward(_Facts):
     per_piece_s: float = Field(default=0.0, ge=0)
     prefill_read_s: float = Field(default=0.0, ge=0)
     pair_s: float = Field(ge=0)
+    mixed_read_s: float = Field(
+        default=0.0, ge=0, description="for each context token of decoding sessions, where chunks are computed beside"
+    )
+    unequal_read_s: float = Field(
+        default=0.0, ge=0, description="for each context token of decoding sessions, times u: what unequal ones cost"
+    )
+    path_s: float = Field(
+        default=0.0, ge=0, description="for each token of the stretch of a chunk's context that takes longest to read"
+    )
+    path_tokens: float = Field(default=1.0, ge=1, description="the longest stretch that a chunk's context is read in")
     exchange_s: float = Field(
         default=0.0, ge=0, description="for each of the x tokens, where several GPUs add up what each has computed"
     )

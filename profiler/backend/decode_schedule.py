@@ -2,8 +2,8 @@
 
 FlashInfer cuts long contexts only while the batch leaves processors idle. A batch large enough to fill the GPU goes
 uncut, and then one long context among short ones holds all of them up: a single processor reads it. Here no piece is
-longer than a fair share, and the longest begin first, so that what a batch costs follows from the sum of its
-contexts. The pieces are written down as FlashInfer's kernels read them.
+longer than a fair share or, in a large batch, than the mean context, and the longest begin first, so that what a batch
+costs follows from the sum of its contexts. The pieces are written down as FlashInfer's kernels read them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ PIECES_A_PROCESSOR = 3
 """Pieces that each of the GPU's multiprocessors works on at a time, if all contexts are long."""
 SHORTEST_PIECE = 128
 """Tokens: below, a piece costs more to begin than to read."""
+SPARE_PIECES = 0.5
+"""Pieces for each session beyond one, at most, in a large batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class DecodeSchedule:
     def __init__(self, size: int, kv_heads: int, processors: int, block_size: int) -> None:
         self.size, self._block_size = size, block_size
         self._cuts = cuts(kv_heads, processors)
-        self.most_pieces = size + self._cuts
+        self.most_pieces = size + max(self._cuts, int(SPARE_PIECES * size))
         self._sessions: Ints = np.arange(size, dtype=np.int32)
         self._numbers: Ints = np.arange(self.most_pieces, dtype=np.int32)
         self.places = _places(size, self.most_pieces)
@@ -95,10 +97,18 @@ class DecodeSchedule:
         return 4 * self.most_pieces * heads * (head_dim + 1) + 32
 
     def write(self, schedule: Ints, blocks: Ints) -> None:
-        """Cut sessions of ``blocks[i]`` blocks each, and write it into ``schedule``, int32 ``[places.end]``."""
+        """Cut sessions of ``blocks[i]`` blocks each, and write it into ``schedule``, int32 ``[places.end]``.
+
+        The GPU begins the pieces of one KV head after those of another. So in a large batch the longest of the last
+        head begin late: no context much longer than the mean is left whole, as far as there is room for its pieces.
+        """
         at = self.places
-        longest = max(-(-int(blocks.sum()) // self._cuts), shortest_piece(self._block_size))
+        total, shortest = int(blocks.sum()), shortest_piece(self._block_size)
+        longest = max(-(-total // max(self._cuts, self.size)), shortest)
         counts = -(-blocks // longest)
+        if int(counts.sum()) > self.most_pieces:
+            longest = max(-(-total // (self.most_pieces - self.size)), shortest)
+            counts = -(-blocks // longest)
         starts = schedule[at.row_starts : at.row_starts + self.size + 1]
         starts[0] = 0
         np.cumsum(counts, out=starts[1:])

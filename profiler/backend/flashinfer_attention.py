@@ -19,17 +19,20 @@ import torch
 
 from profiler.backend.batch import BatchBuffers, Sequences
 from profiler.backend.block_tables import Ints
-from profiler.backend.chunk_schedule import PIECES_A_PROCESSOR, SHORTEST_PIECE, cut_chunks, numbers_at_most
+from profiler.backend.chunk_schedule import (
+    MOST_PIECES_A_PROCESSOR,
+    SHORTEST_PIECE,
+    TILES,
+    choose_stretch,
+    cut_chunks,
+    numbers_at_most,
+)
 from profiler.backend.decode_schedule import DecodeSchedule, cuts, shortest_piece
 from profiler.backend.kernel_plan import KernelPlan, sums_bytes, tile_of
 from profiler.backend.kv_cache import KVCache
 
 WORKSPACE_BYTES = 256 << 20
 STEP = 8
-WORTH_CUTTING = 12
-"""Tokens of the longest context for each query token of the chunks: up to here contexts are read in one go. On an H200
-that was faster at 5 (256 after 1,024 tokens, 512 after 2,048), slower at 17 and 65 (256 and 64 after 4,096); 512 after
-8,192, also 17, were level within 2 %."""
 
 
 def padded_sizes(most: int) -> tuple[int, ...]:
@@ -50,9 +53,15 @@ def schedule_lengths(cache: KVCache, max_decodes: int, max_chunk_tokens: int) ->
     return decodes, numbers_at_most(max_chunk_tokens, _most_chunk_pieces(cache))
 
 
+def _processors_a_head(cache: KVCache) -> float:
+    return processors(cache.device) / cache.config.kv_heads
+
+
 def _most_chunk_pieces(cache: KVCache) -> int:
-    """For each KV head, if contexts are cut."""
-    return max(1, PIECES_A_PROCESSOR * processors(cache.device) // cache.config.kv_heads)
+    """For each KV head, if contexts are cut: what they leave to be merged must fit into the workspace."""
+    config, tile = cache.config, TILES[0][1]
+    room = WORKSPACE_BYTES // (4 * tile * config.heads * (config.head_dim + 1)) - 1
+    return max(1, min(room, int(MOST_PIECES_A_PROCESSOR * _processors_a_head(cache))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class FlashInferAttention:
         self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=cache.device)
         self._chunk_wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
         self._chunk_wrapper_loaded = False
-        self._most_chunk_pieces = _most_chunk_pieces(cache)
+        self._processors_a_head, self._most_chunk_pieces = _processors_a_head(cache), _most_chunk_pieces(cache)
         self._decode_plans: dict[int, _DecodePlan] = {}
         self._decodes = 0
 
@@ -121,14 +130,10 @@ class FlashInferAttention:
         """Write the chunks' schedule beside the index tensors, and tell the wrapper where all that will lie."""
         wrapper, config, size = self._chunk_wrapper, self.cache.config, self.cache.block_size
         blocks = _blocks(chunks)
-        schedule = cut_chunks(
-            np.diff(chunks.query_starts.numpy()),
-            blocks,
-            config.heads // config.kv_heads,
-            self._most_chunk_pieces,
-            max(1, SHORTEST_PIECE // size),
-            whole=int(blocks.max()) * size <= WORTH_CUTTING * chunks.queries,
-        )
+        queries, group = np.diff(chunks.query_starts.numpy()), config.heads // config.kv_heads
+        shortest = max(1, SHORTEST_PIECE // size)
+        stretch = choose_stretch(queries, blocks, group, self._processors_a_head, shortest, self._most_chunk_pieces)
+        schedule = cut_chunks(queries, blocks, group, stretch)
         sums = sums_bytes(schedule.pieces, schedule.tile, config.heads, config.head_dim)
         assert not schedule.cut or sums * (config.head_dim + 1) // config.head_dim < WORKSPACE_BYTES
         put = self._buffers.put

@@ -1,9 +1,11 @@
-"""Short passes with chunks, without the host's delay: all but attention replays from CUDA graphs, one between every two
+"""Passes with chunks, without the host's delay: all but attention replays from CUDA graphs, one between every two
 attentions.
 
-A pass of a few hundred tokens takes the device less time than the host needs to launch its kernels one by one. What
-attention does differs from pass to pass and is launched as ever; the matrix products and what lies between them are the
-same for the same number of tokens, so passes are padded to one of a few numbers.
+A pass of a few hundred tokens takes the device less time than the host needs to launch its kernels one by one, and a
+longer one no more than a host needs that something else slows down. What attention does differs from pass to pass and
+is launched as ever; the matrix products and what lies between them are the same for the same number of tokens, so
+passes are padded to one of a few numbers. That also keeps the library from choosing, and loading, a kernel for a number
+of tokens that it has not seen before, which takes it some milliseconds.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from profiler.backend.kv_cache import KVCache
 from profiler.backend.model import Llama
 from profiler.backend.ops import Places
 
-STEP = 16
-MOST_TOKENS = 512
-"""Tokens: a longer pass keeps the device busy for longer than the host takes to launch it."""
+STEPS = ((512, 16), (1024, 32), (2560, 64), (4096, 128))
+"""Up to how many tokens passes are padded to a multiple of what. A longer pass is launched kernel by kernel."""
 
 
 def pass_sizes(most: int) -> tuple[int, ...]:
     """Numbers of tokens that passes with chunks are padded to, up to ``most`` or just above."""
-    return tuple(range(STEP, min(most, MOST_TOKENS) + STEP, STEP))
+    sizes, last = [], 0
+    for up_to, step in STEPS:
+        sizes += range(last + step, up_to + 1, step)
+        last = up_to
+    return tuple(sizes[: bisect_left(sizes, most) + 1])
 
 
 @dataclass(frozen=True, slots=True)

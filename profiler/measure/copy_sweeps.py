@@ -11,7 +11,7 @@ from profiler.measure.bench import Timing
 from profiler.measure.copies import FIRST, SECOND, CopyBench, Flight
 from profiler.measure.grid import Shape
 from profiler.measure.repeats import Repeats
-from profiler.measure.rig import LONGEST_COPY, Rig
+from profiler.measure.rig import LONG_COPIES, LONGEST_COPY, Rig
 from profiler.measure.sweeps import Sweep
 
 ROUNDS = 9
@@ -19,7 +19,7 @@ ROUNDS = 9
 
 
 def measure_copies(sweep: Sweep, deadline: float) -> None:
-    """Copies alone, and both ways at once, over sizes and layouts."""
+    """Copies alone, and both ways at once, over sizes and layouts; those of long contexts alone, scattered."""
     sizes = _copy_sizes(sweep.rig)
     cases = {
         f"{kind} {blocks} {layout}": (kind, blocks, layout)
@@ -27,12 +27,14 @@ def measure_copies(sweep: Sweep, deadline: float) -> None:
         for kind in ("alone", "both")
         for layout in (("scattered", "neighbours") if blocks > 1 else ("neighbours",))
     }
+    cases |= {f"alone {blocks} scattered": ("alone", blocks, "scattered") for blocks in _long_copy_sizes(sweep.rig)}
     todo = sweep.left("copies", cases)
     sweep.report.stage("copies, alone and both ways", len(todo))
     sweep.rig.bench.set_up(Shape())
     for index, name in enumerate(todo):
         kind, blocks, layout = cases[name]
         bench = CopyBench(sweep.rig.backend, blocks, layout == "scattered")
+        least = 5 if blocks <= sizes[-1] else 3
         stretches = bench.stretches()
         if kind == "both":
             bench.fly([FIRST])
@@ -43,7 +45,7 @@ def measure_copies(sweep: Sweep, deadline: float) -> None:
             return bench.fly([FIRST]) + bench.fly([FIRST])
 
         allowance = (deadline - time.perf_counter()) / (len(todo) - index)
-        repeats = Repeats(warm_up=1, least=5, most=15, tolerance=0.01)
+        repeats = Repeats(warm_up=1, least=least, most=3 * least, tolerance=0.01)
         rounds = repeats.collect(once, lambda flights: sum(one.seconds for one in flights), allowance)
         bench.close()
         what = {"kind": kind, "layout": layout, "stretches": stretches}
@@ -63,10 +65,17 @@ def _flight(rig: Rig, blocks: int, flight: Flight) -> dict[str, Any]:
 
 
 def _copy_sizes(rig: Rig) -> list[int]:
-    """Blocks: powers of two up to the longest copy, as far as contexts and pools go."""
+    """Blocks: powers of two up to the longest copy that another one flies beside, as far as contexts and pools go."""
     cache, longest = rig.backend.cache, min(LONGEST_COPY, rig.request.reach)
     most = min(longest // cache.block_size, (cache.gpu_blocks - 1) // 3, cache.host_blocks // 2)
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
+
+
+def _long_copy_sizes(rig: Rig) -> list[int]:
+    """Blocks of whole long contexts, as far as the pools hold two of them on the device and one on the host."""
+    cache = rig.backend.cache
+    most = min(rig.request.extent.context // cache.block_size, (cache.gpu_blocks - 1) // 3, cache.host_blocks)
+    return [blocks for blocks in (tokens // cache.block_size for tokens in LONG_COPIES) if blocks <= most]
 
 
 def measure_beside(sweep: Sweep, deadline: float) -> None:

@@ -13,7 +13,7 @@ from profiler.measure.errors import CannotMeasure
 from profiler.measure.grid import Shape
 
 WORKSPACE_BYTES = 512 << 20
-GRAPH_BYTES = 1536 << 20
+GRAPH_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from profiler.measure.grid import MOST_CHUNKS, Extent, Shape
 from profiler.measure.memory import expected_needs, measure_memory, pool_blocks
 
 LONGEST_COPY = 4096
-"""Tokens of the longest copy that is measured."""
+"""Tokens of the longest copies that are measured two at once, and beside compute."""
+LONG_COPIES = (16384, 65536, 131072)
+"""Tokens of longer ones, which are measured alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def build(request: Request, say: Callable[[str], None], blocks: int | None = Non
     backend = make_backend(
         model,
         gpu_blocks=blocks,
-        host_blocks=2 * -(-LONGEST_COPY // request.block_size) + 16,
+        host_blocks=_host_blocks(request),
         block_size=request.block_size,
         max_sessions=sessions + 8,
         max_context=request.reach,
@@ -122,6 +124,12 @@ def build(request: Request, say: Callable[[str], None], blocks: int | None = Non
         found = measure_memory(backend, bench, request.memory_fraction, _largest(request, blocks), weights, graphs)
         memory, pool_bytes = found.as_bytes(), found.pool
     return Rig(request, backend, bench, pool_bytes, memory, time.perf_counter() - begun)
+
+
+def _host_blocks(request: Request) -> int:
+    """Room for two of ``LONGEST_COPY``, or one of the longest of ``LONG_COPIES`` that a context can be."""
+    tokens = max((tokens for tokens in LONG_COPIES if tokens <= request.extent.context), default=0)
+    return -(-max(2 * LONGEST_COPY, tokens) // request.block_size) + 16
 
 
 def _largest(request: Request, blocks: int) -> Shape:

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from profiler.measure.bench import Timing
-from profiler.measure.grid import Point, Shape, grid, held_out, references
+from profiler.measure.grid import SHORT, Point, Shape, grid, held_out, references
 from profiler.measure.machine import ClockReader
 from profiler.measure.progress import Report
 from profiler.measure.repeats import Repeats
 from profiler.measure.rig import Request, Rig
 from profiler.measure.samples import Samples
 
-ROUNDS = 10
+ROUNDS = 8
 LEAST_ROUNDS = 4
+HEAVY_PAIRS = 20_000_000
+"""Query-key pairs of chunks from which a pass is measured in every other round only."""
 PART = 40
 """Points that are measured between two visits of the reference shapes, and written down together."""
 CLOCKS_EVERY = 20
@@ -99,12 +101,17 @@ def _parts(points: list[Point], seed: int) -> list[_Part]:
     """Every round's points in its order, cut into parts."""
     parts: list[_Part] = []
     for number in range(ROUNDS):
-        order = np.random.default_rng((seed, number)).permutation(len(points))
+        due = [point for point in points if number % 2 == 0 or not _is_heavy(point)]
+        order = np.random.default_rng((seed, number)).permutation(len(due))
         for begin in range(0, len(order), PART):
-            chosen = tuple(points[index] for index in order[begin : begin + PART])
+            chosen = tuple(due[index] for index in order[begin : begin + PART])
             reads_clocks = len(parts) % CLOCKS_EVERY == 0
             parts.append(_Part(f"round {number:02d} from {begin:03d}", number, chosen, reads_clocks))
     return parts
+
+
+def _is_heavy(point: Point) -> bool:
+    return point.shape.batch().prefill_pairs > HEAVY_PAIRS
 
 
 def _timed(sweep: Sweep, point: Point) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def _row(kind: str, shape: Shape, timing: Timing) -> dict[str, Any]:
         "decodes": batch.decode_sessions,
         "padded": timing.padded,
         "decode_context": batch.decode_context,
+        "decode_spread": batch.decode_spread,
         "chunks": batch.prefill_sessions,
         "chunk_tokens": batch.prefill_tokens,
         "chunk_context": batch.prefill_context,
@@ -148,15 +156,19 @@ def _row(kind: str, shape: Shape, timing: Timing) -> dict[str, Any]:
 
 
 def measure_recompute(sweep: Sweep, deadline: float) -> None:
-    """Whole contexts computed anew: in one pass, and in chunks one after another."""
+    """Whole contexts computed anew: in one pass, and in chunks one after another. The longest take a quarter of a
+    minute, and are computed once."""
     extent, size = sweep.rig.request.extent, sweep.rig.request.block_size
-    most = min(extent.context, sweep.rig.request.longest_chunk, (sweep.rig.backend.cache.gpu_blocks - 1) * size)
+    room = min(extent.context, (sweep.rig.backend.cache.gpu_blocks - 1) * size)
+    most = min(room, sweep.rig.request.longest_chunk, SHORT)
     cases = {
         f"recompute {context} by {chunk}": (context, chunk)
-        for context in (128, 256, 512, 1024, 2048, 4096, 8192)
+        for context in (128, 256, 512, 1024, 2048, 4096, SHORT)
         for chunk in (context, 128, 256, 512, 1024)
         if context <= most and (chunk == context or chunk <= context // 2)
     }
+    longest = ((32768, 512), (32768, 2048), (131072, 2048))
+    cases |= {f"recompute {context} by {chunk}": (context, chunk) for context, chunk in longest if context <= room}
     todo = sweep.left("recompute", cases)
     sweep.report.stage("recompute, whole and in chunks", len(todo))
     bench = sweep.rig.bench
@@ -174,5 +186,7 @@ def measure_recompute(sweep: Sweep, deadline: float) -> None:
 
         allowance = (deadline - time.perf_counter()) / (len(todo) - index)
         repeats = Repeats(warm_up=1, least=3, most=7, tolerance=0.01)
+        if context > SHORT:
+            repeats = Repeats(warm_up=0, least=1, most=1, tolerance=0.01)
         sweep.samples.append("recompute", name, repeats.collect(once, lambda row: float(row["device_s"]), allowance))
         sweep.report.advance()

@@ -16,7 +16,7 @@ from sim.costs import CostModel, padded
 from sim.plan import Batch, Direction
 from sim.profile import HostCost, PhysicalForward, Profile, SwapCost
 
-EXTENT = Extent()
+EXTENT = Extent(context=8192)
 POOL_BLOCKS = 50_000
 BLOCK_BYTES = 16 * 131072
 SIZES = (1, 2, 4, *range(8, 264, 8))

@@ -41,6 +41,27 @@ def test_pieces_are_not_made_shorter_than_is_worth_it() -> None:
     assert [shortest_piece(size) for size in (16, 100, 256)] == [8, 2, 1]
 
 
+def test_a_large_batch_leaves_no_context_whole_that_is_much_longer_than_the_mean() -> None:
+    """99 contexts of 10 blocks and one of 1,010 are 2,000, 20 in the mean: the long one is cut into 51. 100 equal ones
+    are cut nowhere. With 50 sessions, which all begin at once, it is a fair share: 1,500 / 50 blocks."""
+    schedule = DecodeSchedule(100, 8, 132, 16)
+    pieces, tokens = pieces_of(schedule, [10] * 99 + [1010])
+    assert (tokens, len(pieces)) == (20 * 16, 99 + 51)
+    assert len(pieces_of(schedule, [20] * 100)[0]) == 100
+    pieces, tokens = pieces_of(DecodeSchedule(50, 8, 132, 16), [10] * 49 + [1010])
+    assert (tokens, len(pieces)) == (30 * 16, 49 + 34)
+
+
+def test_where_most_contexts_are_longer_than_the_mean_pieces_are_as_long_as_there_is_room() -> None:
+    """60 contexts of 11 blocks and 40 of 9 are 1,020: 100 pieces of 11. 60 of 201 and 40 of 100 are 16,060, or
+    161 in the mean: 60 more; there is room for 50, so pieces of ceil(16,060 / 50) = 322 leave all whole."""
+    schedule = DecodeSchedule(100, 8, 132, 16)
+    assert schedule.most_pieces == 150
+    assert len(pieces_of(schedule, [11] * 60 + [9] * 40)[0]) == 100
+    pieces, tokens = pieces_of(schedule, [201] * 60 + [100] * 40)
+    assert (tokens, len(pieces)) == (322 * 16, 100)
+
+
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=64), st.integers(1, 200), st.sampled_from([1, 8, 40]))
 def test_pieces_cover_each_context_once_and_have_room(blocks: list[int], processors: int, kv_heads: int) -> None:
     schedule = DecodeSchedule(len(blocks), kv_heads, processors, 16)

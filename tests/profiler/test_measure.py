@@ -14,11 +14,12 @@ torch = pytest.importorskip("torch")
 
 from profiler.backend.backend import make_backend, make_model  # noqa: E402
 from profiler.backend.model_config import load_model_config  # noqa: E402
+from profiler.fit_power import LEAST_REPEATS  # noqa: E402
 from profiler.measure import machine, memory, sweeps  # noqa: E402
 from profiler.measure.bench import Bench  # noqa: E402
 from profiler.measure.copies import FIRST, SECOND, CopyBench  # noqa: E402
 from profiler.measure.errors import CannotMeasure  # noqa: E402
-from profiler.measure.grid import Extent, Shape, grid, held_out, references  # noqa: E402
+from profiler.measure.grid import Extent, Point, Shape, grid, held_out, references  # noqa: E402
 from profiler.measure.repeats import Repeats, uncertainty  # noqa: E402
 from profiler.measure.samples import Samples  # noqa: E402
 
@@ -30,10 +31,32 @@ SMALL = Extent(decodes=4, context=64, chunk=32, held_out=20)
 
 def test_the_grid_has_every_kind_and_no_name_twice() -> None:
     points = grid(Extent())
-    assert {point.set for point in points} == {"decode", "prefill", "tokens", "chunks", "mixed"}
-    assert len({point.name for point in points}) == len(points) < 450
+    assert {point.set for point in points} == {"decode", "unequal", "prefill", "tokens", "chunks", "mixed"}
+    assert len({point.name for point in points}) == len(points) < 600
     assert max(len(point.shape.decodes) for point in points) == 256
     assert max(sum(tokens for _, tokens in point.shape.chunks) for point in points) == 4096
+
+
+def test_the_grid_reaches_the_longest_context() -> None:
+    """131,072 tokens: alone, few among many short ones, before a chunk, beside decoding sessions."""
+    points = grid(Extent())
+    reached = {kind: max((end for one in points if one.set == kind for end in _ends(one.shape)), default=0)
+               for kind in ("decode", "unequal", "prefill", "chunks", "mixed")}  # fmt: skip
+    assert reached["decode"] == reached["unequal"] == reached["prefill"] == 131072
+    assert min(reached["chunks"], reached["mixed"]) > 98304
+    assert any(len(one.shape.decodes) > 100 and max(one.shape.decodes) > 100_000 for one in points)
+    longest = [end for one in held_out(Extent(), 50_000, 16, 0) for end in _ends(one.shape)]
+    assert 100_000 < max(longest) <= 131072
+
+
+def _ends(shape: Shape) -> list[int]:
+    return [*shape.decodes, *(start + tokens for start, tokens in shape.chunks)]
+
+
+def test_a_shape_s_spread_is_n_squared_times_the_variance() -> None:
+    """10 and 30 tokens: 2 * (100 + 900) - 40^2 = 400, 4 times a variance of 100. A token more each: the same."""
+    assert Shape((10, 30)).batch().decode_spread == Shape((11, 31)).batch().decode_spread == 400
+    assert Shape((20, 20)).batch().decode_spread == 0
 
 
 @pytest.mark.parametrize("extent", [SMALL, Extent(), Extent().within(4096)])
@@ -48,10 +71,10 @@ def test_nothing_goes_beyond_the_extent(extent: Extent) -> None:
 def test_random_batches_follow_from_the_seed_and_fit_the_pool() -> None:
     once, again = (held_out(Extent(), 20_000, 16, 5) for _ in range(2))
     assert once == again != held_out(Extent(), 20_000, 16, 6)
-    assert len(once) == 240
+    assert [sum(point.set == kind for point in once) for kind in ("held-out", "held-out-long")] == [240, 80]
     assert all(point.shape.blocks(16) <= 20_000 for point in once)
     assert {point.shape for point in once}.isdisjoint({point.shape for point in grid(Extent())})
-    counts = [len(point.shape.chunks) for point in once]
+    counts = [len(point.shape.chunks) for point in once if point.set == "held-out"]
     assert set(counts) == {0, 1, 2, 3}
     assert max(len(point.shape.decodes) for point in once) > 200
 
@@ -169,7 +192,7 @@ def test_a_gpu_that_is_too_small_is_refused() -> None:
     block = 16 * config.kv_bytes_per_token()
     with pytest.raises(CannotMeasure, match=r"too small: of 24\.0 GB, 2\.0 are free beside the weights"):
         memory.pool_blocks(2e9, 24e9, 0.9, needs, block)
-    assert memory.pool_blocks(125e9, 141e9, 0.9, needs, block) * block == pytest.approx(107e9, rel=0.02)
+    assert memory.pool_blocks(125e9, 141e9, 0.9, needs, block) * block == pytest.approx(104.5e9, rel=0.02)
 
 
 def test_what_is_left_for_kv() -> None:
@@ -181,6 +204,7 @@ def test_what_is_left_for_kv() -> None:
 
 def test_a_model_with_short_contexts_has_a_smaller_extent() -> None:
     assert Extent().within(4096) == replace(Extent(), context=4096)
+    assert {one.set for one in held_out(Extent().within(4096), 50_000, 16, 0)} == {"held-out"}
     assert Extent().within(2048) == replace(Extent(), context=2048, chunk=2048)
 
 
@@ -192,3 +216,13 @@ def test_every_round_measures_every_point_once_in_an_order_of_its_own() -> None:
     assert all(sorted(order) == sorted(point.name for point in points) for order in orders)
     assert orders[0] != orders[1] != orders[2]
     assert len({part.name for part in parts}) == len(parts)
+
+
+def test_heavy_passes_are_measured_in_every_other_round() -> None:
+    """2,048 tokens after 100,000 are 207 million pairs; 512 after 1,024 are 0.7 million."""
+    points = [Point(name, "prefill", Shape(chunks=((prior, tokens),)))
+              for name, prior, tokens in (("heavy", 100_000, 2048), ("light", 1024, 512))]  # fmt: skip
+    rounds = {name: [part.round for part in sweeps._parts(points, 0) for point in part.points if point.name == name]
+              for name in ("heavy", "light")}  # fmt: skip
+    assert rounds == {"heavy": [0, 2, 4, 6], "light": [0, 1, 2, 3, 4, 5, 6, 7]}
+    assert len(rounds["heavy"]) >= LEAST_REPEATS

@@ -127,6 +127,60 @@ def test_attention_that_is_not_cut_has_no_pieces() -> None:
     assert physical(per_piece_s=0.5).iteration_time(batch(4, 9000)) == pytest.approx(0.0, abs=1e-9)
 
 
+def of_contexts(*contexts: int) -> Batch:
+    """Decoding sessions of these contexts."""
+    n, whole = len(contexts), sum(contexts)
+    return Batch(n, whole, decode_spread=n * sum(context * context for context in contexts) - whole * whole)
+
+
+def test_unequal_contexts_cost_more_than_their_sum() -> None:
+    """10 and 30 tokens: mean 20, mean of the squares 500, so 1 - 400 / 500 of 0.5 s for each of 40 tokens. Equal ones,
+    or a single one, cost nothing more; one of a million beside one token nearly (1 - 1 / 2) of 0.5 s a token."""
+    costs = physical(unequal_read_s=0.5)
+    assert costs.iteration_time(of_contexts(10, 30)) == pytest.approx(0.5 * 0.2 * 40)
+    assert max(costs.iteration_time(of_contexts(*equal)) for equal in ((20, 20), (40,))) < 1e-9
+    assert costs.iteration_time(of_contexts(1, 10**6)) == pytest.approx(0.25 * 10**6, rel=1e-5)
+    assert physical().iteration_time(of_contexts(10, 30)) < 1e-9
+
+
+def test_decoding_sessions_may_cost_more_beside_chunks() -> None:
+    """0.5 s for each of 40 tokens, only where a chunk is computed in the same pass."""
+    costs = physical(mixed_read_s=0.5)
+    assert costs.iteration_time(batch(2, 40, (5, 3))) == pytest.approx(20.0)
+    assert costs.iteration_time(batch(2, 40)) < 1e-9
+    assert costs.iteration_time(batch(0, 0, (5, 3))) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("chunks", "seconds"),
+    [
+        (((10, 2),), 0.5 * 12),  # 11 + 12 pairs of 0.1 s are over before 12 tokens have been read
+        (((900, 2),), 0.1 * (901 + 902)),  # the pairs take longer than a stretch of 100
+        (((1000, 1),), 0.1 * 1001),
+        (((10, 2), (20, 1)), 0.5 * 33 / 2),  # 23 + 21 pairs; contexts of 12 and 21 tokens
+    ],
+)
+def test_a_chunk_s_attention_takes_as_long_as_its_longest_stretch(
+    chunks: tuple[tuple[int, int], ...], seconds: float
+) -> None:
+    """0.1 s a pair, and 0.5 s for each token of a context, or of the 100 that are read in one go."""
+    costs = physical(pair_s=0.1, path_s=0.5, path_tokens=100)
+    assert costs.iteration_time(batch(0, 0, *chunks)) == pytest.approx(seconds)
+
+
+def test_costs_that_a_profile_does_not_have_change_no_bit() -> None:
+    """Zero is what profiles measured before these were known have."""
+    parts: dict[str, Any] = {"overhead_s": 0.003, "per_token_s": 1e-4, "decode_read_s": 1.7e-6, "pair_s": 1.3e-9}
+    without = physical(**parts).profile.forward
+    assert isinstance(without, PhysicalForward)
+    assert (without.mixed_read_s, without.unequal_read_s, without.path_s) == (0.0, 0.0, 0.0)
+    spread = of_contexts(700, 3, 45)
+    for one in (spread, batch(3, 748)):
+        one.add_chunk(311, 77)
+        expected = 0.003 + 0.0 + 0.0 + 1e-4 * 80 + 0.0 + 1.3e-9 * one.prefill_pairs + 0.0
+        assert physical(**parts).iteration_time(one) == expected + 1.7e-6 * 748
+
+
 CUT = {"per_piece_s": 1.3e-5, "most_pieces": 30, "piece_tokens": 20, "decode_sizes": (1, 2, 4, 8, 16, 24)}
 
 
@@ -136,19 +190,22 @@ CUT = {"per_piece_s": 1.3e-5, "most_pieces": 30, "piece_tokens": 20, "decode_siz
     st.integers(1, 60),
     st.floats(0, 1e4),
     st.sampled_from(["linear", "physical", "cut"]),
+    st.integers(0, 10**7),
 )
 def test_a_leap_ends_to_the_bit_where_single_iterations_end(
-    sessions: int, context: int, iterations: int, begin: float, kind: str
+    sessions: int, context: int, iterations: int, begin: float, kind: str, spread: int
 ) -> None:
-    """With contexts that are cut further with every token, that are cut no further, and that become so on the way."""
+    """With contexts that are cut further with every token, that are cut no further, and that become so on the way; all
+    equal, and unequal ones, whose spread stays as it is when each grows by a token."""
     parts: dict[str, Any] = {"overhead_s": 0.003, "per_token_s": 1e-4, "decode_read_s": 1.7e-6}
+    parts |= {"unequal_read_s": 2.3e-7 if spread % 2 else 0.0}
     cut = CUT if kind == "cut" else {}
     costs = CostModel(profile()) if kind == "linear" else physical(**parts, **cut)
     now, ends = begin, []
     for done in range(iterations):
-        now += costs.iteration_time(batch(sessions, context + done * sessions))
+        now += costs.iteration_time(Batch(sessions, context + done * sessions, decode_spread=spread))
         ends.append(now)
-    assert costs.ends(batch(sessions, context), begin, iterations) == ends
+    assert costs.ends(Batch(sessions, context, decode_spread=spread), begin, iterations) == ends
 
 
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(1, 300))

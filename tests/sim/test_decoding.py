@@ -78,6 +78,8 @@ def test_the_group_s_counter_agrees_with_counting_one_by_one(
         assert len(group) == len(inside)
         assert group.seats == sum(one.live.samples for one in inside.values())
         assert group.read_tokens == sum(one.live.samples * one.resident for one in inside.values())
+        read = [one.resident for one in inside.values() for _ in range(one.live.samples)]
+        assert group.spread == len(read) * sum(tokens * tokens for tokens in read) - sum(read) ** 2
         again = sum((one.live.samples - 1) * one.live.fork for one in inside.values())
         assert group.resident_tokens == group.read_tokens - (0 if layout == "contiguous" else again)
         assert group.blocks_needed() == sum(contexts.growth(one.live, 1) for one in inside.values())

@@ -21,6 +21,7 @@ from policies.lamps import SmallestRemainingMemory
 from policies.orders import FirstCome
 from sim.costs import CostModel
 from sim.plan import Batch
+from sim.profile import PhysicalForward
 from tests.sim.random_orders import CATCHING_UP, PREEMPTIVE, LatestPreempts, always_asked
 from tests.sim.random_worlds import SHIPPED, Plot, examples, plots
 from tests.sim.worlds import World, pause, run, session
@@ -117,6 +118,24 @@ def test_chunks_beside_a_decoding_session_are_one_event_until_its_call_ends() ->
     assert world.session("a")["finished_at"] == pytest.approx(1.05 + 3 * 1.20)
     assert world.session("b")["finished_at"] == pytest.approx(1.05 + 5 * 1.20 + 1.03)
     assert (world.totals["events"], world.totals["iterations"]) == (4, 7)
+
+
+def test_unequal_contexts_beside_chunks_and_alone_are_leapt_over_to_the_bit() -> None:
+    """Three answers at once over contexts of 10, 40 and 200 tokens and more, while a fourth prompt comes in chunks."""
+    forward = PhysicalForward(
+        overhead_s=0.1,
+        weights_s=0.7,
+        per_token_s=0.013,
+        decode_read_s=0.0017,
+        pair_s=1e-5,
+        mixed_read_s=0.0003,
+        unequal_read_s=0.0011,
+        path_s=0.004,
+        path_tokens=150,
+    )
+    sessions = [session("a", 10, 300), session("b", 40, 150, at=1.0), session("c", 200, 90, at=2.0)]
+    world = both(*sessions, session("d", 200, 5, at=40.0), token_budget=60, gpu=2000, forward=forward)
+    assert world.totals["iterations"] > 5 * world.totals["events"]
 
 
 def test_an_arrival_cuts_a_leap_over_chunks() -> None:
