@@ -303,7 +303,7 @@ class Bench:
             self.add(against("our throughput", ours, "tokens/s", rate, f"that of transformers' {name}"))
 
     def serve(self, requests: Sequence[tuple[int, int]]) -> float:
-        """Seconds to serve (prompt, output) requests: all who can decode do, prompts fill up a budget of tokens."""
+        """Seconds to serve (prompt, output) requests: all that can decode do, prompts fill up a budget of tokens."""
         for index, (prompt, _) in enumerate(requests):
             self.executor.open(index, prompt)
         waiting, left = deque(range(len(requests))), dict[int, int]()

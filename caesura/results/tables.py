@@ -89,7 +89,7 @@ def split_rows(comparison: ComparisonTables) -> TextTable:
 def difference_rows(comparison: ComparisonTables) -> TextTable:
     """One row a setting in which the systems differ."""
     rows = [[key, *values] for key, values in comparison.facts["differences"].items()]
-    return TextTable("Settings that are not alike; all others are", ["setting", *comparison.systems], rows)
+    return TextTable("Settings that differ; all others are equal", ["setting", *comparison.systems], rows)
 
 
 def replica_rows(comparison: ComparisonTables, load: float) -> TextTable:

@@ -1,8 +1,8 @@
 """The sessions that decode: one counter tells all their lengths.
 
 Every iteration lengthens every decoding context by one token. So no iteration touches the members one by one: a
-member's length is its length when it joined plus the iterations since; who ends next is the top of a heap; and how many
-blocks an iteration needs is the number of members that stand at the end of a block.
+member's length is its length when it joined plus the iterations since; the top of a heap is the member that ends next;
+and how many blocks an iteration needs is the number of members that stand at the end of a block.
 """
 
 from __future__ import annotations

@@ -290,7 +290,8 @@ class PreemptiveScheduler:
     def swap_ahead(self) -> None:
         """Contexts whose turn comes soonest come back into memory that is not needed, within the swap budget.
 
-        Who runs needs what is missing, and the first that waits all of its context: what others leave for it stays.
+        Blocks are spoken for by running sessions, as many as they lack, and by the first that waits, for its whole
+        context: what other sessions leave for it stays free.
         """
         kv, evictor, head = self._kv, self._evictor, self._head
         if not self._ahead_of_need or not self._queues.swapped:

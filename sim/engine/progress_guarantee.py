@@ -17,9 +17,8 @@ class ProgressGuarantee:
 
     Hence every world moves on. Suppose no session emits any more. Each session that loses context and gets a turn again
     is then owed it for good, in a rank that never changes; so there is a first of them, from which no session takes a
-    slot
-    or a block, and which computes in every iteration until it emits. If there is none, what is computed is lost once at
-    most; and copies ahead of need take no memory that the first in the queue lacks
+    slot or a block, and which computes in every iteration until it emits. If there is none, what is computed is lost
+    once at most; and copies ahead of need take no memory that the first in the queue lacks
     (``PreemptiveScheduler.swap_ahead``).
     """
 

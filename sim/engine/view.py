@@ -1,4 +1,4 @@
-"""The engine as policies see it: read-only, and without a future. Implements ``policies.contract.EngineView``."""
+"""The engine as policies see it: read-only, and without a future. Implements ``policies.views.EngineView``."""
 
 from __future__ import annotations
 
