@@ -36,8 +36,8 @@ class LossModel:
 
     def discarded_s(self, paused: Paused, tokens: int) -> float:
         """Loss if the last ``tokens`` resident tokens are gone, and the offloaded ones with them. They are recomputed
-        in
-        the chunks that the decoding sessions leave room for, and all running sessions wait for each chunk; the session
+        in the chunks that the decoding sessions leave room for, and all running sessions wait for each chunk; the
+        session
         queues for it, unless it had to before."""
         gone = tokens + paused.offloaded_tokens
         there = paused.resident_tokens - tokens

@@ -189,8 +189,7 @@ class Measurement(_Facts):
         errors: by what was predicted; ``cross_validated`` and ``held_out`` are honest, the rest says where errors lie.
         range: the largest of everything that was measured; beyond it costs are extrapolated. Of a batch the sums of
             ``sim.costs.batch.Batch``: ``decodes`` and ``decode_context``, ``chunk_tokens`` and ``chunk_context``;
-            ``context``
-            is the longest that one decoding session had.
+            ``context`` is the longest that one decoding session had.
         memory: where the GPU's memory goes.
         host, swap, saturation: medians and other figures that no cost above carries.
     """

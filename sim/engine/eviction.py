@@ -46,8 +46,7 @@ class Evictor:
         """See that ``blocks`` GPU blocks are free for ``by``; paused contexts give way in the policy's order.
 
         ``urgent`` waits for copies and takes all there is. Otherwise no context is evicted unless it is enough,
-        counting
-        what copies under way will free, so that the answer may be no now and yes an iteration later.
+        counting what copies under way will free, so that the answer may be no now and yes an iteration later.
         """
         kv = self._kv
         later = self._overlapped and not urgent

@@ -45,10 +45,8 @@ class Leap:
         """Let a plan stand for all the iterations that will be like it, itself included.
 
         They end before the first in which a call begins to emit or ends, blocks run out, a context must be evicted, or
-        the
-        policy wants to be asked. A session that could not be admitted now cannot be while contexts only grow; where
-        memory
-        was freed in the course of this plan, the next one may admit a session, and is not alike.
+        the policy wants to be asked. A session that could not be admitted now cannot be while contexts only grow; where
+        memory was freed in the course of this plan, the next one may admit a session, and is not alike.
         """
         engine = self._engine
         if plan.copies or engine.kv.in_flight or engine.evictor.unsettled:
@@ -87,10 +85,8 @@ class Leap:
         """One session also computes chunk after chunk, each as large as the decoding ones leave it of the token budget.
 
         So no session is admitted meanwhile. Its last chunk, after which it emits, is not alike; nor are chunks of what
-        had
-        been computed before, or chunks of which other contexts may find blocks. A rule that is asked every iteration
-        may
-        depend on how far the prefill is, so there must be none.
+        had been computed before, or chunks of which other contexts may find blocks. A rule that is asked every
+        iteration may depend on how far the prefill is, so there must be none.
         """
         engine, queues, kv, chunk = self._engine, self._engine.queues, self._engine.kv, plan.chunks[0]
         asked = engine.order_caller or (engine.evictor.concerns_policy and engine.policy_caller.revises)

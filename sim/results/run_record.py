@@ -75,8 +75,7 @@ class RunRecord:
         replicas: a row for each replica: its profile, how many sessions and calls ended there, and its totals.
         facts: what a reader of the results must know: whether an oracle was used (``uses_oracle``), and how far the
             run went beyond what its profile was measured over (``beyond_measured``: ``sim.costs.measured_range`` of
-            each replica that
-            did; None where no profile says what it was measured over).
+            each replica that did; None where no profile says what it was measured over).
         decisions: the policy's decisions with their reasons, if they were asked for.
     """
 

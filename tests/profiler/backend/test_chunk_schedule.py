@@ -59,7 +59,7 @@ def test_contexts_within_a_stretch_stay_whole() -> None:
 @pytest.mark.parametrize(
     ("chunks", "parts"),
     [
-        ([(0, 2048)], {1}),  # 64 tiles keep everybody at work
+        ([(0, 2048)], {1}),  # 64 tiles keep every processor at work
         ([(1024, 256)], {1}),  # on an H200 48 us whole, 47 in four
         ([(8192, 1024)], {1}),  # 452 whole, 539 in two
         ([(4096, 256)], {4}),  # 138 whole, 84 in four

@@ -45,7 +45,7 @@ class CheckedScheduler(FastPreemptiveScheduler):
 
 
 def with_a_roomy_host(plot: Plot) -> Plot:
-    """The same where contexts give way by swaps, and many are on the host."""
+    """The plot with a host that holds many contexts, where contexts leave by swaps."""
     rules = plot.settings.model_copy(update={"preemption": "swap"})
     host = 20 * plot.profile.kv_capacity_tokens
     return replace(plot, settings=rules, profile=plot.profile.model_copy(update={"host_capacity_tokens": host}))
